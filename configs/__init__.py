@@ -1,0 +1,1 @@
+"""Recipes: data only, importing nothing of glscl_jax."""

@@ -1,0 +1,1 @@
+"""GLSCL text-video retrieval in JAX and Flax."""

@@ -1,0 +1,1 @@
+"""From video files to batches: the only place that imports TensorFlow."""
