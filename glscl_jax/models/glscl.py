@@ -1,0 +1,176 @@
+"""GLSCL: CLIP's towers, the temporal module and the LIM; texts and videos to features.
+
+Zhang et al., "Text-Video Retrieval with Global-Local Semantic Consistent Learning", 2024.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from glscl_jax.models import temporal
+from glscl_jax.models.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
+from glscl_jax.models.lim import LIM
+
+
+@dataclasses.dataclass(frozen=True)
+class GLSCLConfig:
+    """What shapes the model and its score; the defaults are the reference's.
+
+    Attributes:
+      clip: sizes of the towers.
+      temporal: a name of `temporal.KINDS`.
+      temporal_layers: blocks of "seqTransf".
+      queries: K, the learnable queries.
+      lim_layers, lim_heads, lim_feed_forward: the LIM decoder's sizes.
+      lim_dropout: of the LIM decoder, the model's only dropout.
+      share_queries, share_decoder: whether texts and videos share them.
+      temperature: of the GIM's softmax over frames.
+      lim_weight: of the LIM's score beside the GIM's.
+      dtype: of the computation: "float32", "bfloat16" or "float16"; parameters are float32.
+      remat: what the backward pass recomputes, a key of `transformer.REMAT`.
+    """
+
+    clip: CLIPConfig = VARIANTS["ViT-B/32"]
+    temporal: str = "seqTransf"
+    temporal_layers: int = 4
+    queries: int = 8
+    lim_layers: int = 3
+    lim_heads: int = 8
+    lim_feed_forward: int = 2048
+    lim_dropout: float = 0.1
+    share_queries: bool = True
+    share_decoder: bool = True
+    temperature: float = 3.0
+    lim_weight: float = 0.5
+    dtype: str = "float32"
+    remat: str = "none"
+
+
+@flax.struct.dataclass
+class TextFeatures:
+    """What the score needs of A texts.
+
+    Attributes:
+      sentence: [A,D] the end token's feature, c.
+      queries: float32 [A,K,D] unit vectors, q^t.
+    """
+
+    sentence: jax.Array
+    queries: jax.Array
+
+
+@flax.struct.dataclass
+class VideoFeatures:
+    """What the score needs of B videos.
+
+    Attributes:
+      frames: [B,V,D] frame features after the temporal module, f.
+      mask: int32 [B,V], 1 on real frames.
+      queries: float32 [B,K,D] unit vectors, q^v.
+    """
+
+    frames: jax.Array
+    mask: jax.Array
+    queries: jax.Array
+
+
+class GLSCL(nn.Module):
+    """The model. `encode_text` and `encode_video` are its two sides; nothing crosses them."""
+
+    config: GLSCLConfig
+
+    def setup(self):
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        self.clip = CLIP(config.clip, dtype, config.remat)
+        if config.temporal == "seqTransf":
+            self.temporal = temporal.TemporalTransformer(
+                config.temporal_layers, config.clip.context_length, dtype, config.remat
+            )
+        elif config.temporal == "seqLSTM":
+            self.temporal = temporal.TemporalLSTM(dtype)
+        self.lim = LIM(
+            config.queries,
+            config.lim_layers,
+            config.clip.embed_dim,
+            config.lim_heads,
+            config.lim_feed_forward,
+            config.lim_dropout,
+            config.share_queries,
+            config.share_decoder,
+            dtype,
+        )
+
+    def encode_text(self, ids, mask, deterministic: bool = True) -> TextFeatures:
+        """ids int32 [A,L] and mask int32 [A,L], 1 on real tokens."""
+        tokens = self.clip.text(ids, mask)
+        return TextFeatures(sentence_feature(tokens, ids), self.lim.text(tokens, deterministic))
+
+    def encode_frames(self, frames, mask) -> jax.Array:
+        """Frame features [B,V,D] before the LIM; arguments as `encode_video`'s."""
+        batch, count = frames.shape[:2]
+        images = normalize(frames, mask)
+        features = self.clip.vision(images.reshape(-1, *images.shape[2:]))
+        features = features.reshape(batch, count, -1)
+        return features if self.config.temporal == "None" else self.temporal(features, mask)
+
+    def encode_video(self, frames, mask, deterministic: bool = True) -> VideoFeatures:
+        """frames uint8 [B,V,H,W,3] (or float, already normalised); mask int32 [B,V]."""
+        features = self.encode_frames(frames, mask)
+        return VideoFeatures(features, mask, self.lim.video(features, deterministic))
+
+    def __call__(self, ids, text_mask, frames, frame_mask, deterministic: bool = True):
+        """Both sides of a batch -> (TextFeatures, VideoFeatures, logit scale float32 [])."""
+        return (
+            self.encode_text(ids, text_mask, deterministic),
+            self.encode_video(frames, frame_mask, deterministic),
+            self.clip.logit_scale.astype(jnp.float32),
+        )
+
+
+def model_config(settings: dict) -> GLSCLConfig:
+    """A `GLSCLConfig` from plain values, as JSON or a config file hold them.
+
+    Args:
+      settings: `clip` is a dict of `CLIPConfig` fields, of which `variant` names a row of
+        `VARIANTS` that the others change; the rest are fields of `GLSCLConfig`.
+
+    Raises:
+      ValueError: naming the unknown key, variant or kind, or sizes that do not fit together.
+    """
+    settings = dict(settings)
+    clip = dict(settings.pop("clip"))
+    variant = clip.pop("variant", "ViT-B/32")
+    if variant not in VARIANTS:
+        raise ValueError(f"no variant {variant!r}: there are {', '.join(VARIANTS)}")
+    config = GLSCLConfig(
+        clip=_replace(VARIANTS[variant], clip, "clip"),
+    )
+    config = _replace(config, settings, "model")
+    _check(config)
+    return config
+
+
+def _replace(config, changes: dict, where: str):
+    known = {field.name for field in dataclasses.fields(config)}
+    for key in changes:
+        if key not in known:
+            raise ValueError(
+                f"{where} has no setting {key!r}: there are {', '.join(sorted(known))}"
+            )
+    return dataclasses.replace(config, **changes)
+
+
+def _check(config: GLSCLConfig) -> None:
+    clip = config.clip
+    if config.temporal not in temporal.KINDS:
+        raise ValueError(f"temporal is {config.temporal!r}, not one of {', '.join(temporal.KINDS)}")
+    if clip.image_size % clip.patch_size:
+        raise ValueError(f"image_size {clip.image_size} is no multiple of patch {clip.patch_size}")
+    for name in ("vision_width", "text_width", "embed_dim"):
+        if getattr(clip, name) % 64:
+            raise ValueError(f"{name} {getattr(clip, name)} is no multiple of 64, a head's width")
+    if clip.embed_dim % config.lim_heads:
+        raise ValueError(f"embed_dim {clip.embed_dim} is no multiple of {config.lim_heads} heads")

@@ -1,0 +1,78 @@
+"""Local Interaction Module: shared learnable queries read concepts out of texts and videos.
+
+K queries run through a transformer decoder whose memory is the tokens of a text or the frames
+of a video; the k-th output of both sides is about the same concept. (Zhang et al., 2024,
+section 3.3.)
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from glscl_jax.models.transformer import DecoderLayer, scan_layers
+
+
+class LIM(nn.Module):
+    """Queries and decoder, shared by the two sides or not.
+
+    Without `share_queries` the texts have queries of their own; without `share_decoder` the
+    videos have a decoder of their own.
+    """
+
+    queries: int
+    layers: int
+    width: int
+    heads: int
+    feed_forward: int
+    dropout: float
+    share_queries: bool
+    share_decoder: bool
+    dtype: jnp.dtype
+
+    def setup(self):
+        def queries(name):
+            # torch.rand: uniform in [0, 1).
+            return self.param(name, nn.initializers.uniform(1.0), (self.queries, self.width))
+
+        def decoder():
+            stack = scan_layers(DecoderLayer, self.layers, same_init=True)
+            return stack(self.heads, self.feed_forward, self.dropout, self.dtype)
+
+        self.video_queries = queries("queries")
+        self.text_queries = self.video_queries if self.share_queries else queries("text_queries")
+        self.decoder = decoder()
+        if not self.share_decoder:
+            self.video_decoder = decoder()
+
+    def text(self, tokens: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Tokens [A,L,D], padding included as in the reference -> q^t float32 [A,K,D]."""
+        return self._read(self.text_queries, self.decoder, tokens, deterministic)
+
+    def video(self, frames: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Frame features [B,V,D], padding included as in the reference -> q^v float32 [B,K,D]."""
+        decoder = self.decoder if self.share_decoder else self.video_decoder
+        return self._read(self.video_queries, decoder, frames, deterministic)
+
+    def _read(self, queries, decoder, memory, deterministic):
+        start = jnp.broadcast_to(
+            queries.astype(self.dtype), (memory.shape[0], self.queries, self.width)
+        )
+        concepts, _ = decoder(start, memory.astype(self.dtype), deterministic)
+        concepts = concepts.astype(jnp.float32)
+        return concepts / jnp.linalg.norm(concepts, axis=-1, keepdims=True)
+
+
+def lim_similarity(text_queries: jax.Array, video_queries: jax.Array) -> jax.Array:
+    """`(1/K) sum_k <q^t_ak, q^v_bk>`: one inner product of K*D numbers a pair.
+
+    Args:
+      text_queries: [A,K,D].
+      video_queries: [B,K,D].
+
+    Returns:
+      float32 [A,B].
+    """
+    sums = jnp.einsum(
+        "AKD,BKD->AB", text_queries, video_queries, preferred_element_type=jnp.float32
+    )
+    return sums / text_queries.shape[1]

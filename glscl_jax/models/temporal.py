@@ -1,0 +1,75 @@
+"""The temporal module: what a frame's feature learns from the frames around it.
+
+Three kinds, by the names of the reference's `agg_module`: "seqTransf", "seqLSTM" and "None".
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+from glscl_jax.models.clip import HEAD_WIDTH
+from glscl_jax.models.transformer import Transformer, torch_linear_uniform
+
+KINDS = ("seqTransf", "seqLSTM", "None")
+
+# The reference adds this to a padded frame's logit.
+PADDED_FRAME = -1e6
+
+
+class TemporalTransformer(nn.Module):
+    """Pre-norm CLIP blocks over frames; the untouched features are added back."""
+
+    layers: int
+    positions: int
+    dtype: jnp.dtype
+    remat: str
+
+    @nn.compact
+    def __call__(self, frames: jax.Array, mask: jax.Array) -> jax.Array:
+        """frames [B,V,D], mask [B,V] -> [B,V,D]."""
+        count, width = frames.shape[1:]
+        position = self.param(
+            "positional_embedding", initializers.normal(0.01), (self.positions, width)
+        )
+        bias = jnp.where(mask > 0, 0.0, PADDED_FRAME)[:, None, None, :]
+        x = frames + position[:count].astype(self.dtype)
+        x = Transformer(
+            self.layers, width // HEAD_WIDTH, self.dtype, remat=self.remat, name="transformer"
+        )(x, bias)
+        return frames + x
+
+
+class TemporalLSTM(nn.Module):
+    """One LSTM layer over the real frames; padded places keep their feature; added back.
+
+    Parameters keep the layout of torch.nn.LSTM: two biases, gates in the order input, forget,
+    cell, output. The reference's value at a padded place depends on the longest clip of its
+    batch (f or 2 f); here it is 2 f always, so a clip's feature depends on that clip alone.
+    """
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, frames: jax.Array, mask: jax.Array) -> jax.Array:
+        """frames [B,V,D], mask [B,V] with the real frames first -> [B,V,D]."""
+        width = frames.shape[-1]
+        init = torch_linear_uniform(width)
+
+        def linear(name):
+            kernel = self.param(f"{name}_kernel", init, (width, 4 * width)).astype(self.dtype)
+            bias = self.param(f"{name}_bias", init, (4 * width,)).astype(self.dtype)
+            return lambda x: x @ kernel + bias
+
+        inputs, recurrent = linear("input")(frames), linear("recurrent")
+
+        def step(carry, gates):
+            hidden, cell = carry
+            entry, forget, candidate, exit_ = jnp.split(gates + recurrent(hidden), 4, axis=-1)
+            cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(entry) * jnp.tanh(candidate)
+            hidden = jax.nn.sigmoid(exit_) * jnp.tanh(cell)
+            return (hidden, cell), hidden
+
+        start = jnp.zeros((frames.shape[0], width), self.dtype)
+        _, outputs = jax.lax.scan(step, (start, start), inputs.swapaxes(0, 1))
+        return frames + jnp.where(mask[:, :, None] > 0, outputs.swapaxes(0, 1), frames)

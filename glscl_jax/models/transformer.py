@@ -1,0 +1,213 @@
+"""The two kinds of transformer layer in GLSCL, stacked and scanned.
+
+`ResidualBlock` is CLIP's pre-norm block (both towers and the temporal module); `DecoderLayer`
+is the post-norm layer of `torch.nn.TransformerDecoder` (LIM). Layers of a stack hold their
+parameters in one array with a leading layer axis, so compile time does not grow with depth.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+# torch.nn.LayerNorm's default, which CLIP and the decoder keep; Flax's own default is 1e-6.
+LAYER_NORM_EPS = 1e-5
+# Added to a hidden key's logit: exp() of it is exactly 0 in float32 and bfloat16.
+HIDDEN = -1e9
+
+# What a layer keeps for the backward pass: everything, only matrix products, or only its input.
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """OpenAI's cheap GELU, `x * sigmoid(1.702 x)`: CLIP's weights were trained with it."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+# open_clip trains some of its models with the exact GELU of torch.nn.GELU.
+ACTIVATIONS: dict[str, Callable] = {
+    "quick_gelu": quick_gelu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "relu": jax.nn.relu,
+}
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+    """LayerNorm in float32 with PyTorch's epsilon and its two-pass variance."""
+    return nn.LayerNorm(
+        epsilon=LAYER_NORM_EPS, dtype=jnp.float32, use_fast_variance=False, name=name
+    )
+
+
+def torch_linear_uniform(fan_in: int) -> initializers.Initializer:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what torch.nn.Linear draws its weights and bias from."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, minval=-bound, maxval=bound
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one fused projection, as torch.nn.MultiheadAttention has.
+
+    The fused tensor `qkv` [D, 3, H, D/H] stays whole because the reference's optimiser clips
+    the gradient of each PyTorch tensor by itself, and there the three are one.
+    """
+
+    heads: int
+    dtype: jnp.dtype
+    qkv_init: initializers.Initializer
+    out_init: initializers.Initializer
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x, memory=None, bias=None, deterministic=True):
+        """Attends from x [B,Q,D] to memory [B,M,D] (to itself without one).
+
+        `bias` broadcasts to [B,H,Q,M] and is added to the logits.
+        """
+        width = x.shape[-1]
+        head = width // self.heads
+        # Drawn as the matrix [D, 3D] that PyTorch initialises, then split into heads.
+        kernel = self.param("qkv_kernel", self.qkv_init, (width, 3 * width))
+        offset = self.param("qkv_bias", initializers.zeros, (3 * width,))
+        kernel, offset = kernel.astype(self.dtype), offset.astype(self.dtype)
+        if memory is None:
+            query, key, value = jnp.split(x @ kernel + offset, 3, axis=-1)
+        else:
+            query = x @ kernel[:, :width] + offset[:width]
+            key, value = jnp.split(memory @ kernel[:, width:] + offset[width:], 2, axis=-1)
+        query, key, value = (
+            y.reshape(*y.shape[:-1], self.heads, head) for y in (query, key, value)
+        )
+        logits = jnp.einsum("BQHD,BMHD->BHQM", query * head**-0.5, key)
+        logits = logits.astype(jnp.float32)
+        if bias is not None:
+            logits = logits + bias
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
+        mixed = jnp.einsum("BHQM,BMHD->BQHD", weights, value)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=self.out_init, name="out")(
+            mixed.reshape(x.shape)
+        )
+
+
+class ResidualBlock(nn.Module):
+    """CLIP's block: `x + attention(ln_1(x))`, then `x + mlp(ln_2(x))`.
+
+    Initialised as OpenAI's text tower: standard deviations D^-0.5 for the attention input,
+    (2 D)^-0.5 for the MLP's, and D^-0.5 (2 layers)^-0.5 for what is added to the residual.
+    """
+
+    heads: int
+    depth: int
+    activation: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, bias):
+        """x [B,L,D]; bias broadcasts to [B,H,L,L]. Returns (x, None), as `nn.scan` wants."""
+        width = x.shape[-1]
+        residual_init = initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
+        attention = Attention(
+            self.heads,
+            self.dtype,
+            initializers.normal(width**-0.5),
+            residual_init,
+            name="attention",
+        )
+        x = x + attention(layer_norm("ln_1")(x).astype(self.dtype), bias=bias)
+        hidden = layer_norm("ln_2")(x).astype(self.dtype)
+        hidden = nn.Dense(
+            4 * width,
+            dtype=self.dtype,
+            kernel_init=initializers.normal((2 * width) ** -0.5),
+            name="mlp_in",
+        )(hidden)
+        hidden = ACTIVATIONS[self.activation](hidden)
+        x = x + nn.Dense(width, dtype=self.dtype, kernel_init=residual_init, name="mlp_out")(hidden)
+        return x, None
+
+
+class Transformer(nn.Module):
+    """A stack of `ResidualBlock`s: x [B,L,D], bias broadcasting to [B,H,L,L] -> [B,L,D]."""
+
+    layers: int
+    heads: int
+    dtype: jnp.dtype
+    activation: str = "quick_gelu"
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, x, bias=None):
+        stack = scan_layers(ResidualBlock, self.layers, self.remat)
+        x, _ = stack(self.heads, self.layers, self.activation, self.dtype, name="blocks")(x, bias)
+        return x
+
+
+class DecoderLayer(nn.Module):
+    """Post-norm decoder layer with PyTorch's defaults: ReLU, dropout on every sublayer."""
+
+    heads: int
+    feed_forward: int
+    dropout: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, memory, deterministic):
+        """x [B,K,D] attends to itself, then to memory [B,M,D]. Returns (x, None)."""
+        width = x.shape[-1]
+        drop = nn.Dropout(self.dropout, deterministic=deterministic)
+
+        def attention(name):
+            return Attention(
+                self.heads,
+                self.dtype,
+                # Xavier over the fused [D, 3D] matrix: sqrt(6 / (D + 3D)).
+                initializers.xavier_uniform(),
+                torch_linear_uniform(width),
+                self.dropout,
+                name=name,
+            )
+
+        def linear(features, fan_in, name):
+            init = torch_linear_uniform(fan_in)
+            return nn.Dense(features, dtype=self.dtype, kernel_init=init, bias_init=init, name=name)
+
+        def add_and_norm(x, update, name):
+            return layer_norm(name)(x + drop(update)).astype(self.dtype)
+
+        update = attention("self_attention")(x, deterministic=deterministic)
+        x = add_and_norm(x, update, "norm_1")
+        update = attention("cross_attention")(x, memory, deterministic=deterministic)
+        x = add_and_norm(x, update, "norm_2")
+        hidden = drop(jax.nn.relu(linear(self.feed_forward, width, "linear_1")(x)))
+        x = add_and_norm(x, linear(width, self.feed_forward, "linear_2")(hidden), "norm_3")
+        return x, None
+
+
+def scan_layers(layer: type[nn.Module], length: int, remat: str = "none", same_init: bool = False):
+    """`layer` repeated `length` times with stacked parameters.
+
+    Args:
+      layer: a module whose `__call__(x, *shared)` returns `(x, None)`.
+      length: how many.
+      remat: a key of `REMAT`.
+      same_init: whether all layers start as copies of one (as torch.nn.TransformerDecoder's do).
+    """
+    if REMAT[remat] is not None:
+        # nn.scan already keeps XLA from merging the recomputation with the first computation.
+        layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=False)
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": not same_init, "dropout": True},
+        in_axes=nn.broadcast,
+        length=length,
+    )
