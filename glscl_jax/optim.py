@@ -1,0 +1,248 @@
+"""BertAdam, its schedule, and which parameters get what.
+
+The reference's optimiser is Adam without bias correction and with decoupled weight decay, two
+gradient clips in a row, and a learning rate for CLIP a thousand times smaller than the rest's.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+# torch.nn.utils.clip_grad_norm_ divides by the norm plus this.
+TORCH_CLIP_EPS = 1e-6
+
+# Stacks of layers: the first axis counts layers, each of which is a tensor of its own in PyTorch.
+STACKED = re.compile(r"/(blocks|decoder|video_decoder)/")
+
+# What the released code keeps in float16 on a GPU: CLIP's convolution, linear and attention
+# weights and biases and the two projections, not its LayerNorms, embeddings or logit scale.
+HALF_PRECISION = re.compile(
+    r"^clip/.*(patch_embedding|projection|attention/.*|mlp_(in|out)/(kernel|bias))$"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser's settings; the defaults are the reference's.
+
+    Attributes:
+      learning_rate: peak, of the new modules.
+      coef_lr: factor on it for the parameters that `clip_group` matches.
+      clip_group: pattern on parameter paths, such as "clip/text/projection".
+      frozen: patterns; parameters that match one are never updated and have no optimiser state.
+      warmup: share of the run over which the rate climbs from 0.
+      b1, b2, eps: Adam's.
+      weight_decay: decoupled, times the learning rate; not on paths matching `no_decay`.
+      no_decay: pattern.
+      max_global_norm, max_tensor_norm: of the gradient, clipped in this order.
+      clip_numerics: "float32", or "float16_reference" for CLIP's weights and their moments in
+        float16 as the released code has them on a GPU.
+    """
+
+    learning_rate: float = 1e-4
+    coef_lr: float = 1e-3
+    clip_group: str = "^clip/"
+    frozen: tuple[str, ...] = ("^clip/vision/patch_embedding$",)
+    warmup: float = 0.1
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-6
+    weight_decay: float = 0.2
+    no_decay: str = "bias$"
+    max_global_norm: float = 1.0
+    max_tensor_norm: float = 1.0
+    clip_numerics: str = "float32"
+
+    def __post_init__(self):
+        if self.clip_numerics not in ("float32", "float16_reference"):
+            raise ValueError(
+                f"clip_numerics is {self.clip_numerics!r}, not float32 or float16_reference"
+            )
+
+
+def path_name(path) -> str:
+    """A tree path as "clip/text/projection"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def warmup_cosine(total_steps: int, warmup: float) -> optax.Schedule:
+    """Factor on the learning rate at progress x = step / total_steps.
+
+    `x / warmup` while x < warmup, then `(1 + cos(pi x)) / 2`: with 0.1 a step down from 1 to
+    0.976 at the joint, as in the reference; the first step has rate 0.
+    """
+
+    # Compared in steps: XLA's step * (1 / total) would miss the joint by a rounding.
+    climb = warmup * total_steps
+
+    def schedule(step):
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * (step / total_steps)))
+        return jnp.where(step < climb, step / climb, cosine) if climb else cosine
+
+    return schedule
+
+
+def clip_tensor_norms(max_norm: float) -> optax.GradientTransformation:
+    """Clips every PyTorch tensor's gradient by itself: each layer of a stacked leaf apart."""
+
+    def clip(path, grad):
+        stacked = STACKED.search(path_name(path))
+        axes = tuple(range(1 if stacked else 0, grad.ndim))
+        wide = grad.astype(jnp.float32)
+        norm = jnp.sqrt(jnp.sum(wide**2, axis=axes, keepdims=True))
+        # In float16, PyTorch rounds the norm, then the coefficient, then the product.
+        rounded = _rounding(grad.dtype)
+        norm = rounded(rounded(norm) + _added(TORCH_CLIP_EPS, grad.dtype))
+        scale = rounded(max_norm / norm)
+        return rounded(wide * jnp.minimum(1.0, scale)).astype(grad.dtype)
+
+    return optax.stateless(lambda grads, params: jax.tree_util.tree_map_with_path(clip, grads))
+
+
+def clip_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """torch.nn.utils.clip_grad_norm_ over all gradients together."""
+
+    def clip(grads, params):
+        scale = jnp.minimum(1.0, max_norm / (optax.global_norm(grads) + TORCH_CLIP_EPS))
+        return jax.tree.map(lambda grad: (grad * scale).astype(grad.dtype), grads)
+
+    return optax.stateless(clip)
+
+
+def _rounding(dtype) -> Callable[[jax.Array], jax.Array]:
+    """Rounds a float32 result to what `dtype` holds, also inside a fused chain of operations."""
+    if dtype != jnp.float16:
+        return lambda x: x
+    return _round_to_float16
+
+
+def _round_to_float16(x):
+    # reduce_precision flushes what float16 holds as subnormals (below 2^-14, in steps of 2^-24)
+    # to zero, and the second moments live there.
+    normal = jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=10)
+    subnormal = jnp.round(x * 2.0**24) * 2.0**-24
+    return jnp.where(jnp.abs(x) < 2.0**-14, subnormal, normal)
+
+
+def _added(scalar: float, dtype) -> float:
+    """A Python number as PyTorch adds it to a tensor of `dtype`: rounded to it first.
+
+    A number that multiplies a tensor stays in float32 there.
+    """
+    return float(np.asarray(scalar, np.float16 if dtype == jnp.float16 else np.float64))
+
+
+def bert_adam(config: OptimConfig, schedule: optax.Schedule, rate: float, decays: Callable):
+    """Adam without bias correction; decoupled decay added before the learning rate.
+
+    `m' = b1 m + (1-b1) g`, `v' = b2 v + (1-b2) g^2`,
+    `p' = p - rate * schedule * (m' / (sqrt(v') + eps) + decay p)`.
+
+    The moments have the parameter's dtype. Where that is float16 every operation is rounded to
+    it, in PyTorch's order.
+
+    Args:
+      config: constants.
+      schedule: step -> factor on the rate.
+      rate: peak learning rate.
+      decays: parameter path -> whether it decays.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu=zeros, nu=zeros)
+
+    def update(grads, state, params):
+        step_rate = rate * schedule(state.count)
+
+        def moments(grad, m, v):
+            dtype, rounded = m.dtype, _rounding(m.dtype)
+            grad, m, v = (x.astype(jnp.float32) for x in (grad, m, v))
+            m = rounded(rounded(config.b1 * m) + _added(1 - config.b1, dtype) * grad)
+            v = rounded(rounded(config.b2 * v) + (1 - config.b2) * grad * grad)
+            return m, v
+
+        def change(path, m, v, param):
+            rounded = _rounding(param.dtype)
+            eps = _added(config.eps, param.dtype)
+            step = rounded(m / rounded(rounded(jnp.sqrt(v)) + eps))
+            if decays(path_name(path)):
+                decay = rounded(config.weight_decay * param.astype(jnp.float32))
+                step = rounded(step + decay)
+            return rounded(-step_rate * step).astype(param.dtype)
+
+        both = jax.tree.map(moments, grads, state.mu, state.nu)
+        mu, nu = jax.tree.transpose(jax.tree.structure(grads), jax.tree.structure((0, 0)), both)
+        updates = jax.tree_util.tree_map_with_path(change, mu, nu, params)
+        mu, nu = (
+            jax.tree.map(lambda x, param: x.astype(param.dtype), moment, params)
+            for moment in (mu, nu)
+        )
+        return updates, optax.ScaleByAdamState(state.count + 1, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
+    """Both clips, then BertAdam by groups; frozen parameters have neither gradient nor state.
+
+    Args:
+      config: see `OptimConfig`.
+      total_steps: updates in the whole run, which the schedule spans.
+    """
+    schedule = warmup_cosine(total_steps, config.warmup)
+
+    def decays(path):
+        return not re.search(config.no_decay, path)
+
+    groups = {
+        "new": bert_adam(config, schedule, config.learning_rate, decays),
+        "clip": bert_adam(config, schedule, config.learning_rate * config.coef_lr, decays),
+    }
+    trained = optax.chain(
+        clip_global_norm(config.max_global_norm),
+        clip_tensor_norms(config.max_tensor_norm),
+        optax.partition(groups, lambda params: _labels(params, config)),
+    )
+    return optax.partition(
+        {"trained": trained, "frozen": optax.set_to_zero()},
+        lambda params: jax.tree.map(
+            lambda label: "frozen" if label == "frozen" else "trained", _labels(params, config)
+        ),
+    )
+
+
+def _labels(params, config: OptimConfig):
+    """Each parameter's group: "frozen", "clip" or "new"."""
+
+    def label(path, _):
+        name = path_name(path)
+        if any(re.search(pattern, name) for pattern in config.frozen):
+            return "frozen"
+        return "clip" if re.search(config.clip_group, name) else "new"
+
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def trainable(grads, config: OptimConfig):
+    """`grads` without the frozen parameters: what the norms and the clips see."""
+    return jax.tree.map(
+        lambda grad, label: None if label == "frozen" else grad, grads, _labels(grads, config)
+    )
+
+
+def cast_params(params, config: OptimConfig):
+    """`params` in the dtypes that `config.clip_numerics` keeps them in."""
+
+    def cast(path, param):
+        half = config.clip_numerics == "float16_reference" and HALF_PRECISION.search(
+            path_name(path)
+        )
+        return param.astype(jnp.float16 if half else jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
