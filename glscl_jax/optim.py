@@ -154,8 +154,9 @@ def bert_adam(config: OptimConfig, schedule: optax.Schedule, rate: float, decays
     """
 
     def init(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu=zeros, nu=zeros)
+        # Made twice: a buffer that stands in two places cannot be donated.
+        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu=mu, nu=nu)
 
     def update(grads, state, params):
         step_rate = rate * schedule(state.count)

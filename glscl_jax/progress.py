@@ -15,7 +15,12 @@ Item = TypeVar("Item")
 
 
 def track(
-    items: Iterable[Item], label: str, total: int, unit: str = "clips", each: int = 1
+    items: Iterable[Item],
+    label: str,
+    total: int,
+    unit: str = "clips",
+    each: int = 1,
+    plain: bool = True,
 ) -> Iterator[Item]:
     """Yields `items` unchanged while showing on standard error how far they are.
 
@@ -25,9 +30,15 @@ def track(
       total: how many units there are in all.
       unit: what is counted, for the rate.
       each: units an item stands for, e.g. the clips of a batch.
+      plain: whether to print lines where there is no terminal; False for a loop that prints
+        its own.
     """
-    shown = _on_terminal if Console(stderr=True).is_terminal else _in_plain_lines
-    yield from shown(items, label, total, unit, each)
+    if Console(stderr=True).is_terminal:
+        yield from _on_terminal(items, label, total, unit, each)
+    elif plain:
+        yield from _in_plain_lines(items, label, total, unit, each)
+    else:
+        yield from items
 
 
 def duration(seconds: float) -> str:

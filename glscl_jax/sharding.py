@@ -1,5 +1,7 @@
 """The mesh, and where arrays live on it."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -9,10 +11,11 @@ from glscl_jax.errors import UserError
 DATA = "data"
 
 
-def make_mesh() -> Mesh:
-    """All devices of all processes along one axis, over which batches are split."""
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices (all of all processes by default) along one axis, which batches are split on."""
+    devices = jax.devices() if devices is None else devices
     # Auto axes let the compiler place what the model does not say; JAX's default is Explicit.
-    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

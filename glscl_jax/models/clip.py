@@ -97,6 +97,7 @@ class VisionTower(nn.Module):
     config: CLIPConfig
     dtype: jnp.dtype
     remat: str
+    scan: bool
 
     @nn.compact
     def __call__(self, images: jax.Array, all_tokens: bool = False) -> jax.Array:
@@ -127,6 +128,7 @@ class VisionTower(nn.Module):
             self.dtype,
             config.activation,
             self.remat,
+            self.scan,
             name="transformer",
         )(x)
         if not all_tokens:
@@ -142,6 +144,7 @@ class TextTower(nn.Module):
     config: CLIPConfig
     dtype: jnp.dtype
     remat: str
+    scan: bool
 
     @nn.compact
     def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
@@ -161,6 +164,7 @@ class TextTower(nn.Module):
             self.dtype,
             config.activation,
             self.remat,
+            self.scan,
             name="transformer",
         )(x, causal_bias(mask))
         x = layer_norm("ln_final")(x).astype(self.dtype)
@@ -188,10 +192,11 @@ class CLIP(nn.Module):
     config: CLIPConfig
     dtype: jnp.dtype = jnp.float32
     remat: str = "none"
+    scan: bool = True
 
     def setup(self):
-        self.vision = VisionTower(self.config, self.dtype, self.remat)
-        self.text = TextTower(self.config, self.dtype, self.remat)
+        self.vision = VisionTower(self.config, self.dtype, self.remat, self.scan)
+        self.text = TextTower(self.config, self.dtype, self.remat, self.scan)
         # CLIP starts its temperature at 1 / 0.07 and learns the logarithm.
         self.logit_scale = self.param("logit_scale", initializers.constant(np.log(1 / 0.07)), ())
 

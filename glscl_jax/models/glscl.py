@@ -31,6 +31,7 @@ class GLSCLConfig:
       lim_weight: of the LIM's score beside the GIM's.
       dtype: of the computation: "float32", "bfloat16" or "float16"; parameters are float32.
       remat: what the backward pass recomputes, a key of `transformer.REMAT`.
+      scan: whether the compiled program loops over layers or has each written out.
     """
 
     clip: CLIPConfig = VARIANTS["ViT-B/32"]
@@ -47,6 +48,7 @@ class GLSCLConfig:
     lim_weight: float = 0.5
     dtype: str = "float32"
     remat: str = "none"
+    scan: bool = True
 
 
 @flax.struct.dataclass
@@ -84,10 +86,10 @@ class GLSCL(nn.Module):
 
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.clip = CLIP(config.clip, dtype, config.remat)
+        self.clip = CLIP(config.clip, dtype, config.remat, config.scan)
         if config.temporal == "seqTransf":
             self.temporal = temporal.TemporalTransformer(
-                config.temporal_layers, config.clip.context_length, dtype, config.remat
+                config.temporal_layers, config.clip.context_length, dtype, config.remat, config.scan
             )
         elif config.temporal == "seqLSTM":
             self.temporal = temporal.TemporalLSTM(dtype)
@@ -101,6 +103,7 @@ class GLSCL(nn.Module):
             config.share_queries,
             config.share_decoder,
             dtype,
+            config.scan,
         )
 
     def encode_text(self, ids, mask, deterministic: bool = True) -> TextFeatures:
@@ -174,3 +177,8 @@ def _check(config: GLSCLConfig) -> None:
             raise ValueError(f"{name} {getattr(clip, name)} is no multiple of 64, a head's width")
     if clip.embed_dim % config.lim_heads:
         raise ValueError(f"embed_dim {clip.embed_dim} is no multiple of {config.lim_heads} heads")
+
+
+def model_settings(config: GLSCLConfig) -> dict:
+    """The plain values that `model_config` turns back into `config`."""
+    return dataclasses.asdict(config)

@@ -28,6 +28,7 @@ class LIM(nn.Module):
     share_queries: bool
     share_decoder: bool
     dtype: jnp.dtype
+    scan: bool
 
     def setup(self):
         def queries(name):
@@ -35,7 +36,7 @@ class LIM(nn.Module):
             return self.param(name, nn.initializers.uniform(1.0), (self.queries, self.width))
 
         def decoder():
-            stack = scan_layers(DecoderLayer, self.layers, same_init=True)
+            stack = scan_layers(DecoderLayer, self.layers, scan=self.scan, same_init=True)
             return stack(self.heads, self.feed_forward, self.dropout, self.dtype)
 
         self.video_queries = queries("queries")

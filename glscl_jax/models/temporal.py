@@ -15,6 +15,8 @@ KINDS = ("seqTransf", "seqLSTM", "None")
 
 # The reference adds this to a padded frame's logit.
 PADDED_FRAME = -1e6
+# The reference's frame blocks have a LayerNorm of their own; CLIP's has 1e-5.
+LAYER_NORM_EPS = 1e-12
 
 
 class TemporalTransformer(nn.Module):
@@ -24,6 +26,7 @@ class TemporalTransformer(nn.Module):
     positions: int
     dtype: jnp.dtype
     remat: str
+    scan: bool
 
     @nn.compact
     def __call__(self, frames: jax.Array, mask: jax.Array) -> jax.Array:
@@ -35,7 +38,12 @@ class TemporalTransformer(nn.Module):
         bias = jnp.where(mask > 0, 0.0, PADDED_FRAME)[:, None, None, :]
         x = frames + position[:count].astype(self.dtype)
         x = Transformer(
-            self.layers, width // HEAD_WIDTH, self.dtype, remat=self.remat, name="transformer"
+            self.layers,
+            width // HEAD_WIDTH,
+            self.dtype,
+            remat=self.remat,
+            norm_epsilon=LAYER_NORM_EPS,
+            name="transformer",
         )(x, bias)
         return frames + x
 

@@ -38,11 +38,9 @@ ACTIVATIONS: dict[str, Callable] = {
 }
 
 
-def layer_norm(name: str) -> nn.LayerNorm:
+def layer_norm(name: str, epsilon: float = LAYER_NORM_EPS) -> nn.LayerNorm:
     """LayerNorm in float32 with PyTorch's epsilon and its two-pass variance."""
-    return nn.LayerNorm(
-        epsilon=LAYER_NORM_EPS, dtype=jnp.float32, use_fast_variance=False, name=name
-    )
+    return nn.LayerNorm(epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
 def torch_linear_uniform(fan_in: int) -> initializers.Initializer:
@@ -109,6 +107,7 @@ class ResidualBlock(nn.Module):
     depth: int
     activation: str
     dtype: jnp.dtype
+    norm_epsilon: float = LAYER_NORM_EPS
 
     @nn.compact
     def __call__(self, x, bias):
@@ -122,8 +121,8 @@ class ResidualBlock(nn.Module):
             residual_init,
             name="attention",
         )
-        x = x + attention(layer_norm("ln_1")(x).astype(self.dtype), bias=bias)
-        hidden = layer_norm("ln_2")(x).astype(self.dtype)
+        x = x + attention(layer_norm("ln_1", self.norm_epsilon)(x).astype(self.dtype), bias=bias)
+        hidden = layer_norm("ln_2", self.norm_epsilon)(x).astype(self.dtype)
         hidden = nn.Dense(
             4 * width,
             dtype=self.dtype,
@@ -143,11 +142,19 @@ class Transformer(nn.Module):
     dtype: jnp.dtype
     activation: str = "quick_gelu"
     remat: str = "none"
+    norm_epsilon: float = LAYER_NORM_EPS
 
     @nn.compact
     def __call__(self, x, bias=None):
         stack = scan_layers(ResidualBlock, self.layers, self.remat)
-        x, _ = stack(self.heads, self.layers, self.activation, self.dtype, name="blocks")(x, bias)
+        x, _ = stack(
+            self.heads,
+            self.layers,
+            self.activation,
+            self.dtype,
+            self.norm_epsilon,
+            name="blocks",
+        )(x, bias)
         return x
 
 
@@ -192,13 +199,21 @@ class DecoderLayer(nn.Module):
         return x, None
 
 
-def scan_layers(layer: type[nn.Module], length: int, remat: str = "none", same_init: bool = False):
+def scan_layers(
+    layer: type[nn.Module],
+    length: int,
+    remat: str = "none",
+    scan: bool = True,
+    same_init: bool = False,
+):
     """`layer` repeated `length` times with stacked parameters.
 
     Args:
       layer: a module whose `__call__(x, *shared)` returns `(x, None)`.
       length: how many.
       remat: a key of `REMAT`.
+      scan: whether the compiled program loops over the layers or has each of them written out,
+        which compiles longer.
       same_init: whether all layers start as copies of one (as torch.nn.TransformerDecoder's do).
     """
     if REMAT[remat] is not None:
@@ -210,4 +225,5 @@ def scan_layers(layer: type[nn.Module], length: int, remat: str = "none", same_i
         split_rngs={"params": not same_init, "dropout": True},
         in_axes=nn.broadcast,
         length=length,
+        unroll=1 if scan else length,
     )

@@ -1,0 +1,100 @@
+"""The base recipe: every setting there is, with the reference's values.
+
+A config file changes what differs, and `:tiny` shrinks any of them to a run of seconds.
+Override anything on the command line: `--config.batch_size=64 --config.optim.coef_lr=0.01`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    """The recipe of the paper for ViT-B/32 and short captions."""
+    config = ConfigDict()
+    config.seed = 42
+    config.batch_size = 128  # Over all devices.
+    config.num_epochs = 5  # Passes over the videos, one caption of each at a time.
+    config.num_steps = 0  # Updates in all; 0 follows num_epochs.
+    config.eval_batch_size = 128
+    config.init_from = ""  # A converted or trained checkpoint directory to start from.
+
+    config.log_every = 50  # Steps, as the next two.
+    config.validate_every = 0  # 0: once an epoch. Each validation also saves a checkpoint.
+    config.checkpoint_every = 0  # More checkpoints between validations; 0: none.
+    config.keep_checkpoints = 2  # The last ones; the best by validation R@1 stays besides.
+
+    config.data = ConfigDict()
+    config.data.dir = ""  # What `prepare` wrote.
+    config.data.train_split = "train"
+    config.data.validation_split = "val"  # "": no validation.
+    config.data.test_split = "test"
+    config.data.frame_rate = 1.0  # Frames a second that `prepare` stored.
+    config.data.num_frames = 12  # V
+    config.data.num_words = 32  # L
+    # A merges file, a Hugging Face directory, or a hub name.
+    config.data.tokenizer = "openai/clip-vit-base-patch32"
+
+    config.model = ConfigDict()
+    config.model.clip = ConfigDict()
+    config.model.clip.variant = "ViT-B/32"
+    config.model.temporal = "seqTransf"  # or "seqLSTM", "None"
+    config.model.temporal_layers = 4
+    config.model.queries = 8  # K
+    config.model.lim_layers = 3
+    config.model.lim_heads = 8
+    config.model.lim_feed_forward = 2048
+    config.model.lim_dropout = 0.1
+    config.model.share_queries = True
+    config.model.share_decoder = True
+    config.model.temperature = 3.0
+    config.model.lim_weight = 0.5
+    config.model.dtype = "float32"  # or "bfloat16"; parameters stay float32.
+    config.model.remat = "none"  # or "dots", "full": what the backward pass computes again.
+    config.model.scan = True  # False writes every layer out: compiles longer, may run faster.
+
+    config.losses = ConfigDict()
+    config.losses.alpha = 1e-4
+    config.losses.beta = 5e-3
+    config.losses.margin = 0.1
+    config.losses.target = 0.75
+    config.losses.per_pair = False  # The reference's batch-size-dependent consistency term.
+
+    config.optim = ConfigDict()
+    config.optim.learning_rate = 1e-4
+    config.optim.coef_lr = 1e-3  # CLIP's factor on it.
+    config.optim.clip_group = "^clip/"
+    config.optim.frozen = ("^clip/vision/patch_embedding$",)
+    config.optim.warmup = 0.1  # Share of the run.
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.98
+    config.optim.eps = 1e-6
+    config.optim.weight_decay = 0.2
+    config.optim.no_decay = "bias$"
+    config.optim.max_global_norm = 1.0
+    config.optim.max_tensor_norm = 1.0
+    config.optim.clip_numerics = "float32"  # or "float16_reference"
+    return config
+
+
+def shrunk(config: ConfigDict) -> ConfigDict:
+    """The same recipe with a model and batches of seconds, on the demo's data."""
+    config.batch_size = 8
+    config.eval_batch_size = 8
+    config.num_steps = 12
+    config.log_every = 4
+    config.validate_every = 6
+    config.checkpoint_every = 2
+    config.data.num_frames = min(config.data.num_frames, 3)
+    config.data.num_words = min(config.data.num_words, 16)
+    config.model.clip.variant = "tiny"
+    config.model.lim_feed_forward = 64
+    config.model.temporal_layers = 1
+    return config
+
+
+def variant_of(config: ConfigDict, name: str | None) -> ConfigDict:
+    """What `configs/x.py:name` means: nothing, or "tiny"."""
+    if not name:
+        return config
+    if name != "tiny":
+        raise ValueError(f"no variant {name!r} of this config: there is only :tiny")
+    return shrunk(config)

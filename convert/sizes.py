@@ -1,0 +1,109 @@
+"""A model's sizes read off its arrays, and the arrays off its sizes."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from glscl_jax.errors import UserError
+from glscl_jax.models.clip import CLIP, CLIPConfig
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config
+
+Shape = tuple[int, ...]
+
+
+def clip_config(shapes: Mapping[str, Shape]) -> CLIPConfig:
+    """The sizes of a CLIP whose Flax arrays have these shapes, by path from "clip/" on.
+
+    The activation leaves no trace in the shapes: it is OpenAI's quick GELU here.
+
+    Raises:
+      KeyError: with the path of an array that must be there.
+      UserError: if the image is not square.
+    """
+    patch, _, _, vision_width = _shape(shapes, "clip/vision/patch_embedding", 4)
+    vocab_size, text_width = _shape(shapes, "clip/text/token_embedding", 2)
+    patches = _shape(shapes, "clip/vision/positional_embedding", 2)[0] - 1
+    side = math.isqrt(patches)
+    if side**2 != patches:
+        raise UserError(
+            f"the vision tower has {patches} patches, which make no square; only CLIPs with a "
+            "class token and square images can be converted"
+        )
+    return _checked(
+        CLIPConfig(
+            image_size=side * patch,
+            patch_size=patch,
+            vision_width=vision_width,
+            vision_layers=_shape(shapes, "clip/vision/transformer/blocks/ln_1/scale", 2)[0],
+            text_width=text_width,
+            text_layers=_shape(shapes, "clip/text/transformer/blocks/ln_1/scale", 2)[0],
+            embed_dim=_shape(shapes, "clip/text/projection", 2)[1],
+            context_length=_shape(shapes, "clip/text/positional_embedding", 2)[0],
+            vocab_size=vocab_size,
+        )
+    )
+
+
+def glscl_config(shapes: Mapping[str, Shape]) -> GLSCLConfig:
+    """The sizes of a GLSCL whose Flax arrays have these shapes.
+
+    What leaves no trace in the shapes has its default: the LIM's number of heads, the
+    temperature, the LIM's weight.
+
+    Raises:
+      KeyError: with the path of an array that must be there.
+      UserError: see `clip_config`.
+    """
+    blocks = "temporal/transformer/blocks/ln_1/scale"
+    if blocks in shapes:
+        temporal = {"temporal": "seqTransf", "temporal_layers": _shape(shapes, blocks, 2)[0]}
+    else:
+        temporal = {"temporal": "seqLSTM" if "temporal/input_kernel" in shapes else "None"}
+    lim_layers, _, feed_forward = _shape(shapes, "lim/decoder/linear_1/kernel", 3)
+    config = GLSCLConfig(
+        clip=clip_config(shapes),
+        queries=_shape(shapes, "lim/queries", 2)[0],
+        lim_layers=lim_layers,
+        lim_feed_forward=feed_forward,
+        share_queries="lim/text_queries" not in shapes,
+        share_decoder="lim/video_decoder/linear_1/kernel" not in shapes,
+        **temporal,
+    )
+    return _checked(config)
+
+
+def parameter_shapes(config: CLIPConfig | GLSCLConfig) -> dict[str, Shape]:
+    """Path -> shape of every Flax array of a model, of a CLIP alone below "clip/"."""
+    clip = config if isinstance(config, CLIPConfig) else config.clip
+    ids = jnp.zeros((1, 1), jnp.int32)
+    image = jnp.zeros((1, clip.image_size, clip.image_size, 3))
+    if isinstance(config, CLIPConfig):
+        model, inputs, root = CLIP(clip), (image, ids, ids), ("clip",)
+    else:
+        model, inputs, root = GLSCL(config), (ids, ids, image[None], ids), ()
+    # Traced, never run: the sizes of any model cost half a second.
+    variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    return {
+        "/".join([*root, jax.tree_util.keystr(path, simple=True, separator="/")]): leaf.shape
+        for path, leaf in leaves
+    }
+
+
+def _shape(shapes: Mapping[str, Shape], path: str, rank: int) -> Shape:
+    if len(shapes.get(path, ())) != rank:
+        raise KeyError(path)
+    return shapes[path]
+
+
+def _checked(config):
+    """`config`, once its sizes are found to fit together."""
+    fields = dataclasses.asdict(config)
+    try:
+        model_config({"clip": fields} if isinstance(config, CLIPConfig) else fields)
+    except ValueError as error:
+        raise UserError(f"sizes that no model here has: {error}") from error
+    return config

@@ -1,0 +1,206 @@
+"""Checkpoints on disk, with Orbax.
+
+Each step of a run is saved as `checkpoints/STEP/{params,progress}`: `params` alone is what
+evaluation and search read; `progress` is the optimiser's state and the step, which is also the
+position in the data. A step appears whole or not at all.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+
+import jax
+from jax.sharding import Sharding
+from orbax.checkpoint import v1 as ocp
+
+from glscl_jax.errors import UserError
+from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.steps import TrainState
+from glscl_jax.workdir import Workdir, read_model_config
+
+BEST = "R@1"
+
+
+class Checkpoints:
+    """The checkpoints of a run: the best by validation R@1 and the last few are kept."""
+
+    def __init__(self, workdir: Workdir, keep: int):
+        policies = ocp.training.preservation_policies
+        self.directory = workdir.checkpoints
+        self._saved: int | None = None
+        self._orbax = ocp.training.Checkpointer(
+            self.directory,
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(max(1, keep)),
+                    policies.BestN(
+                        get_metric_fn=lambda metrics: metrics[BEST],
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+            # What a killed run had begun to write.
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """The last complete step, or None."""
+        return self._orbax.latest.step if self._orbax.latest else None
+
+    def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+        """Starts saving; training may go on at once. Waits for the save before.
+
+        Args:
+          state: see there.
+          metrics: of the validation at this step; R@1 decides which checkpoint is the best.
+
+        Raises:
+          UserError: this save or the one before could not be written (a full disk, say).
+        """
+        self.wait()
+        step = int(state.step)
+        if step == self.latest:
+            return
+        progress = {"step": state.step, "opt_state": state.opt_state}
+        try:
+            self._orbax.save_checkpointables_async(
+                step, {"params": state.params, "progress": progress}, metrics=metrics, force=True
+            )
+            self._saved = step
+        except Exception as error:
+            raise self._unwritten(step, error) from error
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk; raises a `UserError` if it failed."""
+        try:
+            self._orbax.wait()
+        except Exception as error:
+            raise self._unwritten(self._saved, error) from error
+
+    def _unwritten(self, step: int | None, error: Exception) -> UserError:
+        # Orbax raises many kinds of exception for a write that failed; the first line says which.
+        whole = [x for x in _steps_on_disk(self.directory) if x != step]
+        last = f"the last good one is step {max(whole)}" if whole else "there is none before it"
+        shutil.rmtree(self.directory / str(step), ignore_errors=True)
+        return UserError(
+            f"the checkpoint at step {step} could not be written to {self.directory} "
+            f"({_reason(error)}); {last}: make room and start again to go on from there"
+        )
+
+    def restore(self, abstract: TrainState) -> TrainState:
+        """The latest state.
+
+        Args:
+          abstract: shapes, dtypes and shardings, as `jax.eval_shape` and `jax.ShapeDtypeStruct`
+            give them.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
+        step = self.latest
+        try:
+            loaded = self._orbax.load_checkpointables(
+                step,
+                {
+                    "params": abstract.params,
+                    "progress": {"step": abstract.step, "opt_state": abstract.opt_state},
+                },
+            )
+        except Exception as error:
+            raise _damaged(self.directory / str(step), error) from error
+        progress = loaded["progress"]
+        return TrainState(progress["step"], loaded["params"], progress["opt_state"])
+
+    def close(self) -> None:
+        self._orbax.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """What a checkpoint directory holds for encoding.
+
+    Attributes:
+      config: of the model.
+      params: parameters.
+      step: of the run that trained them; None for converted ones.
+      directory: where its `tokenizer/` and `config.json` are.
+    """
+
+    config: GLSCLConfig
+    params: dict
+    step: int | None
+    directory: pathlib.Path
+
+
+def load_model(
+    directory: str | os.PathLike, sharding: Sharding, step: int | None = None
+) -> LoadedModel:
+    """Reads a checkpoint directory, converted or trained.
+
+    Args:
+      directory: a work directory, or what `convert` wrote.
+      sharding: where the parameters go.
+      step: of a work directory; without one the best by validation R@1, else the latest.
+
+    Raises:
+      UserError: there is no such checkpoint, or it is damaged.
+    """
+    directory = pathlib.Path(directory).absolute()
+    config = read_model_config(directory)
+    if (directory / "params").is_dir():
+        return LoadedModel(config, _load_params(directory, sharding), None, directory)
+    steps = _steps_on_disk(directory / "checkpoints")
+    if not steps:
+        raise UserError(f"{directory} holds no complete checkpoint: has its run saved one yet?")
+    if step is None:
+        step = _best(directory / "checkpoints")
+    if step not in steps:
+        raise UserError(f"{directory} has no step {step}: there are {', '.join(map(str, steps))}")
+    params = _load_params(directory / "checkpoints" / str(step), sharding)
+    return LoadedModel(config, params, step, directory)
+
+
+def save_params(directory: pathlib.Path, params: dict) -> None:
+    """Writes parameters alone, as `convert` does: `directory/params`."""
+    ocp.save_checkpointables(directory.absolute(), {"params": params}, overwrite=True)
+
+
+def _load_params(path: pathlib.Path, sharding: Sharding) -> dict:
+    try:
+        stored = ocp.checkpointables_metadata(path).metadata["params"]
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), stored
+        )
+        return ocp.load_checkpointables(path, {"params": abstract})["params"]
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _steps_on_disk(directory: pathlib.Path) -> list[int]:
+    names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _best(directory: pathlib.Path) -> int:
+    with ocp.training.Checkpointer(directory) as orbax:
+        judged = [x for x in orbax.checkpoints if x.metrics and BEST in x.metrics]
+        best = max(judged, key=lambda x: x.metrics[BEST], default=orbax.latest)
+        return best.step
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> UserError:
+    return UserError(
+        f"the checkpoint {path} cannot be read ({_reason(error)}): move it away to use an "
+        "earlier one"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause's first line: Orbax and its threads wrap what the disk said."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__

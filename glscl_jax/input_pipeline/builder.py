@@ -1,0 +1,242 @@
+"""The TFDS data set `clips`: every clip's frames, decoded once and stored as JPEG.
+
+`written` makes one, `open_data` opens one for reading. A data directory holds one data set:
+
+    DIR/clips/<data set>/<version>/   what TFDS wrote; its metadata.json holds the `Settings`
+    DIR/.preparing/                   only while one is being written, or after that was killed
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from PIL import Image
+
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline import annotations
+from glscl_jax.input_pipeline.annotations import Clip
+from glscl_jax.input_pipeline.video import Frames
+
+PREPARE = "python -m glscl_jax.input_pipeline.prepare"
+_STAGING = ".preparing"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a data set was made from; equal settings and videos make equal files.
+
+    Attributes:
+      dataset: the annotations' format, a key of `annotations.READERS`.
+      frame_rate: frames stored per second of video.
+      image_size: height and width of the stored frames, in pixels.
+      jpeg_quality: 1 to 100, as Pillow counts it.
+      annotations: `annotations_digest` of the clips.
+    """
+
+    dataset: str
+    frame_rate: float
+    image_size: int
+    jpeg_quality: int
+    annotations: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedData:
+    """A prepared data set, open for reading.
+
+    Attributes:
+      settings: what it was made from.
+      splits: split name -> number of clips.
+      builder: the TFDS builder that reads it.
+    """
+
+    settings: Settings
+    splits: dict[str, int]
+    builder: tfds.core.DatasetBuilder
+
+    @property
+    def features(self) -> tfds.features.FeaturesDict:
+        """A record's layout; `features.deserialize_example(record)` works in a TF graph."""
+        return self.builder.info.features
+
+    def raw_source(self, split: str) -> ArrayRecordDataSource:
+        """The split's records, serialized, by random access: `__len__` and `__getitems__`."""
+        if split not in self.splits:
+            raise UserError(f"no split {split!r} in the prepared data, only {_names(self.splits)}")
+        return ArrayRecordDataSource(self.builder.info.splits[split].file_instructions)
+
+
+def annotations_digest(clips: Iterable[Clip]) -> str:
+    """SHA-256 of all that the annotations say, wherever their folder lies."""
+    told = sorted(
+        (clip.clip_id, clip.split, clip.captions, str(clip.start), str(clip.end)) for clip in clips
+    )
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+class Clips(tfds.core.GeneratorBasedBuilder):
+    """One record a clip. TFDS orders a split by a hash of the clips' ids.
+
+    `frames` are JPEG bytes in a text feature: TFDS's own image sequences cannot be read undecoded
+    by random access.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in annotations.READERS]  # noqa: RUF012
+    # Nothing is downloaded. TFDS would look for checksums beside this file, with a package that
+    # it does not install (importlib_resources).
+    url_infos = None
+
+    def __init__(
+        self,
+        *,
+        data_dir: pathlib.Path,
+        settings: Settings,
+        examples: dict[str, Iterable[tuple[str, dict]]],
+    ):
+        """Takes each split's (clip id, example) pairs; they are read once, split after split."""
+        self._settings = settings
+        self._examples = examples
+        super().__init__(data_dir=data_dir, config=settings.dataset, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Video clips with captions; frames at a fixed rate as JPEG.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "clip_id": text,
+                    "video": text,
+                    "captions": tfds.features.Sequence(text),
+                    "frames": tfds.features.Sequence(text),
+                    "frame_times": tfds.features.Sequence(np.float32),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(dataclasses.asdict(self._settings)),
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return self._examples
+
+    def _generate_examples(self):
+        raise NotImplementedError("the examples are given to the constructor")
+
+    # TFDS prints here that it downloads, which it does not.
+    def _log_download_bytes(self):
+        pass
+
+    def _log_download_done(self):
+        pass
+
+
+def example(clip: Clip, frames: Frames, source: pathlib.Path, settings: Settings) -> dict:
+    """A clip's record as `Clips` takes it; `video` is the path relative to `source`."""
+    return {
+        "clip_id": clip.clip_id,
+        "video": clip.video.relative_to(source).as_posix(),
+        "captions": list(clip.captions),
+        "frames": [_jpeg(image, settings.jpeg_quality) for image in frames.images],
+        "frame_times": frames.times.astype(np.float32),
+    }
+
+
+def _jpeg(image: np.ndarray, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    # Full chroma (4:4:4): at half resolution small coloured things bleed.
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def written(
+    examples: dict[str, Iterable[tuple[str, dict]]], data_dir: pathlib.Path, settings: Settings
+) -> Iterator[None]:
+    """Writes a data set aside; puts it in place when the body ends well, else discards it.
+
+    So a data set is there whole or not at all, and one that was there stays until then.
+
+    Args:
+      examples: each split's (clip id, `example`) pairs.
+      data_dir: the data directory, which exists.
+      settings: stored with the data set.
+    """
+    staging = data_dir / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+    try:
+        maker = Clips(data_dir=staging, settings=settings, examples=examples)
+        tfds.disable_progress_bar()
+        maker.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+        yield
+        _move_into_place(pathlib.Path(maker.data_dir), staging, data_dir)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move_into_place(made: pathlib.Path, staging: pathlib.Path, data_dir: pathlib.Path) -> None:
+    for number, old in enumerate(_dataset_dirs(data_dir)):
+        old.rename(staging / f"old{number}")
+        with contextlib.suppress(OSError):  # where something else lies beside it
+            old.parent.rmdir()
+    target = data_dir / made.relative_to(staging)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made.rename(target)
+
+
+def holds_data(data_dir: pathlib.Path) -> bool:
+    """Whether a directory holds a finished data set, be it damaged."""
+    return bool(_dataset_dirs(pathlib.Path(data_dir)))
+
+
+def open_data(data_dir: pathlib.Path) -> PreparedData:
+    """Opens the prepared data set of a directory.
+
+    Raises:
+      UserError: if there is none, it is half written, or parts of it are gone.
+    """
+    data_dir = pathlib.Path(data_dir)
+    found = _dataset_dirs(data_dir)
+    if not found and (data_dir / _STAGING).exists():
+        raise UserError(f"{data_dir}: preparing was cut short or is under way: run {PREPARE}")
+    if not found:
+        raise UserError(
+            f"{data_dir}: no prepared data set in it: make one with"
+            f" {PREPARE} --source VIDEOS --data_dir {data_dir}"
+        )
+    if len(found) > 1:
+        raise UserError(f"{data_dir}: {len(found)} data sets in it: prepare with --overwrite")
+    settings = _read_settings(found[0])
+    reader = tfds.builder_from_directory(found[0])
+    for split in reader.info.splits.values():
+        for path in split.filepaths:
+            if not path.exists():
+                raise UserError(f"{path} is gone: prepare again with --overwrite")
+    splits = {name: split.num_examples for name, split in reader.info.splits.items()}
+    return PreparedData(settings, splits, reader)
+
+
+def _read_settings(dataset_dir: pathlib.Path) -> Settings:
+    path = dataset_dir / "metadata.json"
+    try:
+        return Settings(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: no settings of this version: prepare with --overwrite") from error
+
+
+def _dataset_dirs(data_dir: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path.parent for path in data_dir.glob("clips/*/*/dataset_info.json"))
+
+
+def _names(splits: dict[str, int]) -> str:
+    return ", ".join(splits)

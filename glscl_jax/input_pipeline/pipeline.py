@@ -1,0 +1,320 @@
+"""Prepared clips to batches of arrays, with tf.data: read at random, decode, sample, pad, mask.
+
+The only state of training input is the number of the step. What a step reads is a pure function
+of it and the seed, so a run resumes at any step, at once and exactly, on any number of hosts.
+"""
+
+import dataclasses
+import os
+import re
+import weakref
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.builder import PreparedData
+from glscl_jax.input_pipeline.order import Picked, train_order
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
+
+# The GPU is JAX's: TensorFlow would take nearly all of its memory at its first operation.
+tf.config.set_visible_devices([], "GPU")
+
+# Few batches wait ready: one of 128 clips of 12 frames of 224 x 224 is 231 MB.
+_READY_BATCHES = 2
+
+# "text_ids" and "text_mask" int32 [B, L], "frames" uint8 [B, V, S, S, 3], "frame_mask" int32
+# [B, V], and "clip_index" int32 [B], the clip's place in its split. A plain dict of arrays, which
+# JAX maps over and puts on devices as it is.
+TrainBatch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoBatch:
+    """A host's share of an evaluation batch, always of full size B.
+
+    Attributes:
+      frames: uint8 [B, V, S, S, 3]. Rows past the real clips repeat the split's last clip.
+      frame_mask: int32 [B, V], 1 on real frames; the others are zero.
+      clip_ids: the real clips' ids.
+      captions: all captions of each real clip.
+    """
+
+    frames: np.ndarray
+    frame_mask: np.ndarray
+    clip_ids: list[str]
+    captions: list[list[str]]
+
+    @property
+    def real(self) -> int:
+        """The number of real clips, which come first; 0 to B."""
+        return len(self.clip_ids)
+
+
+def steps_per_epoch(data: PreparedData, split: str, batch_size: int) -> int:
+    """Full global batches in one pass over a split.
+
+    Raises:
+      UserError: there is no such split, or the batch is larger than it.
+    """
+    num_clips = len(data.raw_source(split))
+    if not 1 <= batch_size <= num_clips:
+        raise UserError(
+            f"batch_size {batch_size} does not fit: split {split!r} has {num_clips} clips;"
+            f" take 1 to {num_clips}"
+        )
+    return num_clips // batch_size
+
+
+def check_settings(data: PreparedData, *, frame_rate: float, image_size: int) -> None:
+    """Compares a prepared data set with what a model is to be fed.
+
+    Raises:
+      UserError: it was made with another frame rate or image size.
+    """
+    wanted = {"frame_rate": frame_rate, "image_size": image_size}
+    for name, value in wanted.items():
+        prepared = getattr(data.settings, name)
+        if prepared != value:
+            raise UserError(
+                f"the prepared data set has {name} {prepared}, the config {value}: prepare again"
+                f" with --{name} {value} --overwrite, or take a config of {name} {prepared}"
+            )
+
+
+def train_batches(
+    data: PreparedData,
+    split: str,
+    tokenizer: Tokenizer,
+    *,
+    batch_size: int,
+    num_frames: int,
+    num_words: int,
+    seed: int,
+    first_step: int,
+    num_steps: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[TrainBatch]:
+    """This host's shares of the global batches of steps `first_step` to `num_steps` - 1.
+
+    The hosts' shares, one after the other, are the batch that a single host reads. A batch never
+    holds a clip twice; it may hold two clips cut from one video.
+
+    Args:
+      data: what to read.
+      split: which part of it.
+      tokenizer: for the captions.
+      batch_size: clips in a global batch, a multiple of `process_count`.
+      num_frames: V; of more stored frames, V evenly spaced ones are taken.
+      num_words: L, the places of a caption.
+      seed: of the order and of the captions, 0 or more.
+      first_step: the step to begin or to resume at.
+      num_steps: the run's whole length.
+      process_index: which host this is.
+      process_count: how many hosts there are.
+
+    Returns:
+      An iterator with `close`, which stops reading ahead; so does dropping it.
+
+    Raises:
+      UserError: at once if the split or a size does not fit; on the way if a record cannot be
+        read.
+    """
+    _check_sizes(batch_size=batch_size, num_frames=num_frames)
+    steps_per_epoch(data, split, batch_size)
+    tokenizer([], num_words)  # raises here and now if `num_words` is too few
+    share = _share(batch_size, process_index, process_count)
+    source = data.raw_source(split)
+
+    def pick(step: int) -> Picked:
+        whole = train_order(step, num_clips=len(source), batch_size=batch_size, seed=seed)
+        return Picked(whole.clips[share], whole.turns[share])
+
+    def example(record, clip, turn):
+        fields = _fields(data, record)
+        captions = fields["captions"]
+        return {
+            "caption": captions[turn % tf.size(captions, tf.int64)],
+            "clip_index": tf.cast(clip, tf.int32),
+            **_frames(fields, num_frames, data.settings.image_size),
+        }
+
+    def tokenize(captions: np.ndarray):
+        tokens = tokenizer([caption.decode() for caption in captions], num_words)
+        return tokens.ids, tokens.mask
+
+    def with_ids(batch):
+        ids, mask = tf.numpy_function(tokenize, [batch.pop("caption")], [tf.int32, tf.int32])
+        return {"text_ids": ids, "text_mask": mask, **batch}
+
+    steps = tf.data.Dataset.range(first_step, num_steps)
+    examples = _examples(steps, source, pick, example)
+    batches = examples.batch(batch_size // process_count, drop_remainder=True)
+    return _Reader(batches.map(with_ids), split)
+
+
+def eval_batches(
+    data: PreparedData,
+    split: str,
+    *,
+    batch_size: int,
+    num_frames: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[VideoBatch]:
+    """This host's shares of a split in its own order, every clip once.
+
+    Arguments and errors are those of `train_batches`, but `batch_size` may be larger than the
+    split. All hosts get equally many batches.
+    """
+    _check_sizes(batch_size=batch_size, num_frames=num_frames)
+    share = _share(batch_size, process_index, process_count)
+    source = data.raw_source(split)
+
+    def pick(step: int) -> Picked:
+        places = np.arange(batch_size)[share] + step * batch_size
+        return Picked(np.minimum(places, len(source) - 1), places)
+
+    def example(record, _, place):
+        fields = _fields(data, record)
+        kept = {"clip_id": fields["clip_id"], "captions": fields["captions"], "place": place}
+        return kept | _frames(fields, num_frames, data.settings.image_size)
+
+    def video_batch(batch) -> VideoBatch:
+        real = int(np.count_nonzero(batch["place"] < len(source)))
+        return VideoBatch(
+            batch["frames"],
+            batch["frame_mask"],
+            [clip_id.decode() for clip_id in batch["clip_id"][:real]],
+            [[one.decode() for one in captions] for captions in batch["captions"][:real]],
+        )
+
+    steps = tf.data.Dataset.range(-(-len(source) // batch_size))
+    batches = _examples(steps, source, pick, example).ragged_batch(batch_size // process_count)
+    return _Reader(batches, split, video_batch)
+
+
+def pick_frames(count: tf.Tensor, num_frames: int) -> tf.Tensor:
+    """Which of `count` stored frames to take, int32 [V or fewer].
+
+    All, or if they are more than V, `linspace(0, count - 1, V)` cut to integers: in float64 and
+    in NumPy's order of operations, which decides where a product falls just short of an integer.
+    """
+    if num_frames == 1:
+        return tf.zeros([1], tf.int32)
+    gap = tf.cast(count - 1, tf.float64) / (num_frames - 1)
+    inner = tf.cast(tf.range(num_frames - 1, dtype=tf.float64) * gap, tf.int32)
+    spaced = tf.concat([inner, [count - 1]], 0)
+    return tf.cond(count > num_frames, lambda: spaced, lambda: tf.range(count))
+
+
+def _fields(data: PreparedData, record: tf.Tensor) -> dict[str, tf.Tensor]:
+    """A record's features, JPEG not yet decoded."""
+    fields = data.features.deserialize_example(record)
+    checks = []
+    for name in ("frames", "captions"):
+        told = tf.strings.join(["clip ", fields["clip_id"], f" has no {name}"])
+        checks.append(tf.debugging.Assert(tf.size(fields[name]) > 0, [told]))
+    # Else what stumbles over an empty list may be the first to speak.
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(value) for name, value in fields.items()}
+
+
+def _frames(fields, num_frames: int, size: int) -> dict[str, tf.Tensor]:
+    """A record's frames uint8 [V, S, S, 3] and their mask int32 [V]."""
+    taken = tf.gather(fields["frames"], pick_frames(tf.size(fields["frames"]), num_frames))
+    frames = tf.map_fn(_decode, taken, fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
+    padding = num_frames - tf.size(taken)
+    frames = tf.pad(frames, [[0, padding], [0, 0], [0, 0], [0, 0]])
+    return {
+        "frames": tf.ensure_shape(frames, [num_frames, size, size, 3]),
+        "frame_mask": tf.sequence_mask(tf.size(taken), num_frames, tf.int32),
+    }
+
+
+def _decode(jpeg: tf.Tensor) -> tf.Tensor:
+    # Equal to Pillow's decoder bit for bit. TensorFlow's default, the fast transform, is off by
+    # up to 7 of 255 and hardly faster.
+    return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise UserError(f"{name} {size}: take 1 or more")
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
+    """Which clips of a global batch this host reads."""
+    if batch_size % process_count:
+        raise UserError(
+            f"batch_size {batch_size} does not divide among {process_count} hosts;"
+            f" take a multiple of {process_count}"
+        )
+    each = batch_size // process_count
+    return slice(process_index * each, (process_index + 1) * each)
+
+
+def _examples(
+    steps: tf.data.Dataset, source, pick: Callable[[int], Picked], example: Callable
+) -> tf.data.Dataset:
+    """The steps' records, one by one: `example(record, clip, turn)` of each."""
+
+    def fetch(step):
+        picked = pick(int(step))
+        # As objects: NumPy's own bytes would lose the zeros at the end of a record.
+        records = np.array(source.__getitems__(picked.clips.tolist()), dtype=object)
+        return records, picked.clips, picked.turns
+
+    def read(step):
+        columns = tf.numpy_function(fetch, [step], [tf.string, tf.int64, tf.int64])
+        return tuple(tf.ensure_shape(column, [None]) for column in columns)
+
+    examples = steps.map(read).prefetch(1).unbatch()
+    return examples.map(example, num_parallel_calls=_cores())
+
+
+class _Reader:
+    """Reads batches ahead until closed, dropped, or the interpreter exits."""
+
+    def __init__(self, batches: tf.data.Dataset, split: str, convert: Callable = lambda b: b):
+        options = tf.data.Options()
+        # A pool of its own, no larger than the cores that JAX's step needs as well; and nothing
+        # that grows by itself.
+        options.threading.private_threadpool_size = _cores()
+        options.threading.max_intra_op_parallelism = 1
+        options.autotune.enabled = False
+        ready = batches.prefetch(_READY_BATCHES).with_options(options)
+        self._running = [ready.as_numpy_iterator()]
+        self._split, self._convert = split, convert
+        # At exit too: TensorFlow's threads call Python, and would wait for it for ever.
+        self.close = weakref.finalize(self, self._running.clear)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self._running:
+            raise StopIteration
+        try:
+            return self._convert(next(self._running[0]))
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"split {self._split!r} of the prepared data set: {_reason(error)}; prepare it"
+                " again with --overwrite"
+            ) from error
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    # TensorFlow wraps what an operation said in the names of the nodes around it.
+    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", error.message).split("[Op:")[0]
+    return " ".join(text.replace("assertion failed:", "").split()).strip("[]")
+
+
+def _cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,288 @@
+"""Captions to ids, exactly as CLIP's own tokenizer makes them."""
+
+import dataclasses
+import gzip
+import html
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import ftfy
+import numpy as np
+import tokenizers
+from tokenizers import models, pre_tokenizers
+
+from glscl_jax.errors import UserError
+
+START = "<|startoftext|>"
+END = "<|endoftext|>"
+PAD_ID = 0
+
+# The demo's own small vocabulary, in which each word of its captions is one token.
+DEMO_MERGES = Path(__file__).with_name("demo_merges.txt")
+
+END_OF_WORD = "</w>"
+# Of the merges that OpenAI published CLIP uses the first 48,894: with 2 x 256 byte symbols and
+# the two special tokens that makes 49,408 entries.
+CLIP_MERGES = 48_894
+
+# What is a word, in order of preference: a special token, an English contraction, a run of
+# letters, a single digit, a run of anything else that is not space.
+_WORD = (
+    r"<\|startoftext\|>|<\|endoftext\|>|(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    r"|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+)
+
+# Hugging Face's layout: vocabulary and merges, or both in one file.
+VOCABULARY_FILE, MERGES_FILE, _ONE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
+# Read by transformers alone: which class opens the directory, and CLIP's 77 places.
+_CONFIG_FILE = "tokenizer_config.json"
+_CONFIG = {
+    "tokenizer_class": "CLIPTokenizer",
+    "bos_token": START,
+    "eos_token": END,
+    "unk_token": END,
+    "pad_token": END,
+    "model_max_length": 77,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenBatch:
+    """Captions as ids.
+
+    Attributes:
+      ids: int32 [A, L], the start token, the caption, the end token, then `PAD_ID`.
+      mask: int32 [A, L], 1 on tokens and 0 on padding (`PAD_ID` is a token's id too).
+    """
+
+    ids: np.ndarray
+    mask: np.ndarray
+
+
+class Tokenizer:
+    """CLIP's lower-cased byte-pair tokenizer.
+
+    Attributes:
+      vocab_size: the number of ids; the end token has the highest, because the text tower takes
+        the sentence feature from the row of the highest id.
+    """
+
+    def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], source: str):
+        """Prefer `open`, or what it chooses from: `from_merges`, `load` and `from_pretrained`.
+
+        Args:
+          vocab: symbol to id, 0 to the vocabulary's size - 1.
+          merges: pairs of symbols, the first to be merged first.
+          source: where they were read, named in errors.
+
+        Raises:
+          UserError: the vocabulary is not one of CLIP's kind.
+        """
+        _check(vocab, source)
+        self.vocab_size = len(vocab)
+        self._vocab, self._merges = vocab, list(merges)
+        try:
+            bpe = models.BPE(vocab=vocab, merges=self._merges, end_of_word_suffix=END_OF_WORD)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise UserError(f"{source}: merges do not fit the vocabulary ({error})") from error
+        self._backend = tokenizers.Tokenizer(bpe)
+        self._backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(tokenizers.Regex(_WORD), behavior="removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+
+    @classmethod
+    def open(cls, name: Path | str) -> "Tokenizer":
+        """Reads a tokenizer by name: a merges file, a directory, or a name on the hub.
+
+        Raises:
+          UserError: there is none of that name, or it is damaged.
+        """
+        path = Path(name)
+        if path.suffix in (".txt", ".gz"):
+            return cls.from_merges(path)
+        files = (path / VOCABULARY_FILE, path / MERGES_FILE)
+        return cls.load(path) if all(map(Path.exists, files)) else cls.from_pretrained(name)
+
+    @classmethod
+    def from_merges(cls, path: Path | str) -> "Tokenizer":
+        """Reads a merges file (.txt or .txt.gz), such as OpenAI's `bpe_simple_vocab_16e6.txt.gz`.
+
+        Its first line is a header, each further one a merge: two symbols and a space between.
+        The vocabulary is the 256 byte symbols, the same at the end of a word, the merges, and
+        the two special tokens.
+
+        Raises:
+          UserError: the file cannot be read, or a line is not a merge.
+        """
+        merges = _read_merges(Path(path))
+        symbols = [byte + suffix for suffix in ("", END_OF_WORD) for byte in byte_symbols()]
+        symbols += [left + right for left, right in merges] + [START, END]
+        vocab = {symbol: index for index, symbol in enumerate(symbols)}
+        if len(vocab) != len(symbols):
+            twice = next(s for index, s in enumerate(symbols) if vocab[s] != index)
+            raise UserError(f"{path}: {twice!r} is made twice; remove one of the two merges")
+        return cls(vocab, merges, str(path))
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str) -> "Tokenizer":
+        """Reads a Hugging Face directory, or a name on its hub (from the cache when offline).
+
+        Raises:
+          UserError: there is no CLIP tokenizer of that name.
+        """
+        # Two seconds to import, which only conversion spends.
+        import transformers
+
+        try:
+            found = transformers.CLIPTokenizer.from_pretrained(
+                _local_directory(name), local_files_only=True
+            )
+        except Exception as error:
+            raise UserError(_not_found(name)) from error
+        model = json.loads(found.backend_tokenizer.to_str())["model"]
+        if not model["merges"]:
+            # What transformers makes, without an error, of a directory that lacks the files.
+            raise UserError(_not_found(name))
+        return cls(model["vocab"], [tuple(pair) for pair in model["merges"]], str(name))
+
+    @classmethod
+    def load(cls, directory: Path | str) -> "Tokenizer":
+        """Reads what `save` wrote.
+
+        Raises:
+          UserError: a file is missing or damaged.
+        """
+        path = Path(directory) / VOCABULARY_FILE
+        try:
+            vocab = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(_unreadable(path, error)) from error
+        return cls(vocab, _read_merges(Path(directory) / MERGES_FILE), str(directory))
+
+    def save(self, directory: Path | str) -> None:
+        """Writes the tokenizer in Hugging Face's layout, readable there as a CLIPTokenizer."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        merges = ["#version: 0.2", *(f"{left} {right}" for left, right in self._merges)]
+        files = {
+            VOCABULARY_FILE: json.dumps(self._vocab, ensure_ascii=False),
+            MERGES_FILE: "\n".join(merges) + "\n",
+            _CONFIG_FILE: json.dumps(_CONFIG, indent=2) + "\n",
+        }
+        for name, text in files.items():
+            (directory / name).write_text(text, encoding="utf-8", newline="\n")
+
+    def __call__(self, captions: Sequence[str], length: int) -> TokenBatch:
+        """Tokenizes captions.
+
+        Args:
+          captions: A captions; an empty one is the start and the end token.
+          length: L, the places of a caption. Start and caption are cut to L - 1 of them.
+
+        Raises:
+          UserError: `length` leaves no place for the start and the end token.
+        """
+        if length < 2:
+            raise UserError(f"a caption needs 2 words at least (start and end), not {length}")
+        ids = np.full((len(captions), length), PAD_ID, np.int32)
+        mask = np.zeros_like(ids)
+        start, end = self._vocab[START], self._vocab[END]
+        for row, words in enumerate(self._encode([clean(caption) for caption in captions])):
+            tokens = [start, *words[: length - 2], end]
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        return TokenBatch(ids, mask)
+
+    def _encode(self, captions: list[str]) -> list[list[int]]:
+        encoded = [found.ids for found in self._backend.encode_batch_fast(captions)]
+        for row, caption in enumerate(captions):
+            if START in caption or END in caption:
+                encoded[row] = self._encode_with_special_tokens(caption)
+        return encoded
+
+    def _encode_with_special_tokens(self, caption: str) -> list[int]:
+        """For a caption that spells a special token out.
+
+        CLIP takes it for one where it stands as a word of its own ("!!<|endoftext|>" is three
+        others); registered with `tokenizers` it would be cut out of any word.
+        """
+        ids = []
+        for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(caption):
+            if word in (START, END):
+                ids.append(self._vocab[word])
+            else:
+                ids += [token.id for token in self._backend.model.tokenize(word)]
+        return ids
+
+
+def clean(caption: str) -> str:
+    """CLIP's text cleaning: repaired Unicode, no HTML entities, single spaces, lower case."""
+    # Twice, because captions scraped from the web hold "&amp;amp;".
+    text = html.unescape(html.unescape(ftfy.fix_text(caption)))
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def byte_symbols() -> list[str]:
+    """The 256 printable characters that stand for bytes, in the order of their ids."""
+    # Sorted by code point: visible Latin-1 characters stand for themselves and come first, the
+    # others were moved to 256 and up.
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _check(vocab: dict[str, int], source: str) -> None:
+    # Without all bytes rare characters would vanish from captions without a word.
+    needed = [byte + suffix for suffix in ("", END_OF_WORD) for byte in byte_symbols()]
+    missing = [symbol for symbol in [*needed, START, END] if symbol not in vocab]
+    if missing:
+        raise UserError(f"{source}: not a CLIP vocabulary, it lacks {missing[0]!r}")
+    if set(vocab.values()) != set(range(len(vocab))):
+        raise UserError(f"{source}: the vocabulary's ids are not 0 to {len(vocab) - 1}, each once")
+    if vocab[END] != len(vocab) - 1:
+        raise UserError(f"{source}: the end token {END} must have the highest id of the vocabulary")
+
+
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    try:
+        if path.suffix == ".gz":
+            text = gzip.decompress(path.read_bytes()).decode("utf-8")
+        else:
+            text = path.read_text(encoding="utf-8")
+    except (OSError, EOFError, ValueError, gzip.zlib.error) as error:
+        raise UserError(_unreadable(path, error)) from error
+    lines = text.split("\n")[1 : 1 + CLIP_MERGES]
+    while lines and not lines[-1]:
+        lines.pop()
+    merges = [tuple(line.split(" ")) for line in lines]
+    for number, merge in enumerate(merges, start=2):
+        if len(merge) != 2 or not all(merge):
+            raise UserError(f"{path}:{number}: a merge is two symbols and a space, not this line")
+    return merges
+
+
+def _local_directory(name: Path | str) -> Path:
+    """`name` itself, or the hub's files of that name, fetched or (offline) from the cache."""
+    if Path(name).is_dir():
+        return Path(name)
+    import huggingface_hub
+
+    # transformers would fetch them too, but offline it retries for minutes, file by file.
+    files = [VOCABULARY_FILE, MERGES_FILE, _CONFIG_FILE, _ONE_FILE]
+    return Path(huggingface_hub.snapshot_download(str(name), allow_patterns=files))
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: no such file; a tokenizer needs it"
+    return f"{path}: cannot be read as a tokenizer's file ({error})"
+
+
+def _not_found(name: Path | str) -> str:
+    return (
+        f"{name}: no CLIP tokenizer found; name a directory with {VOCABULARY_FILE} and "
+        f"{MERGES_FILE} (or {_ONE_FILE}), or a Hugging Face model (offline: one in its cache)"
+    )

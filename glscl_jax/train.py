@@ -1,0 +1,308 @@
+"""Trains GLSCL on a prepared data set.
+
+    python -m glscl_jax.train --config configs/demo.py --workdir runs/demo
+    python -m glscl_jax.train --config configs/demo.py:tiny --workdir /tmp/tiny  # seconds
+    ... --config.batch_size=64 --config.optim.learning_rate=3e-4                # any setting
+
+The work directory holds the config, the figures (metrics.jsonl and TensorBoard's), and the
+checkpoints. Started again on the same one, a run goes on where it stopped, exactly.
+"""
+
+import functools
+import time
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from glscl_jax import metrics, program, progress, recipe, retrieval, sharding, steps
+from glscl_jax.checkpoint import BEST, Checkpoints, load_model
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.models.glscl import GLSCL
+from glscl_jax.optim import make_optimizer, warmup_cosine
+from glscl_jax.workdir import Logbook, Workdir
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run's files go. A run that is there already goes on."
+)
+
+
+def main(_):
+    config, workdir = CONFIG.value, Workdir(WORKDIR.value)
+    settings = recipe.read(config)
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
+
+    data = open_data(config, settings)
+    tokenizer = open_tokenizer(config, settings)
+    per_epoch = pipeline.steps_per_epoch(data, config.data.train_split, config.batch_size)
+    total = config.num_steps or config.num_epochs * per_epoch
+
+    workdir.begin(config, settings.model)
+    tokenizer.save(workdir.tokenizer)
+    model = GLSCL(settings.model)
+    optimizer = make_optimizer(settings.optim, total)
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+    state = start(config, settings, model, optimizer, checkpoints, mesh)
+    first = int(state.step)
+    announce(config, state, first, total, mesh)
+
+    batches = pipeline.train_batches(
+        data,
+        config.data.train_split,
+        tokenizer,
+        batch_size=config.batch_size,
+        num_frames=config.data.num_frames,
+        num_words=config.data.num_words,
+        seed=config.seed,
+        first_step=first,
+        num_steps=total,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    step = jax.jit(
+        functools.partial(
+            steps.train_step,
+            model=model,
+            optimizer=optimizer,
+            optim=settings.optim,
+            weights=settings.losses,
+            seed=config.seed,
+        ),
+        donate_argnums=0,
+        out_shardings=sharding.replicated(mesh),
+    )
+    validation = Validation(config, data, tokenizer, model, mesh)
+    log = Log(config, Logbook(workdir, first), first, total)
+    validate_every = config.validate_every or per_epoch
+
+    for batch in log.watch(batches):
+        state, figures = step(state, sharding.put_batch(on_device(batch), mesh))
+        done = log.add(figures)
+        last = done == total
+        if validation.split and (done % validate_every == 0 or last):
+            scores = log.pause(lambda state=state: validation(state.params))
+            log.write_validation(scores)
+            checkpoints.save(state, scores)
+        elif last or (config.checkpoint_every and done % config.checkpoint_every == 0):
+            checkpoints.save(state)
+
+    checkpoints.close()
+    log.close()
+    print(f"trained to step {total}; the run's files are in {workdir.path}")
+
+
+def open_data(config, settings: recipe.Recipe) -> builder.PreparedData:
+    """The prepared data set, checked against what the config asks for."""
+    if not config.data.dir:
+        raise UserError("config.data.dir is empty: name the directory that prepare wrote")
+    data = builder.open_data(config.data.dir)
+    pipeline.check_settings(
+        data, frame_rate=config.data.frame_rate, image_size=settings.model.clip.image_size
+    )
+    return data
+
+
+def open_tokenizer(config, settings: recipe.Recipe) -> Tokenizer:
+    """The config's tokenizer, checked against the model's vocabulary and context."""
+    tokenizer = Tokenizer.open(config.data.tokenizer)
+    clip = settings.model.clip
+    if tokenizer.vocab_size > clip.vocab_size:
+        raise UserError(
+            f"config.data.tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} entries, "
+            f"the model's token embedding {clip.vocab_size}: give the tokenizer of the model"
+        )
+    if config.data.num_words > clip.context_length:
+        raise UserError(
+            f"config.data.num_words {config.data.num_words} is more than the model's "
+            f"{clip.context_length} text positions"
+        )
+    return tokenizer
+
+
+def start(config, settings, model, optimizer, checkpoints, mesh) -> steps.TrainState:
+    """The state to go on from: the last checkpoint's, or a fresh one."""
+    sharded = sharding.replicated(mesh)
+
+    def fresh(params):
+        return steps.init_state(params, optimizer, settings.optim)
+
+    init = functools.partial(steps.init_params, model, config.seed)
+    if checkpoints.latest is not None:
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharded),
+            jax.eval_shape(lambda: fresh(init())),
+        )
+        return checkpoints.restore(abstract)
+    if config.init_from:
+        params = load_model(config.init_from, sharded).params
+        return jax.jit(fresh, out_shardings=sharded)(params)
+    return jax.jit(lambda: fresh(init()), out_shardings=sharded)()
+
+
+def announce(config, state, first: int, total: int, mesh) -> None:
+    """One line on what is about to run."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    device = jax.devices()[0]
+    where = f"{mesh.size} x {device.device_kind} ({device.platform})"
+    if first >= total:
+        print(f"nothing to train: the run has reached its last step, {total}")
+        return
+    print(
+        f"training {count:,} parameters from step {first} to {total}, "
+        f"batches of {config.batch_size} clips, on {where}",
+        flush=True,
+    )
+
+
+def on_device(batch: pipeline.TrainBatch) -> dict:
+    """The arrays that the step takes."""
+    return {name: value for name, value in batch.items() if name != "clip_index"}
+
+
+class Validation:
+    """Encodes, scores and ranks the validation split; called with parameters."""
+
+    def __init__(self, config, data, tokenizer, model, mesh):
+        self.split = config.data.validation_split
+        self._config, self._data, self._model = config, data, model
+        self._encoder = retrieval.Encoder(model, mesh)
+        self._tokenize = functools.partial(tokenizer, length=config.data.num_words)
+        if self.split:
+            data.raw_source(self.split)  # Says now, not after an epoch, that there is none.
+
+    def __call__(self, params) -> dict[str, float]:
+        """The figures of both directions; "R@1" is text-to-video's and decides the best."""
+        config = self._config
+        batches = pipeline.eval_batches(
+            self._data,
+            self.split,
+            batch_size=config.eval_batch_size,
+            num_frames=config.data.num_frames,
+        )
+        encoded = retrieval.encode_split(
+            self._encoder,
+            params,
+            batches,
+            self._tokenize,
+            batch_size=config.eval_batch_size,
+            total=self._data.splits[self.split],
+            show=False,
+        )
+        result = retrieval.rank_split(encoded, self._model)
+        t2v, v2t = (metrics.recalls(ranks.mean).as_dict() for ranks in (result.t2v, result.v2t))
+        return {**t2v, **{f"v2t {name}": value for name, value in v2t.items()}}
+
+
+class Log:
+    """What the terminal, metrics.jsonl and TensorBoard are told of a run.
+
+    Speeds leave out the first step, which compiles, and the time of validations.
+    """
+
+    def __init__(self, config, logbook: Logbook, first: int, total: int):
+        self._config, self._logbook = config, logbook
+        self._first, self._done, self._total = first, first, total
+        self._schedule = warmup_cosine(total, config.optim.warmup)
+        self._pending = None
+        self._reset()
+
+    def _reset(self):
+        self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
+
+    def watch(self, batches):
+        """Yields the batches, timing how long each one was waited for, with a bar on a terminal."""
+
+        def timed():
+            iterator = iter(batches)
+            while True:
+                before = time.perf_counter()
+                batch = next(iterator, None)
+                self._waited += time.perf_counter() - before
+                if batch is None:
+                    return
+                yield batch
+
+        size, clips = self._config.batch_size, (self._total - self._first) * self._config.batch_size
+        return progress.track(timed(), "training", clips, each=size, plain=False)
+
+    def add(self, figures: steps.StepMetrics) -> int:
+        """Takes a step's figures, logs every so many; returns the number of steps done."""
+        # One step may be under way while the next is prepared, no more: what is waited for is
+        # then the input, and not the device.
+        if self._pending is not None:
+            jax.block_until_ready(self._pending)
+        self._pending = figures
+        self._done += 1
+        self._steps += 1
+        if self._done == self._first + 1:
+            jax.block_until_ready(figures)
+            self._reset()
+        elif self._done % self._config.log_every == 0 or self._done == self._total:
+            self._write(jax.device_get(figures))
+        return self._done
+
+    def _write(self, figures: steps.StepMetrics):
+        elapsed = time.perf_counter() - self._since
+        rate = self._steps / elapsed
+        factor = float(self._schedule(self._done - 1))
+        learning_rate = self._config.optim.learning_rate * factor
+        losses = figures.losses
+        values = {
+            "loss/total": losses.total,
+            "loss/contrastive": losses.contrastive,
+            "loss/diversity": losses.diversity,
+            "loss/consistency": losses.consistency,
+            "gradient_norm": figures.grad_norm,
+            "logit_scale": figures.logit_scale,
+            "learning_rate/new": learning_rate,
+            "learning_rate/clip": learning_rate * self._config.optim.coef_lr,
+            "speed/clips_per_second": rate * self._config.batch_size,
+            "speed/input_wait": self._waited / elapsed,
+        }
+        values = {name: float(value) for name, value in values.items()}
+        self._logbook.write(self._done, values)
+        left = progress.duration((self._total - self._done) / rate)
+        print(
+            f"step {self._done}/{self._total}  loss {losses.total:.4f} "
+            f"(contrastive {losses.contrastive:.4f}, diversity {losses.diversity:.2e}, "
+            f"consistency {losses.consistency:.2e})  "
+            f"lr {values['learning_rate/new']:.2e} clip {values['learning_rate/clip']:.2e}  "
+            f"scale {figures.logit_scale:.1f}  "
+            f"{values['speed/clips_per_second']:,.0f} clips/s, "
+            f"{100 * values['speed/input_wait']:.0f}% waiting for input, {left} left",
+            flush=True,
+        )
+        self._reset()
+
+    def pause(self, work):
+        """Does something that the speeds leave out; returns what it returns."""
+        before = time.perf_counter()
+        jax.block_until_ready(self._pending)
+        result = work()
+        self._since += time.perf_counter() - before
+        return result
+
+    def write_validation(self, scores: dict[str, float]):
+        self._logbook.write(
+            self._done, {f"validation/{name}": value for name, value in scores.items()}
+        )
+        print(
+            f"step {self._done}/{self._total}  validation: "
+            + "  ".join(f"{name} {scores[name]:.1f}" for name in (BEST, "R@5", "R@10", "v2t R@1")),
+            flush=True,
+        )
+
+    def close(self):
+        self._logbook.close()
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    program.run(main)

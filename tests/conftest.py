@@ -1,0 +1,92 @@
+"""What all tests share: eight CPU devices, the golden files, a small prepared data set."""
+
+import os
+
+# Before anything imports JAX: tests of sharding need several devices, the others use one.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+REPO = pathlib.Path(__file__).resolve().parents[1]
+SHARED = REPO.parent / "shared"
+
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def golden() -> pathlib.Path:
+    """The folder of the reference's numbers."""
+    path = SHARED / "golden"
+    if not path.is_dir():
+        pytest.skip("the reference's golden values (../shared/golden) are not here")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_program(tmp_path_factory):
+    """Runs `python -m NAME ARGS` from the repository's root; returns the finished process."""
+    # Programs of a session share what they compile.
+    cache = tmp_path_factory.mktemp("compiled")
+
+    def run(name: str, *args, devices: int = 1, check: bool = True, **options):
+        process = subprocess.run(
+            [sys.executable, "-m", name, *map(str, args)],
+            cwd=REPO,
+            env=program_environment(cache, devices),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **options,
+        )
+        assert not check or process.returncode == 0, process.stdout + process.stderr
+        return process
+
+    run.cache = cache
+    return run
+
+
+def program_environment(cache: pathlib.Path, devices: int = 1) -> dict[str, str]:
+    """The environment of a program under test."""
+    return {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory, run_program) -> pathlib.Path:
+    """A small rendered and prepared data set: 32 training, 8 validation and 8 test clips."""
+    folder = tmp_path_factory.mktemp("shapes")
+    run_program(
+        "glscl_jax.input_pipeline.rendered",
+        f"--out={folder / 'videos'}",
+        "--clips=32",
+        "--held_out=8",
+    )
+    run_program(
+        "glscl_jax.input_pipeline.prepare",
+        "--dataset=folder",
+        f"--source={folder / 'videos'}",
+        f"--data_dir={folder / 'data'}",
+        "--frame_rate=2",
+        "--image_size=32",
+    )
+    return folder
+
+
+def one_line_error(process: subprocess.CompletedProcess) -> str:
+    """The line a program ended with after a user's mistake; fails if it said more or less."""
+    assert process.returncode == 2, (process.returncode, process.stderr)
+    assert "Traceback" not in process.stderr, process.stderr
+    lines = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, process.stderr
+    return lines[0]

@@ -1,0 +1,163 @@
+"""The model's sizes, options and independence of what it should not see."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glscl_jax import steps
+from glscl_jax.models.clip import CLIP, IMAGE_MEAN, IMAGE_STD, VARIANTS, normalize
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config, model_settings
+
+# OpenAI's towers as torch counts them (ViT-B/32 is the count its authors' code prints); tiny is
+# this project's own.
+PARAMETERS = {
+    "tiny": 1_457_409,
+    "ViT-B/32": 151_277_313,
+    "ViT-B/16": 149_620_737,
+    "ViT-L/14": 427_616_513,
+    "ViT-L/14@336": 427_944_193,
+}
+TINY = GLSCLConfig(
+    clip=dataclasses.replace(VARIANTS["tiny"], vision_layers=2, text_layers=2),
+    temporal_layers=1,
+    lim_layers=2,
+    lim_feed_forward=32,
+    queries=3,
+)
+
+
+def count(tree) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameter_counts(name):
+    config = VARIANTS[name]
+    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    ids = jnp.zeros((1, 4), jnp.int32)
+    shapes = jax.eval_shape(CLIP(config).init, jax.random.key(0), images, ids, ids)
+    assert count(shapes) == PARAMETERS[name]
+
+
+def batch(seed=0, texts=2, videos=2, length=8, frames=4):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(1, 900, (texts, length)).astype(np.int32)
+    ids[:, 5] = 1000
+    ids[:, 6:] = 0
+    return {
+        "ids": ids,
+        "text_mask": (ids > 0).astype(np.int32),
+        "frames": rng.integers(0, 256, (videos, frames, 32, 32, 3)).astype(np.uint8),
+        "frame_mask": np.ones((videos, frames), np.int32),
+    }
+
+
+@pytest.mark.parametrize("temporal", ["seqTransf", "seqLSTM", "None"])
+@pytest.mark.parametrize("share", [True, False])
+def test_every_option_encodes(temporal, share):
+    config = dataclasses.replace(TINY, temporal=temporal, share_queries=share, share_decoder=share)
+    model, inputs = GLSCL(config), batch()
+    params = steps.init_params(model, 0)
+    text, video, scale = jax.jit(model.apply)({"params": params}, *inputs.values())
+    assert text.queries.shape == video.queries.shape == (2, 3, 128)
+    assert video.frames.shape == (2, 4, 128)
+    np.testing.assert_allclose(np.linalg.norm(text.queries, axis=-1), 1, rtol=1e-5)
+    assert scale == pytest.approx(np.log(1 / 0.07))
+    own = (
+        {"queries", "decoder"} if share else {"queries", "decoder", "text_queries", "video_decoder"}
+    )
+    assert set(params["lim"]) == own
+
+
+def test_decoder_layers_start_as_copies():
+    params = steps.init_params(GLSCL(TINY), 0)
+    for leaf in jax.tree.leaves(params["lim"]["decoder"]):
+        np.testing.assert_array_equal(leaf[0], leaf[1])
+    blocks = params["clip"]["text"]["transformer"]["blocks"]["mlp_in"]["kernel"]
+    assert not np.array_equal(blocks[0], blocks[1])
+
+
+def test_frames_are_normalised_and_padding_is_zero_after():
+    inputs = batch()
+    inputs["frame_mask"][0, 2:] = 0
+    found = normalize(jnp.array(inputs["frames"]), jnp.array(inputs["frame_mask"]))
+    expected = (inputs["frames"] / 255.0 - IMAGE_MEAN) / IMAGE_STD
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
+    assert not np.any(found[0, 2:])
+    # Floats are taken as normalised already.
+    np.testing.assert_array_equal(normalize(found, jnp.array(inputs["frame_mask"])), found)
+
+
+def test_a_text_does_not_see_its_padding():
+    model, inputs = GLSCL(TINY), batch()
+    params = steps.init_params(model, 0)
+    encode = jax.jit(lambda ids, mask: steps.encode_text(params, ids, mask, model=model))
+    before = encode(inputs["ids"], inputs["text_mask"]).sentence
+    longer = np.concatenate([inputs["ids"], np.zeros((2, 3), np.int32)], axis=1)
+    after = encode(longer, (longer > 0).astype(np.int32)).sentence
+    np.testing.assert_allclose(before, after, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_any_batch_size(size):
+    model = GLSCL(TINY)
+    params = steps.init_params(model, 0)
+    inputs = batch(texts=2, videos=2)
+    both = steps.encode_video(params, inputs["frames"], inputs["frame_mask"], model=model)
+    part = steps.encode_video(
+        params, inputs["frames"][:size], inputs["frame_mask"][:size], model=model
+    )
+    np.testing.assert_allclose(both.frames[:size], part.frames, atol=1e-5)
+
+
+def test_bfloat16_stays_close_and_remat_changes_nothing():
+    inputs = batch()
+    params = steps.init_params(GLSCL(TINY), 0)
+
+    def loss(params, config):
+        text, video, _ = GLSCL(config).apply({"params": params}, *inputs.values())
+        return (video.frames.astype(jnp.float32) ** 2).mean() + text.queries.mean()
+
+    plain = jax.jit(jax.grad(lambda p: loss(p, TINY)))(params)
+    for remat in ("dots", "full"):
+        config = dataclasses.replace(TINY, remat=remat)
+        again = jax.jit(jax.grad(lambda p, c=config: loss(p, c)))(params)
+        for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    half = dataclasses.replace(TINY, dtype="bfloat16")
+    assert loss(params, half) == pytest.approx(float(loss(params, TINY)), rel=2e-2)
+
+
+def test_compile_time_does_not_grow_with_depth():
+    def operations(layers):
+        config = dataclasses.replace(TINY, clip=dataclasses.replace(TINY.clip, text_layers=layers))
+        model, inputs = GLSCL(config), batch()
+        params = jax.eval_shape(lambda: steps.init_params(model, 0))
+        encode = jax.jit(
+            lambda p: steps.encode_text(p, inputs["ids"], inputs["text_mask"], model=model)
+        )
+        return len(encode.lower(params).as_text().splitlines())
+
+    assert operations(24) == operations(2)
+
+
+def test_settings_make_the_same_config_again():
+    assert model_config(model_settings(TINY)) == TINY
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clip": {"variant": "ViT-Z"}}, "ViT-Z"),
+        ({"clip": {"variant": "tiny"}, "quaries": 8}, "quaries"),
+        ({"clip": {"variant": "tiny", "image_size": 33}}, "33"),
+        ({"clip": {"variant": "tiny", "text_width": 100}}, "100"),
+        ({"clip": {"variant": "tiny"}, "temporal": "seqGRU"}, "seqGRU"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        model_config(settings)
