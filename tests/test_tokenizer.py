@@ -280,7 +280,7 @@ def test_any_name_opens(clip, saved, hugging_face, tmp_path):
         np.testing.assert_array_equal(Tokenizer.open(name)(HARD, 77).ids, clip(HARD, 77).ids)
     (tmp_path / "tokenizer.json").unlink()
     for name in (tmp_path, tmp_path / "none.txt.gz", "no/such/directory"):
-        with pytest.raises(UserError, match="no CLIP tokenizer found|no such file"):
+        with pytest.raises(UserError, match=r"no CLIP tokenizer found|no such file"):
             Tokenizer.open(name)
 
 
