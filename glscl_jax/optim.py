@@ -161,12 +161,15 @@ def bert_adam(config: OptimConfig, schedule: optax.Schedule, rate: float, decays
     def update(grads, state, params):
         step_rate = rate * schedule(state.count)
 
-        def moments(grad, m, v):
-            dtype, rounded = m.dtype, _rounding(m.dtype)
-            grad, m, v = (x.astype(jnp.float32) for x in (grad, m, v))
-            m = rounded(rounded(config.b1 * m) + _added(1 - config.b1, dtype) * grad)
-            v = rounded(rounded(config.b2 * v) + (1 - config.b2) * grad * grad)
-            return m, v
+        def first(grad, m):
+            rounded = _rounding(m.dtype)
+            pulled = _added(1 - config.b1, m.dtype) * grad.astype(jnp.float32)
+            return rounded(rounded(config.b1 * m.astype(jnp.float32)) + pulled)
+
+        def second(grad, v):
+            rounded, grad = _rounding(v.dtype), grad.astype(jnp.float32)
+            pulled = (1 - config.b2) * grad * grad
+            return rounded(rounded(config.b2 * v.astype(jnp.float32)) + pulled)
 
         def change(path, m, v, param):
             rounded = _rounding(param.dtype)
@@ -177,8 +180,8 @@ def bert_adam(config: OptimConfig, schedule: optax.Schedule, rate: float, decays
                 step = rounded(step + decay)
             return rounded(-step_rate * step).astype(param.dtype)
 
-        both = jax.tree.map(moments, grads, state.mu, state.nu)
-        mu, nu = jax.tree.transpose(jax.tree.structure(grads), jax.tree.structure((0, 0)), both)
+        mu = jax.tree.map(first, grads, state.mu)
+        nu = jax.tree.map(second, grads, state.nu)
         updates = jax.tree_util.tree_map_with_path(change, mu, nu, params)
         mu, nu = (
             jax.tree.map(lambda x, param: x.astype(param.dtype), moment, params)

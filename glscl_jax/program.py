@@ -1,10 +1,9 @@
 """How every program starts: flags, quiet libraries, and one line for a user's mistake."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from glscl_jax.errors import UserError
 
@@ -32,7 +31,8 @@ def _first_line(error: BaseException) -> str:
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs `main` under absl; a `UserError` becomes one line and exit status 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TFDS and Orbax tell every file they open.
+    logging.set_verbosity(logging.WARNING)
 
     def parse_or_exit(argv):
         try:

@@ -1,0 +1,12 @@
+"""Tests run on eight CPU devices, which JAX must be told before it is imported.
+
+Those of sharding use all of them, the others one. Most of the time would go into LLVM's
+optimisation of programs that run once: it is left out.
+"""
+
+import os
+
+QUICK_COMPILE = "--xla_backend_optimization_level=0"
+
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK_COMPILE}"
+os.environ["JAX_PLATFORMS"] = "cpu"

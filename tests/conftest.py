@@ -1,18 +1,14 @@
-"""What all tests share: eight CPU devices, the golden files, a small prepared data set."""
+"""What all tests share: the golden files, programs as processes, a small prepared data set."""
 
 import os
-
-# Before anything imports JAX: tests of sharding need several devices, the others use one.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-
 import pathlib
 import subprocess
 import sys
 
 import jax
 import pytest
+
+from tests import QUICK_COMPILE
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
@@ -56,7 +52,7 @@ def program_environment(cache: pathlib.Path, devices: int = 1) -> dict[str, str]
     """The environment of a program under test."""
     return {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILE}",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

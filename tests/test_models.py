@@ -141,7 +141,7 @@ def test_compile_time_does_not_grow_with_depth():
         )
         return len(encode.lower(params).as_text().splitlines())
 
-    assert operations(24) == operations(2)
+    assert operations(24) == operations(12)
 
 
 def test_settings_make_the_same_config_again():

@@ -23,7 +23,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 
-from absl import flags, logging
+from absl import flags
 
 from glscl_jax import program, progress
 from glscl_jax.errors import UserError
@@ -232,7 +232,6 @@ def _define_flags() -> None:
 
 def main(_) -> None:
     """Runs the program."""
-    logging.set_verbosity(logging.WARNING)  # TFDS reports every file it opens
     values = flags.FLAGS
     source, data_dir = pathlib.Path(values.source), pathlib.Path(values.data_dir)
     clips = annotations.READERS[values.dataset](source)
