@@ -30,7 +30,7 @@ def base() -> ConfigDict:
     config.data.frame_rate = 1.0  # Frames a second that `prepare` stored.
     config.data.num_frames = 12  # V
     config.data.num_words = 32  # L
-    # A merges file, a Hugging Face directory, or a hub name.
+    # A merges file, a Hugging Face directory, a hub name, or "demo".
     config.data.tokenizer = "openai/clip-vit-base-patch32"
 
     config.model = ConfigDict()
@@ -83,6 +83,8 @@ def shrunk(config: ConfigDict) -> ConfigDict:
     config.log_every = 4
     config.validate_every = 6
     config.checkpoint_every = 2
+    config.data.frame_rate = 2.0
+    config.data.tokenizer = "demo"
     config.data.num_frames = min(config.data.num_frames, 3)
     config.data.num_words = min(config.data.num_words, 16)
     config.model.clip.variant = "tiny"

@@ -19,7 +19,7 @@ def get_config(variant: str | None = None):
     config.data.frame_rate = 2.0
     config.data.num_frames = 6
     config.data.num_words = 20
-    config.data.tokenizer = "glscl_jax/input_pipeline/demo_merges.txt"
+    config.data.tokenizer = "demo"
 
     config.model.clip.variant = "tiny"
     config.model.temporal_layers = 2

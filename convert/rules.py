@@ -1,119 +1,22 @@
-"""The tables: names of published checkpoints, each beside its Flax path.
+"""From published names to Flax paths and back, strictly.
 
-Both directions run through the same rows and the same strict comparison.
+Both directions run through the rows of `tables` and the same comparison.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from flax import traverse_util
 
 from convert import sizes
-from convert.table import Row, Table, compare
+from convert.table import Table, compare
+from convert.tables import FORMATS, GLSCL, OPENAI, TABLES
 from glscl_jax.errors import UserError
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
 
-_NORM = (("weight", "scale"), ("bias", "bias"))
-
-
-def _norm(torch: str, flax: str) -> tuple[Row, ...]:
-    return tuple(Row(f"{torch}.{theirs}", f"{flax}/{ours}") for theirs, ours in _NORM)
-
-
-def _linear(torch: str, flax: str) -> tuple[Row, ...]:
-    return Row(f"{torch}.weight", f"{flax}/kernel", "linear"), Row(f"{torch}.bias", f"{flax}/bias")
-
-
-def _attention(torch: str, flax: str) -> tuple[Row, ...]:
-    """torch.nn.MultiheadAttention, whose three projections are one tensor as here."""
-    return (
-        Row(f"{torch}.in_proj_weight", f"{flax}/qkv_kernel", "linear"),
-        Row(f"{torch}.in_proj_bias", f"{flax}/qkv_bias"),
-        *_linear(f"{torch}.out_proj", f"{flax}/out"),
-    )
-
-
-def _blocks(torch: str, flax: str) -> tuple[Row, ...]:
-    """OpenAI's stack of residual attention blocks."""
-    torch, flax = f"{torch}.resblocks.{{layer}}", f"{flax}/transformer/blocks"
-    return (
-        *_attention(f"{torch}.attn", f"{flax}/attention"),
-        *_norm(f"{torch}.ln_1", f"{flax}/ln_1"),
-        *_norm(f"{torch}.ln_2", f"{flax}/ln_2"),
-        *_linear(f"{torch}.mlp.c_fc", f"{flax}/mlp_in"),
-        *_linear(f"{torch}.mlp.c_proj", f"{flax}/mlp_out"),
-    )
-
-
-def _decoder(torch: str, flax: str) -> tuple[Row, ...]:
-    """torch.nn.TransformerDecoder."""
-    torch = f"{torch}.layers.{{layer}}"
-    return (
-        *_attention(f"{torch}.self_attn", f"{flax}/self_attention"),
-        *_attention(f"{torch}.multihead_attn", f"{flax}/cross_attention"),
-        *_linear(f"{torch}.linear1", f"{flax}/linear_1"),
-        *_linear(f"{torch}.linear2", f"{flax}/linear_2"),
-        *_norm(f"{torch}.norm1", f"{flax}/norm_1"),
-        *_norm(f"{torch}.norm2", f"{flax}/norm_2"),
-        *_norm(f"{torch}.norm3", f"{flax}/norm_3"),
-    )
-
-
-OPENAI = Table(
-    title="OpenAI CLIP",
-    rows=(
-        Row("logit_scale", "clip/logit_scale"),
-        Row("visual.conv1.weight", "clip/vision/patch_embedding", "convolution"),
-        Row("visual.class_embedding", "clip/vision/class_embedding"),
-        Row("visual.positional_embedding", "clip/vision/positional_embedding"),
-        *_norm("visual.ln_pre", "clip/vision/ln_pre"),
-        *_blocks("visual.transformer", "clip/vision"),
-        *_norm("visual.ln_post", "clip/vision/ln_post"),
-        Row("visual.proj", "clip/vision/projection"),
-        Row("token_embedding.weight", "clip/text/token_embedding"),
-        Row("positional_embedding", "clip/text/positional_embedding"),
-        *_blocks("transformer", "clip/text"),
-        *_norm("ln_final", "clip/text/ln_final"),
-        Row("text_projection", "clip/text/projection"),
-    ),
-    # OpenAI's archives carry their sizes as entries of their own, some copies the causal mask.
-    ignored=("input_resolution", "context_length", "vocab_size", "*attn_mask"),
-    sizes=sizes.clip_config,
-)
-
-GLSCL = Table(
-    title="GLSCL",
-    rows=(
-        *OPENAI.under("clip.").rows,
-        Row("frame_position_embeddings.weight", "temporal/positional_embedding"),
-        *_blocks("transformerClip", "temporal"),
-        Row("lstm_visual.weight_ih_l0", "temporal/input_kernel", "linear"),
-        Row("lstm_visual.weight_hh_l0", "temporal/recurrent_kernel", "linear"),
-        Row("lstm_visual.bias_ih_l0", "temporal/input_bias"),
-        Row("lstm_visual.bias_hh_l0", "temporal/recurrent_bias"),
-        Row("spatial_queries", "lim/queries"),
-        Row("noun_queries", "lim/text_queries"),
-        *_decoder("transformer_decoder_noun", "lim/decoder"),
-        *_decoder("transformer_decoder_spatial", "lim/video_decoder"),
-    ),
-    ignored=(
-        # Never used.
-        "weight_fc.*",
-        "decoder_layer_noun.*",
-        "decoder_layer_spatial.*",
-        # Saved always, used only where sharing is off.
-        "noun_queries",
-        "transformer_decoder_spatial.*",
-        # Saved with the LSTM too, which has no use for it.
-        "frame_position_embeddings.weight",
-    ),
-    sizes=sizes.glscl_config,
-)
-
-# In this order: of two tables that know as many names, the first is the narrower.
-TABLES = (OPENAI, OPENAI.under("clip."), GLSCL)
+__all__ = ["GLSCL", "OPENAI", "Converted", "detect", "from_torch_names", "infer_config"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +29,14 @@ class Converted:
       config: the sizes.
       table: the names the state dict had.
       ignored: its tensors that are not used, by name.
+      nonfinite: those that are used and hold a NaN or an infinity.
     """
 
     params: dict
     config: CLIPConfig | GLSCLConfig
     table: Table
     ignored: tuple[str, ...]
+    nonfinite: tuple[str, ...] = ()
 
 
 def detect(names: Iterable[str], source: str = "the state dict") -> Table:
@@ -143,7 +48,7 @@ def detect(names: Iterable[str], source: str = "the state dict") -> Table:
     names = list(names)
     known = [sum(table.row(name) is not None for name in names) for table in TABLES]
     if not any(known):
-        titles = ", ".join(table.title for table in TABLES)
+        titles = ", ".join(table.title for table in FORMATS)
         some = ", ".join(names[:3]) or "nothing"
         raise UserError(f"{source} has the names of no known format ({titles}); it holds {some}")
     return TABLES[int(np.argmax(known))]
@@ -152,17 +57,17 @@ def detect(names: Iterable[str], source: str = "the state dict") -> Table:
 def infer_config(
     tensors: Mapping[str, np.ndarray], table: Table, source: str = "the state dict"
 ) -> CLIPConfig | GLSCLConfig:
-    """The sizes of the model whose state dict this is, from names and shapes alone.
+    """The sizes of the model whose state dict this is, from names, shapes and traces of training.
 
-    The original saves a second set of queries and a second decoder whether or not it uses
-    them, so the names cannot tell: sharing is on, as in every published recipe.
+    The original saves a second set of queries and a second decoder whether or not it uses them.
+    They are taken to be in use if they have been trained.
 
     Raises:
       UserError: if a tensor that the sizes are read from is not there.
     """
     shapes = table.flax_shapes({name: np.shape(tensor) for name, tensor in tensors.items()})
     try:
-        return table.sizes(shapes)
+        config = table.sizes(shapes)
     except KeyError as error:
         name = next(row.torch for row in table.rows if row.flax == error.args[0])
         raise UserError(
@@ -171,6 +76,13 @@ def infer_config(
         ) from error
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
+    if "lim" not in table.parts:
+        return config
+    return dataclasses.replace(
+        config,
+        share_queries=not _has_trained_queries(tensors, table.prefix),
+        share_decoder=not _has_trained_decoder(tensors, table.prefix),
+    )
 
 
 def from_torch_names(
@@ -178,26 +90,25 @@ def from_torch_names(
     table: Table | None = None,
     config: CLIPConfig | GLSCLConfig | None = None,
     source: str = "the state dict",
+    track: Callable[[list], Iterable] = iter,
 ) -> Converted:
     """PyTorch names and layouts to Flax.
 
     Args:
-      tensors: the state dict; half precision is widened to float32.
+      tensors: the state dict: anything that has a shape and becomes a NumPy array when asked;
+        each is asked once. Half precision is widened to float32.
       table: its names; by default the table that `detect` finds.
-      config: of the model; by default what `infer_config` reads off. Needed where sharing is
-        off, or the LIM's heads are not 8.
+      config: of the model; by default what `infer_config` reads off.
       source: what to call the state dict in a message.
+      track: passes the list of tensors through, to show progress.
 
     Raises:
       NameMismatch: naming all tensors that are missing, unexpected or misshaped.
-      UserError: if format or sizes cannot be told, or if sharing is taken to be on and the
-        decoder that would then be unused has been trained.
+      UserError: if format or sizes cannot be told, or a tensor is not of a floating type.
     """
     table = table or detect(tensors, source)
-    if config is None:
-        config = infer_config(tensors, table, source)
-        _check_sharing(tensors, source)
-    shapes = sizes.parameter_shapes(config)
+    config = config or infer_config(tensors, table, source)
+    shapes = sizes.parameter_shapes(config, table.parts)
     places = table.places(shapes)
     found = {name: np.shape(tensor) for name, tensor in tensors.items()}
     expected = {
@@ -206,9 +117,18 @@ def from_torch_names(
     }
     ignored = compare(source, found, expected, table.ignores)
     arrays = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
-    for name, place in places.items():
-        place.view(arrays[place.path])[...] = tensors[name]
-    return Converted(traverse_util.unflatten_dict(arrays, sep="/"), config, table, ignored)
+    nonfinite = []
+    for name, place in track(list(places.items())):
+        values = np.asarray(tensors[name])
+        if values.dtype.kind in "iub":
+            raise UserError(
+                f"{source}: {name} is of type {values.dtype}: quantized weights are not converted"
+            )
+        place.view(arrays[place.path])[...] = values
+        if not np.isfinite(values).all():
+            nonfinite.append(name)
+    params = traverse_util.unflatten_dict(arrays, sep="/")
+    return Converted(params, config, table, ignored, tuple(nonfinite))
 
 
 def to_torch_names(params: Mapping, table: Table = GLSCL) -> dict[str, np.ndarray]:
@@ -230,20 +150,30 @@ def to_torch_names(params: Mapping, table: Table = GLSCL) -> dict[str, np.ndarra
         config = table.sizes(shapes)
     except KeyError as error:
         raise UserError(f"the parameters have no {error.args[0]}") from error
-    compare("the parameters", shapes, sizes.parameter_shapes(config))
+    compare("the parameters", shapes, sizes.parameter_shapes(config, table.parts))
     arrays = {path: np.asarray(array) for path, array in arrays.items()}
     return {
         name: place.view(arrays[place.path]).copy() for name, place in table.places(shapes).items()
     }
 
 
-def _check_sharing(tensors: Mapping[str, np.ndarray], source: str) -> None:
-    """An unused decoder's layers are copies of one; trained ones are not."""
-    name = "transformer_decoder_spatial.layers.{}.linear1.weight"
+def _has_trained_queries(tensors: Mapping[str, np.ndarray], prefix: str) -> bool:
+    """Whether the texts' own queries have moved since they were drawn.
+
+    PyTorch draws them as whole multiples of 2^-24 in [0, 1); a single update leaves that grid.
+    Where queries are shared these have no gradient and are never updated.
+    """
+    queries = tensors.get(f"{prefix}noun_queries")
+    if queries is None:
+        return False
+    steps = np.asarray(queries).astype(np.float64) * 2**24
+    return not np.array_equal(steps, np.round(steps))
+
+
+def _has_trained_decoder(tensors: Mapping[str, np.ndarray], prefix: str) -> bool:
+    """Whether the videos' own decoder has: its layers start as copies of one that is saved too."""
+    name = prefix + "transformer_decoder_spatial.layers.{}.linear1.weight"
     first, second = (tensors.get(name.format(layer)) for layer in (0, 1))
-    if first is None or second is None or np.array_equal(first, second):
-        return
-    raise UserError(
-        f"{source} has a trained transformer_decoder_spatial, so videos had a decoder of their "
-        "own: convert it with share_decoder off"
-    )
+    start = tensors.get(f"{prefix}decoder_layer_spatial.linear1.weight")
+    others = [other for other in (second, start) if other is not None]
+    return first is not None and not all(np.array_equal(first, other) for other in others)

@@ -47,6 +47,20 @@ def clip_config(shapes: Mapping[str, Shape]) -> CLIPConfig:
     )
 
 
+def clip4clip_config(shapes: Mapping[str, Shape]) -> GLSCLConfig:
+    """The sizes of a CLIP and a temporal module; the LIM's are the defaults.
+
+    Raises:
+      KeyError, UserError: see `clip_config`.
+    """
+    blocks = "temporal/transformer/blocks/ln_1/scale"
+    if blocks in shapes:
+        temporal = {"temporal": "seqTransf", "temporal_layers": _shape(shapes, blocks, 2)[0]}
+    else:
+        temporal = {"temporal": "seqLSTM" if "temporal/input_kernel" in shapes else "None"}
+    return _checked(GLSCLConfig(clip=clip_config(shapes), **temporal))
+
+
 def glscl_config(shapes: Mapping[str, Shape]) -> GLSCLConfig:
     """The sizes of a GLSCL whose Flax arrays have these shapes.
 
@@ -54,29 +68,27 @@ def glscl_config(shapes: Mapping[str, Shape]) -> GLSCLConfig:
     temperature, the LIM's weight.
 
     Raises:
-      KeyError: with the path of an array that must be there.
-      UserError: see `clip_config`.
+      KeyError, UserError: see `clip_config`.
     """
-    blocks = "temporal/transformer/blocks/ln_1/scale"
-    if blocks in shapes:
-        temporal = {"temporal": "seqTransf", "temporal_layers": _shape(shapes, blocks, 2)[0]}
-    else:
-        temporal = {"temporal": "seqLSTM" if "temporal/input_kernel" in shapes else "None"}
     lim_layers, _, feed_forward = _shape(shapes, "lim/decoder/linear_1/kernel", 3)
-    config = GLSCLConfig(
-        clip=clip_config(shapes),
+    config = dataclasses.replace(
+        clip4clip_config(shapes),
         queries=_shape(shapes, "lim/queries", 2)[0],
         lim_layers=lim_layers,
         lim_feed_forward=feed_forward,
         share_queries="lim/text_queries" not in shapes,
         share_decoder="lim/video_decoder/linear_1/kernel" not in shapes,
-        **temporal,
     )
     return _checked(config)
 
 
-def parameter_shapes(config: CLIPConfig | GLSCLConfig) -> dict[str, Shape]:
-    """Path -> shape of every Flax array of a model, of a CLIP alone below "clip/"."""
+def parameter_shapes(
+    config: CLIPConfig | GLSCLConfig, parts: tuple[str, ...] = ("clip", "temporal", "lim")
+) -> dict[str, Shape]:
+    """Path -> shape of every Flax array of a model, or of these parts of it.
+
+    A `CLIPConfig` stands for a CLIP alone; its paths begin with "clip/" too.
+    """
     clip = config if isinstance(config, CLIPConfig) else config.clip
     ids = jnp.zeros((1, 1), jnp.int32)
     image = jnp.zeros((1, clip.image_size, clip.image_size, 3))
@@ -86,11 +98,11 @@ def parameter_shapes(config: CLIPConfig | GLSCLConfig) -> dict[str, Shape]:
         model, inputs, root = GLSCL(config), (ids, ids, image[None], ids), ()
     # Traced, never run: the sizes of any model cost half a second.
     variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
-    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
-    return {
+    leaves = {
         "/".join([*root, jax.tree_util.keystr(path, simple=True, separator="/")]): leaf.shape
-        for path, leaf in leaves
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
     }
+    return {path: shape for path, shape in leaves.items() if path.split("/")[0] in parts}
 
 
 def _shape(shapes: Mapping[str, Shape], path: str, rank: int) -> Shape:

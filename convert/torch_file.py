@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import zipfile
 
 import numpy as np
 
@@ -13,7 +14,8 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The tensors of a `.pt` file by name.
 
     OpenAI's CLIP files are TorchScript archives, which need no PyTorch here; a file written by
-    `torch.save` does.
+    `torch.save` does. Where that is a training checkpoint with an entry `state_dict`, as open_clip
+    writes them, the tensors are that entry's.
 
     Returns:
       Arrays in the file's dtypes, except that bfloat16, which NumPy lacks, becomes float32.
@@ -38,7 +40,9 @@ def _load(path: pathlib.Path) -> dict:
             "pip install -r requirements-torch.txt"
         ) from error
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, so that the file's bytes are not held twice; files of old versions cannot be.
+        mapped = zipfile.is_zipfile(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: no PyTorch file, or one that holds more than tensors, which is not opened "
@@ -47,6 +51,8 @@ def _load(path: pathlib.Path) -> dict:
     except Exception as error:
         # PyTorch meets a damaged file with whatever its parser stumbles over.
         raise UserError(f"{path}: no complete PyTorch file; copy or download it again") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     others = [str(name) for name, value in loaded.items() if not torch.is_tensor(value)]

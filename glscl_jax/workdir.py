@@ -13,7 +13,6 @@ import os
 import pathlib
 
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig, model_config, model_settings
@@ -123,40 +122,3 @@ def _differences(old: dict | None, new: dict, prefix: str = "") -> str:
         elif before != after:
             found.append(f"{prefix}{key} {before!r}, now {after!r}")
     return ", ".join(found)
-
-
-class Logbook:
-    """Figures by step, as JSON lines and for TensorBoard.
-
-    A run that goes on from a checkpoint first forgets what was logged after it.
-    """
-
-    def __init__(self, workdir: Workdir, step: int):
-        self._lines = _keep_until(workdir.metrics, step).open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(workdir.path), purge_step=step + 1)
-
-    def write(self, step: int, figures: dict[str, float]) -> None:
-        """Adds scalars; a name may have a slash for TensorBoard's groups."""
-        self._lines.write(json.dumps({"step": step, **figures}) + "\n")
-        self._lines.flush()
-        for name, value in figures.items():
-            self._tensorboard.add_scalar(name, value, step)
-        self._tensorboard.flush()
-
-    def close(self) -> None:
-        self._lines.close()
-        self._tensorboard.close()
-
-
-def _keep_until(path: pathlib.Path, step: int) -> pathlib.Path:
-    """Drops the lines after `step`, and one that a killed run left unfinished."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            break
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    return unfinished.replace(path)

@@ -1,5 +1,6 @@
 """What all tests share: the golden files, programs as processes, a small prepared data set."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -56,6 +57,33 @@ def program_environment(cache: pathlib.Path, devices: int = 1) -> dict[str, str]
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+
+
+@pytest.fixture(scope="session")
+def refusal():
+    """Runs a program that is to refuse its arguments; returns the one line of its error."""
+    processes = {}
+
+    def run(name: str, *args) -> str:
+        if name not in processes:
+            processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "tests.forking", name],
+                cwd=REPO,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"XLA_FLAGS": QUICK_COMPILE},
+            )
+        process = processes[name]
+        process.stdin.write(json.dumps(list(map(str, args))) + "\n")
+        process.stdin.flush()
+        done = json.loads(process.stdout.readline())
+        return one_line_error(subprocess.CompletedProcess(args, **done))
+
+    yield run
+    for process in processes.values():
+        process.stdin.close()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -170,16 +170,16 @@ def render_clip(scene: Scene) -> np.ndarray:
 
 def _background(rng) -> np.ndarray:
     """A dark, smoothly varied picture, float32 [64, 64, 3]."""
-    coarse = Image.fromarray(rng.integers(5, 75, (4, 4, 3), dtype=np.uint8))
+    coarse = Image.fromarray(rng.integers(0, 45, (4, 4, 3), dtype=np.uint8))
     return np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float32)
 
 
 def _draw(event: Event, background: np.ndarray, rng) -> np.ndarray:
     """One event's frames, uint8 [18, 64, 64, 3]."""
     direction = np.array(MOTIONS[event.motion])
-    radius = rng.uniform(9.5, 11.5)
-    travel = rng.uniform(28, 38)
-    middle = SIZE / 2 + np.where(direction == 0, rng.uniform(-14, 14), rng.uniform(-3, 3))
+    radius = rng.uniform(12, 14)
+    travel = rng.uniform(30, 38)
+    middle = SIZE / 2 + np.where(direction == 0, rng.uniform(-9, 9), rng.uniform(-3, 3))
     along = np.linspace(-0.5, 0.5, EVENT_FRAMES) * travel
     centres = middle + along[:, None] * direction
     pixel = np.arange(SIZE) + 0.5

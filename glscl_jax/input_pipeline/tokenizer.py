@@ -97,12 +97,12 @@ class Tokenizer:
 
     @classmethod
     def open(cls, name: Path | str) -> "Tokenizer":
-        """Reads a tokenizer by name: a merges file, a directory, or a name on the hub.
+        """Reads a tokenizer by name: a merges file, a directory, a name on the hub, or "demo".
 
         Raises:
           UserError: there is none of that name, or it is damaged.
         """
-        path = Path(name)
+        path = DEMO_MERGES if name == "demo" else Path(name)
         if path.suffix in (".txt", ".gz"):
             return cls.from_merges(path)
         files = (path / VOCABULARY_FILE, path / MERGES_FILE)

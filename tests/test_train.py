@@ -1,0 +1,219 @@
+"""Training as a user runs it: processes that log, save, are killed, and go on exactly."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from glscl_jax import sharding
+from glscl_jax.checkpoint import load_model
+from tests.conftest import REPO, one_line_error, program_environment
+
+STEPS = 40
+
+
+def arguments(shapes, workdir, *more):
+    return (
+        "--config=configs/demo.py:tiny",
+        f"--workdir={workdir}",
+        f"--config.data.dir={shapes / 'data'}",
+        f"--config.num_steps={STEPS}",
+        "--config.validate_every=20",
+        "--config.checkpoint_every=3",
+        "--config.log_every=1",
+        *more,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, run_program, tmp_path_factory):
+    """A run that nobody disturbed: (its work directory, what it printed)."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    process = run_program("glscl_jax.train", *arguments(shapes, workdir))
+    return workdir, process.stdout
+
+
+def parameters(workdir, step=STEPS):
+    sharded = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+    return jax.tree.leaves(load_model(workdir, sharded, step).params)
+
+
+def figures(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_writes_down_what_it_did(trained):
+    workdir, printed = trained
+    assert f"trained to step {STEPS}" in printed
+    line = next(line for line in printed.splitlines() if line.startswith("step 20/40  loss"))
+    for told in (
+        "contrastive",
+        "diversity",
+        "consistency",
+        "lr ",
+        "scale",
+        "clips/s",
+        "input",
+        "left",
+    ):
+        assert told in line
+    logged = figures(workdir)
+    losses = [row["loss/total"] for row in logged if "loss/total" in row]
+    # The first step compiles and has no speed to tell.
+    assert len(losses) == STEPS - 1
+    assert np.isfinite(losses).all()
+    assert [row["step"] for row in logged if "validation/R@1" in row] == [20, 40]
+    assert json.loads((workdir / "config.json").read_text())["num_steps"] == STEPS
+    assert json.loads((workdir / "model.json").read_text())["clip"]["embed_dim"] == 128
+
+
+def test_tensorboard_has_the_same_scalars(trained):
+    workdir, _ = trained
+    (events,) = workdir.glob("events.out.tfevents.*")
+    raw, tags = events.read_bytes(), set()
+    while raw:
+        # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
+        length = int.from_bytes(raw[:8], "little")
+        event = event_pb2.Event.FromString(raw[12 : 12 + length])
+        tags |= {value.tag for value in event.summary.value}
+        raw = raw[16 + length :]
+    assert {"loss/total", "learning_rate/clip", "speed/input_wait", "validation/R@1"} <= tags
+
+
+def test_the_best_and_the_last_checkpoints_are_kept(trained):
+    workdir, _ = trained
+    kept = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+    scores = {
+        row["step"]: row["validation/R@1"] for row in figures(workdir) if "validation/R@1" in row
+    }
+    assert {39, 40} <= kept
+    assert any(scores[step] == max(scores.values()) for step in kept & scores.keys())
+    assert len(kept) <= 3
+
+
+def test_a_finished_run_has_nothing_left_to_do(trained, shapes, run_program):
+    workdir, _ = trained
+    before = figures(workdir)
+    again = run_program("glscl_jax.train", *arguments(shapes, workdir))
+    assert "nothing to train" in again.stdout
+    assert figures(workdir) == before
+
+
+def test_killed_at_any_moment_it_ends_the_same(trained, shapes, run_program, tmp_path):
+    workdir = tmp_path / "killed"
+    moments = sorted(random.Random().sample(range(2, STEPS), 3))
+    print("killed after steps", moments)
+    for moment in moments:
+        process = start(shapes, workdir, run_program.cache)
+        for line in process.stdout:
+            if line.startswith("step ") and int(line.split()[1].split("/")[0]) >= moment:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
+    done = run_program("glscl_jax.train", *arguments(shapes, workdir))
+    assert "from step 0 " not in done.stdout
+    for one, other in zip(parameters(trained[0]), parameters(workdir), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # The log, too, reads as if nothing had happened (but for speeds and each restart's first step).
+    whole = {row["step"]: row["loss/total"] for row in figures(trained[0]) if "loss/total" in row}
+    pieced = [(row["step"], row["loss/total"]) for row in figures(workdir) if "loss/total" in row]
+    assert all(whole[step] == loss for step, loss in pieced)
+    assert len({step for step, _ in pieced}) == len(pieced)
+
+
+def start(shapes, workdir, cache) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "glscl_jax.train", *arguments(shapes, workdir)],
+        cwd=REPO,
+        env=program_environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(shapes, run_program, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    # A small disk of its own, which the rest of the system does not see.
+    small = ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=30m none {disk} && exec $0 $@"]
+    if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets no user mount a small disk (unshare -rm)")
+    script = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-m', 'glscl_jax.train', "
+        "*sys.argv[1:]]); import os; print('KEPT', sorted(os.listdir(sys.argv[-1])))"
+    )
+    run = [sys.executable, "-c", script, *arguments(shapes, disk / "run"), disk / "run/checkpoints"]
+    # The last argument is the script's own: absl would take it for a stray one.
+    script = script.replace("*sys.argv[1:]]", "*sys.argv[1:-1]]")
+    run[2] = script
+    done = subprocess.run(
+        [*small, *map(str, run)],
+        cwd=REPO,
+        env=program_environment(run_program.cache),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert "could not be written" in errors[0]
+    assert "the last good one is step 3" in errors[0]
+    assert "Traceback" not in done.stderr
+    assert "KEPT ['3'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--config.batch_sise=4", "batch_sise"),
+        ("--config.batch_size=many", "batch_size"),
+        ("--config.model.temporal=seqGRU", "seqGRU"),
+        ("--config.batch_size=33", "33"),
+        ("--config.data.frame_rate=1.0", "frame_rate"),
+        ("--config.data.train_split=training", "training"),
+        ("--config.data.validation_split=valid", "valid"),
+        ("--config.data.dir=nowhere", "nowhere"),
+        ("--config.data.tokenizer=nowhere.txt", "nowhere.txt"),
+        ("--config.data.num_words=100", "num_words"),
+        ("--config.optim.clip_numerics=float8", "float8"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_nothing_is_made(shapes, refusal, tmp_path, flag, told):
+    error = refusal("glscl_jax.train", *arguments(shapes, tmp_path / "run", flag))
+    assert told in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_batch_size_and_devices(shapes, run_program, tmp_path):
+    process = run_program(
+        "glscl_jax.train",
+        *arguments(shapes, tmp_path / "run", "--config.batch_size=6"),
+        devices=4,
+        check=False,
+    )
+    assert "batch_size 6 is not divisible by the 4 devices" in one_line_error(process)
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--config.model.queries=5", "queries 8, now 5"),
+        ("--config.batch_size=16", "batch_size 8, now 16"),
+        ("--config.seed=1", "seed"),
+    ],
+)
+def test_a_workdir_of_another_run_is_left_alone(trained, shapes, refusal, flag, told):
+    workdir, _ = trained
+    before = (workdir / "config.json").read_text()
+    error = refusal("glscl_jax.train", *arguments(shapes, workdir, flag))
+    assert told in error
+    assert "--workdir" in error
+    assert (workdir / "config.json").read_text() == before
