@@ -19,9 +19,9 @@ from glscl_jax.checkpoint import Checkpoints, load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.optim import make_optimizer
-from glscl_jax.logbook import Log, Logbook
 from glscl_jax.workdir import Workdir
 
 CONFIG = config_flags.DEFINE_config_file(
