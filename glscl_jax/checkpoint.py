@@ -115,6 +115,8 @@ class Checkpoints:
         return TrainState(progress["step"], loaded["params"], progress["opt_state"])
 
     def close(self) -> None:
+        """Waits for the last save; raises a `UserError` if it failed."""
+        self.wait()
         self._orbax.close()
 
 
@@ -164,17 +166,26 @@ def load_model(
 
 
 def save_params(directory: pathlib.Path, params: dict) -> None:
-    """Writes parameters alone, as `convert` does: `directory/params`."""
-    ocp.save_checkpointables(directory.absolute(), {"params": params}, overwrite=True)
+    """Writes parameters alone, as `convert` does: `directory/params`.
+
+    Takes hardly more memory than the parameters. Orbax's own settings take three times as much:
+    it copies arrays first, and holds all that it has compressed, by 7 %, until the end.
+    """
+    context = ocp.Context()
+    context.memory.deepcopy_host_arrays = False
+    context.array.saving.use_compression = False
+    with context:
+        ocp.save_checkpointables(directory.absolute(), {"params": params}, overwrite=True)
 
 
 def _load_params(path: pathlib.Path, sharding: Sharding) -> dict:
     try:
-        stored = ocp.checkpointables_metadata(path).metadata["params"]
+        # Asked for by name: Orbax would take the other directories for unreadable parts.
+        stored = ocp.metadata(path, "params").metadata
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), stored
         )
-        return ocp.load_checkpointables(path, {"params": abstract})["params"]
+        return ocp.load(path, abstract, checkpointable_name="params")
     except Exception as error:
         raise _damaged(path, error) from error
 
@@ -199,8 +210,9 @@ def _damaged(path: pathlib.Path, error: Exception) -> UserError:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause's first line: Orbax and its threads wrap what the disk said."""
+    """What the disk said, without the names that Orbax and its threads wrap around it."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
+    text = str(error).strip().partition("\n")[0]
+    text = text.split(" [tensorstore_spec")[0].split(" [os_error")[0]
+    return text.split(": ")[-1] or type(error).__name__

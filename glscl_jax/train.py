@@ -34,54 +34,31 @@ WORKDIR = flags.DEFINE_string(
 
 def main(_):
     config, workdir = CONFIG.value, Workdir(WORKDIR.value)
+
+    # Everything that can be wrong is found before the work directory is touched.
     settings = recipe.read(config)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.batch_size, mesh)
     sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
-
     data = open_data(config, settings)
     tokenizer = open_tokenizer(config, settings)
     per_epoch = pipeline.steps_per_epoch(data, config.data.train_split, config.batch_size)
     total = config.num_steps or config.num_epochs * per_epoch
+    model = GLSCL(settings.model)
+    optimizer = make_optimizer(settings.optim, total)
+    validation = Validation(config, data, tokenizer, model, mesh)
 
     workdir.begin(config, settings.model)
     tokenizer.save(workdir.tokenizer)
-    model = GLSCL(settings.model)
-    optimizer = make_optimizer(settings.optim, total)
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
     state = start(config, settings, model, optimizer, checkpoints, mesh)
     first = int(state.step)
     announce(config, state, first, total, mesh)
 
-    batches = pipeline.train_batches(
-        data,
-        config.data.train_split,
-        tokenizer,
-        batch_size=config.batch_size,
-        num_frames=config.data.num_frames,
-        num_words=config.data.num_words,
-        seed=config.seed,
-        first_step=first,
-        num_steps=total,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    step = jax.jit(
-        functools.partial(
-            steps.train_step,
-            model=model,
-            optimizer=optimizer,
-            optim=settings.optim,
-            weights=settings.losses,
-            seed=config.seed,
-        ),
-        donate_argnums=0,
-        out_shardings=sharding.replicated(mesh),
-    )
-    validation = Validation(config, data, tokenizer, model, mesh)
+    batches = training_batches(config, data, tokenizer, first, total)
+    step = compiled_step(config, settings, model, optimizer, mesh)
     log = Log(config, Logbook(workdir, first), first, total)
     validate_every = config.validate_every or per_epoch
-
     for batch in log.watch(batches):
         state, figures = step(state, sharding.put_batch(on_device(batch), mesh))
         done = log.add(figures)
@@ -159,6 +136,36 @@ def announce(config, state, first: int, total: int, mesh) -> None:
         f"batches of {config.batch_size} clips, on {where}",
         flush=True,
     )
+
+
+def training_batches(config, data, tokenizer, first: int, total: int):
+    """This host's share of the batches of steps `first` to `total` - 1."""
+    return pipeline.train_batches(
+        data,
+        config.data.train_split,
+        tokenizer,
+        batch_size=config.batch_size,
+        num_frames=config.data.num_frames,
+        num_words=config.data.num_words,
+        seed=config.seed,
+        first_step=first,
+        num_steps=total,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh):
+    """`steps.train_step` under jit: (state, batch) -> (state, metrics), the old state donated."""
+    step = functools.partial(
+        steps.train_step,
+        model=model,
+        optimizer=optimizer,
+        optim=settings.optim,
+        weights=settings.losses,
+        seed=config.seed,
+    )
+    return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
 
 
 def on_device(batch: pipeline.TrainBatch) -> dict:

@@ -8,7 +8,7 @@ from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert import rules, sizes, torch_file
+from convert import rules, sizes, tables, torch_file
 from convert.table import LAYOUTS, NameMismatch, Row, Table, compare
 from glscl_jax.errors import UserError
 from glscl_jax.models.clip import VARIANTS, CLIPConfig
@@ -167,7 +167,7 @@ def test_sizes_are_read_off_names_and_shapes(name):
     assert rules.detect(tensors) is table
     inferred = rules.infer_config(tensors, table)
     if isinstance(config, GLSCLConfig):
-        # The names cannot tell: see `infer_config`.
+        # Zeros show no training: see `infer_config`.
         config = dataclasses.replace(config, share_queries=True, share_decoder=True)
     assert inferred == config
 
@@ -262,16 +262,39 @@ def test_sizes_that_no_model_has_are_refused(small):
             rules.from_torch_names({**small, name: np.zeros(shape)}, source="odd.pt")
 
 
-def test_a_trained_decoder_is_not_ignored_silently():
+def test_a_decoder_is_in_use_if_it_was_trained():
     tensors = rules.to_torch_names(random_params(MODELS["none, own decoder"]))
-    with pytest.raises(UserError, match="share_decoder off"):
-        rules.from_torch_names(tensors)
+    assert not rules.from_torch_names(tensors).config.share_decoder
     # Layers that are still copies of one were never trained.
+    spatial = "transformer_decoder_spatial.layers."
     for name in list(tensors):
-        if name.startswith("transformer_decoder_spatial.layers.0."):
+        if name.startswith(f"{spatial}0."):
             for layer in "12":
                 tensors[name.replace("layers.0", f"layers.{layer}")] = tensors[name]
     assert rules.from_torch_names(tensors).config.share_decoder
+    # The one that they are copies of is saved, too: it tells of a single layer.
+    start = "decoder_layer_spatial.linear1.weight"
+    tensors = {n: t for n, t in tensors.items() if not n.startswith((f"{spatial}1", f"{spatial}2"))}
+    tensors = {
+        n: t for n, t in tensors.items() if not n.startswith("transformer_decoder_noun.layers.1")
+    }
+    tensors = {
+        n: t for n, t in tensors.items() if not n.startswith("transformer_decoder_noun.layers.2")
+    }
+    tensors[start] = tensors[f"{spatial}0.linear1.weight"]
+    assert rules.from_torch_names(tensors).config.share_decoder
+    tensors[start] = tensors[start] + 1
+    assert not rules.from_torch_names(tensors).config.share_decoder
+
+
+def test_queries_are_in_use_if_they_were_trained(small):
+    torch = pytest.importorskip("torch", reason="PyTorch is missing: see requirements-torch.txt")
+    drawn = torch.rand(5, 64)
+    assert rules.from_torch_names({**small, "noun_queries": drawn.numpy()}).config.share_queries
+    trained = (drawn - 1e-7).numpy()
+    converted = rules.from_torch_names({**small, "noun_queries": trained})
+    assert not converted.config.share_queries
+    np.testing.assert_array_equal(converted.params["lim"]["text_queries"], trained)
 
 
 def test_the_sizes_that_openai_saves_beside_the_weights_are_ignored():
@@ -288,6 +311,51 @@ def test_half_precision_is_widened_without_loss():
     back = rules.to_torch_names(converted.params, rules.OPENAI)
     assert_same_bits({n: t.astype(np.float16) for n, t in back.items()}, halves)
     assert all(tensor.dtype == np.float32 for tensor in back.values())
+
+
+def test_weights_that_are_not_finite_are_named(small):
+    odd = {**small, "clip.visual.proj": np.full((64, 64), np.nan, np.float32)}
+    assert rules.from_torch_names(odd).nonfinite == ("clip.visual.proj",)
+
+
+def test_quantized_weights_are_refused(small):
+    odd = {**small, "clip.visual.proj": np.ones((64, 64), np.int8)}
+    with pytest.raises(UserError, match=r"clip\.visual\.proj is of type int8"):
+        rules.from_torch_names(odd)
+
+
+def test_each_tensor_is_read_once(small):
+    class Once:
+        def __init__(self, array):
+            self.array, self.shape = array, array.shape
+
+        def __array__(self, dtype=None, copy=None):
+            array, self.array = self.array, None
+            return array
+
+    params = rules.from_torch_names({name: Once(tensor) for name, tensor in small.items()}).params
+    assert_same_bits(rules.to_torch_names(params), small)
+
+
+def test_distributed_runs_prefix_every_name(small):
+    prefixed = {f"module.{name}": tensor for name, tensor in small.items()}
+    converted = rules.from_torch_names({**prefixed, "module.weight_fc.0.bias": np.zeros(3)})
+    assert converted.ignored == ("module.weight_fc.0.bias",)
+    assert_same_bits(rules.to_torch_names(converted.params, converted.table), prefixed)
+
+
+@pytest.mark.parametrize("table", tables.FORMATS, ids=lambda table: table.title)
+def test_every_format_there_and_back(table):
+    config = MODELS["lstm, own queries"] if len(table.parts) > 1 else SMALL
+    params = {part: x for part, x in random_params(config).items() if part in table.parts}
+    tensors = rules.to_torch_names(params, table)
+    converted = rules.from_torch_names(tensors)
+    assert converted.table is table
+    assert (converted.config if len(table.parts) == 1 else converted.config.clip) == SMALL
+    assert_same_bits(
+        traverse_util.flatten_dict(converted.params, sep="/"),
+        traverse_util.flatten_dict(params, sep="/"),
+    )
 
 
 def test_what_pytorch_keeps_apart_can_be_one_array():

@@ -1,0 +1,176 @@
+"""A checkpoint directory, converted or trained, in a few lines of Python.
+
+model = glscl_jax.load("runs/msrvtt")
+tokens = model.tokenize(["a man plays the guitar", "a dog runs on the beach"])
+text = model.encode_text(tokens.ids, tokens.mask)
+video = model.encode_video(frames, mask)  # uint8 [B,V,H,W,3] and int32 [B,V]
+scores = model.score(text, video)  # float32 [2,B]
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from glscl_jax import sharding, similarity
+from glscl_jax.checkpoint import LoadedModel, load_model
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
+from glscl_jax.models.clip import sentence_feature
+from glscl_jax.models.gim import gim_similarity
+from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
+from glscl_jax.retrieval import Encoder
+from glscl_jax.workdir import Workdir
+
+# The LIM sees padding, too, so scores depend on it: the reference's for short captions.
+NUM_WORDS = 32
+
+
+def load(
+    directory: str | os.PathLike, *, step: int | None = None, mesh: Mesh | None = None
+) -> "Loaded":
+    """Reads a checkpoint directory.
+
+    Args:
+      directory: a work directory of `train`, or what `convert` wrote.
+      step: of a work directory; without one the best by validation R@1, else the latest.
+      mesh: the devices to encode on; all of them by default.
+
+    Raises:
+      UserError: there is no such checkpoint, or it is damaged.
+    """
+    mesh = mesh or sharding.make_mesh()
+    return Loaded(load_model(directory, sharding.replicated(mesh), step), mesh)
+
+
+class Loaded:
+    """A model that encodes and scores.
+
+    A checkpoint of CLIP alone has neither temporal module nor LIM: its frame features are CLIP's,
+    its queries none (K = 0), its score the GIM's, which has no parameters. That is CLIP without
+    training, to compare with.
+
+    Attributes:
+      config: `GLSCLConfig`, of a CLIP alone with defaults for what it lacks.
+      params: nested dicts of arrays on the mesh.
+      step: of the run that trained it; None for a converted one.
+      tokenizer: None if the directory has none.
+      num_words: L, the places that `tokenize` gives a caption.
+    """
+
+    def __init__(self, loaded: LoadedModel, mesh: Mesh):
+        self.config, self.params, self.step = loaded.config, loaded.params, loaded.step
+        folder = loaded.directory / "tokenizer"
+        self.tokenizer = Tokenizer.load(folder) if folder.is_dir() else None
+        self.num_words = min(_words_of(loaded.directory), self.config.clip.context_length)
+        self._directory, self._mesh = loaded.directory, mesh
+        self._has_lim = "lim" in loaded.params
+        module = GLSCL if self._has_lim else _WithoutLIM
+        # What a CLIP alone lacks has the default in its config, but no parameters.
+        temporal = self.config.temporal if "temporal" in loaded.params else "None"
+        config = dataclasses.replace(self.config, temporal=temporal)
+        self._encoder = Encoder(module(config), mesh)
+
+    def tokenize(self, captions: Sequence[str]) -> TokenBatch:
+        """A captions -> ids and mask, int32 [A,num_words].
+
+        Raises:
+          UserError: the checkpoint has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise UserError(
+                f"{self._directory} has no tokenizer: convert its source again with --tokenizer"
+            )
+        return self.tokenizer(captions, self.num_words)
+
+    def encode_text(self, ids: np.ndarray, mask: np.ndarray) -> TextFeatures:
+        """Texts to features, compiled once a shape.
+
+        Args:
+          ids: int32 [A,L], L at most the context length.
+          mask: int32 [A,L], 1 on real tokens.
+
+        Returns:
+          On the host: sentence [A,D], queries float32 [A,K,D].
+        """
+        ids, mask = np.asarray(ids, np.int32), np.asarray(mask, np.int32)
+        longest = self.config.clip.context_length
+        if ids.ndim != 2 or ids.shape != mask.shape or ids.shape[1] > longest:
+            raise ValueError(
+                f"ids {ids.shape} and mask {mask.shape} are not both [A,L] with L up to {longest}"
+            )
+        return self._in_whole_shares(self._encoder.text, ids, mask)
+
+    def encode_video(self, frames: np.ndarray, mask: np.ndarray) -> VideoFeatures:
+        """Videos to features, compiled once a shape.
+
+        Args:
+          frames: [B,V,H,W,3], uint8 pixels or float32 already normalised; H = W = the model's
+            image size.
+          mask: int32 [B,V], 1 on real frames, at least one a video.
+
+        Returns:
+          On the host: frames [B,V,D], mask int32 [B,V], queries float32 [B,K,D].
+        """
+        frames, mask = np.asarray(frames), np.asarray(mask, np.int32)
+        size = self.config.clip.image_size
+        if frames.shape != (*mask.shape, size, size, 3) or mask.ndim != 2:
+            raise ValueError(
+                f"frames {frames.shape} and mask {mask.shape} are not [B,V,{size},{size},3] and "
+                "[B,V]"
+            )
+        if not mask.any(axis=1).all():
+            raise ValueError("a video without a frame: its mask is 0 everywhere")
+        return self._in_whole_shares(self._encoder.video, frames, mask)
+
+    def score(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
+        """A texts against B videos -> float32 [A,B] on the host; higher is better."""
+        if not self._has_lim:
+            return np.asarray(
+                _gim(text.sentence, video.frames, video.mask, temperature=self.config.temperature)
+            )
+        return similarity.score_in_blocks(
+            text, video, temperature=self.config.temperature, lim_weight=self.config.lim_weight
+        )
+
+    def _in_whole_shares(self, encode, inputs: np.ndarray, mask: np.ndarray):
+        """Encodes a batch of any size: filled up with its last row till the devices share it."""
+        count = len(inputs)
+        filled = np.minimum(np.arange(-count % self._mesh.size + count), count - 1)
+        features = encode(self.params, inputs[filled], mask[filled])
+        return jax.tree.map(lambda x: x[:count], features)
+
+
+class _WithoutLIM(GLSCL):
+    """CLIP's towers and, where there is one, the temporal module."""
+
+    def encode_text(self, ids, mask, deterministic: bool = True) -> TextFeatures:
+        sentence = sentence_feature(self.clip.text(ids, mask), ids)
+        return TextFeatures(sentence, _no_queries(sentence))
+
+    def encode_video(self, frames, mask, deterministic: bool = True) -> VideoFeatures:
+        features = self.encode_frames(frames, mask)
+        return VideoFeatures(features, mask, _no_queries(features[:, 0]))
+
+
+def _no_queries(features: jax.Array) -> jax.Array:
+    """float32 [A,0,D] for features [A,D]."""
+    return jnp.zeros((features.shape[0], 0, features.shape[1]), jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnames="temperature")
+def _gim(sentence, frames, mask, temperature):
+    return gim_similarity(sentence, frames, mask, temperature)
+
+
+def _words_of(directory: pathlib.Path) -> int:
+    """The length that a run was trained with, else the reference's."""
+    if not (directory / "config.json").exists():
+        return NUM_WORDS
+    return Workdir(directory).config().data.num_words
