@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
-from glscl_jax.models.transformer import HIDDEN, Transformer, layer_norm
+from glscl_jax.models.transformer import HIDDEN, Transformer, layer_norm, matmul
 
 # Statistics of CLIP's training images; every CLIP weight expects them.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -113,7 +113,7 @@ class VisionTower(nn.Module):
             0, 1, 3, 2, 4, 5
         )
         patches = patches.reshape(-1, side * side, int(np.prod(patch))).astype(self.dtype)
-        x = patches @ kernel.reshape(-1, width).astype(self.dtype)
+        x = matmul(patches, kernel.reshape(-1, width).astype(self.dtype))
 
         first = self.param("class_embedding", initializers.normal(scale), (width,))
         first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], 1, width))
@@ -126,16 +126,16 @@ class VisionTower(nn.Module):
             config.vision_layers,
             width // HEAD_WIDTH,
             self.dtype,
-            config.activation,
-            self.remat,
-            self.scan,
+            activation=config.activation,
+            remat=self.remat,
+            scan=self.scan,
             name="transformer",
         )(x)
         if not all_tokens:
             x = x[:, 0]
         x = layer_norm("ln_post")(x).astype(self.dtype)
         projection = self.param("projection", initializers.normal(scale), (width, config.embed_dim))
-        return x @ projection.astype(self.dtype)
+        return matmul(x, projection.astype(self.dtype))
 
 
 class TextTower(nn.Module):
@@ -162,16 +162,16 @@ class TextTower(nn.Module):
             config.text_layers,
             width // HEAD_WIDTH,
             self.dtype,
-            config.activation,
-            self.remat,
-            self.scan,
+            activation=config.activation,
+            remat=self.remat,
+            scan=self.scan,
             name="transformer",
         )(x, causal_bias(mask))
         x = layer_norm("ln_final")(x).astype(self.dtype)
         projection = self.param(
             "projection", initializers.normal(width**-0.5), (width, config.embed_dim)
         )
-        return x @ projection.astype(self.dtype)
+        return matmul(x, projection.astype(self.dtype))
 
 
 def causal_bias(mask: jax.Array) -> jax.Array:

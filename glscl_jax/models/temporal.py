@@ -42,6 +42,7 @@ class TemporalTransformer(nn.Module):
             width // HEAD_WIDTH,
             self.dtype,
             remat=self.remat,
+            scan=self.scan,
             norm_epsilon=LAYER_NORM_EPS,
             name="transformer",
         )(x, bias)
