@@ -11,12 +11,10 @@ from flax import traverse_util
 
 from convert import sizes
 from convert.table import Table, compare
-from convert.tables import FORMATS, GLSCL, OPENAI, TABLES
+from convert.tables import FORMATS, GLSCL, TABLES
 from glscl_jax.errors import UserError
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
-
-__all__ = ["GLSCL", "OPENAI", "Converted", "detect", "from_torch_names", "infer_config"]
 
 
 @dataclasses.dataclass(frozen=True)

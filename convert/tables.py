@@ -142,6 +142,11 @@ HUGGING_FACE_FUSED = (
 )
 
 
+def is_hugging_face(table: Table) -> bool:
+    """Whether the names are transformers' own, fused or not."""
+    return table.row(f"{table.prefix}visual_projection.weight") is not None
+
+
 def _decoder(torch: str, flax: str) -> tuple[Row, ...]:
     """torch.nn.TransformerDecoder."""
     torch = f"{torch}.layers.{{layer}}"

@@ -69,7 +69,7 @@ def test_every_model_goes_to_torch_names_and_back(name):
     params = random_params(config)
     tensors = rules.to_torch_names(params)
     back = rules.from_torch_names(tensors, config=config)
-    assert back.table is rules.GLSCL
+    assert back.table is tables.GLSCL
     assert back.ignored == ()
     assert_same_bits(
         traverse_util.flatten_dict(back.params, sep="/"),
@@ -80,7 +80,7 @@ def test_every_model_goes_to_torch_names_and_back(name):
 @pytest.mark.parametrize("prefix", ["", "clip."])
 def test_clip_goes_to_torch_names_and_back(prefix):
     params = random_params(SMALL)
-    table = rules.OPENAI.under(prefix) if prefix else rules.OPENAI
+    table = tables.OPENAI.under(prefix) if prefix else tables.OPENAI
     tensors = rules.to_torch_names(params, table)
     assert all(name.startswith(prefix) for name in tensors)
     back = rules.from_torch_names(tensors)
@@ -143,7 +143,7 @@ def test_layouts_against_plain_indexing(small):
 
 def test_places_say_where_each_tensor_lies():
     shapes = sizes.parameter_shapes(MODELS["transformer"])
-    places = rules.GLSCL.places(shapes)
+    places = tables.GLSCL.places(shapes)
     place = places["clip.transformer.resblocks.1.attn.in_proj_weight"]
     assert place.path == "clip/text/transformer/blocks/attention/qkv_kernel"
     assert (place.layer, place.layout) == (1, "linear")
@@ -155,9 +155,9 @@ def test_places_say_where_each_tensor_lies():
 @pytest.mark.parametrize("name", [*VARIANTS, *MODELS])
 def test_sizes_are_read_off_names_and_shapes(name):
     if name in VARIANTS:
-        config, table = VARIANTS[name], rules.OPENAI
+        config, table = VARIANTS[name], tables.OPENAI
     else:
-        config, table = MODELS[name], rules.GLSCL
+        config, table = MODELS[name], tables.GLSCL
     shapes = sizes.parameter_shapes(config)
     # Views of a single zero: ViT-L/14 takes no memory this way.
     tensors = {
@@ -226,7 +226,7 @@ def test_params_that_do_not_fit_are_named_at_once():
 def test_a_table_writes_only_what_it_has_names_for():
     # Asked for OpenAI's names of a whole GLSCL, it must not drop the rest.
     with pytest.raises(NameMismatch):
-        rules.to_torch_names(random_params(MODELS["transformer"]), rules.OPENAI)
+        rules.to_torch_names(random_params(MODELS["transformer"]), tables.OPENAI)
 
 
 def test_a_layer_missing_in_the_middle_is_noticed(small):
@@ -298,17 +298,17 @@ def test_queries_are_in_use_if_they_were_trained(small):
 
 
 def test_the_sizes_that_openai_saves_beside_the_weights_are_ignored():
-    tensors = rules.to_torch_names(random_params(SMALL), rules.OPENAI)
+    tensors = rules.to_torch_names(random_params(SMALL), tables.OPENAI)
     extra = {"input_resolution": np.int64(16), "vocab_size": np.int64(31)}
     converted = rules.from_torch_names({**tensors, **extra})
     assert converted.ignored == ("input_resolution", "vocab_size")
 
 
 def test_half_precision_is_widened_without_loss():
-    tensors = rules.to_torch_names(random_params(SMALL), rules.OPENAI)
+    tensors = rules.to_torch_names(random_params(SMALL), tables.OPENAI)
     halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     converted = rules.from_torch_names(halves)
-    back = rules.to_torch_names(converted.params, rules.OPENAI)
+    back = rules.to_torch_names(converted.params, tables.OPENAI)
     assert_same_bits({n: t.astype(np.float16) for n, t in back.items()}, halves)
     assert all(tensor.dtype == np.float32 for tensor in back.values())
 
