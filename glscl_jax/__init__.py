@@ -2,8 +2,9 @@
 
 import os
 
-# Flax imports TensorFlow where it is installed, and that greets on standard error with what its
-# oneDNN kernels may round differently. Here it only reads and decodes, which needs none of them.
+# Flax imports TensorFlow where it is installed, and that greets on standard error with what it was
+# compiled for. Here it only reads and decodes, and what it has to say of errors comes as exceptions.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 __version__ = "0.1.0"
