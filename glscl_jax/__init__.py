@@ -3,7 +3,7 @@
 import os
 
 # Flax imports TensorFlow where it is installed, and that greets on standard error with what it was
-# compiled for. Here it only reads and decodes, and what it has to say of errors comes as exceptions.
+# compiled for. Here it only reads and decodes; its errors come as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
