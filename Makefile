@@ -6,6 +6,7 @@
 #
 # The first of them makes .venv. PYTHON=python3.12 picks an interpreter (3.11 to 3.13).
 # TORCH=no leaves PyTorch out: the tests that compare with it are then skipped, and say so.
+# DEMO_FLAGS=--config.seed=1 (or any flag of train) changes the demo's training.
 
 PYTHON ?= python3
 TORCH ?= yes
@@ -21,7 +22,8 @@ demo: .venv/runtime
 	$(PY) -m glscl_jax.input_pipeline.rendered --out demo/videos
 	$(PY) -m glscl_jax.input_pipeline.prepare --dataset folder --source demo/videos \
 		--data_dir demo/data --frame_rate 2 --image_size 32
-	$(KEEP_MEMORY) $(PY) -m glscl_jax.train --config configs/demo.py --workdir demo/run
+	$(KEEP_MEMORY) $(PY) -m glscl_jax.train --config configs/demo.py \
+		--workdir demo/run $(DEMO_FLAGS)
 	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py
 
 test: lint

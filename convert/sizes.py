@@ -82,6 +82,11 @@ def glscl_config(shapes: Mapping[str, Shape]) -> GLSCLConfig:
     return _checked(config)
 
 
+def clip_of(config: CLIPConfig | GLSCLConfig) -> CLIPConfig:
+    """The CLIP of a model."""
+    return config if isinstance(config, CLIPConfig) else config.clip
+
+
 def parameter_shapes(
     config: CLIPConfig | GLSCLConfig, parts: tuple[str, ...] = ("clip", "temporal", "lim")
 ) -> dict[str, Shape]:
@@ -89,7 +94,7 @@ def parameter_shapes(
 
     A `CLIPConfig` stands for a CLIP alone; its paths begin with "clip/" too.
     """
-    clip = config if isinstance(config, CLIPConfig) else config.clip
+    clip = clip_of(config)
     ids = jnp.zeros((1, 1), jnp.int32)
     image = jnp.zeros((1, clip.image_size, clip.image_size, 3))
     if isinstance(config, CLIPConfig):

@@ -1,0 +1,74 @@
+"""A checkpoint directory, converted or trained, back to what PyTorch's libraries load."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from convert import hugging_face, output, rules
+from convert.table import Table
+from convert.tables import CLIP4CLIP, GLSCL, HUGGING_FACE, OPENAI
+from glscl_jax.checkpoint import LoadedModel, load_model
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
+
+FORMATS = ("pytorch", "huggingface")
+
+
+def convert_back(path: str, out: str, to: str, whole: bool) -> None:
+    """Writes a state dict (a file) or a Hugging Face directory, in float32.
+
+    Args:
+      path: a checkpoint directory; of a work directory the best step is taken.
+      out: what to write.
+      to: "pytorch" for a file that `torch.load` reads, with the original's names; "huggingface"
+        for a directory that `CLIPModel.from_pretrained` reads.
+      whole: whether the state dict is to have all of a GLSCL, or CLIP alone with OpenAI's names.
+
+    Raises:
+      UserError: the checkpoint cannot be read, or lacks what is asked for; or PyTorch is missing.
+    """
+    out = pathlib.Path(out)
+    output.check_free(out)
+    if to == "pytorch":
+        torch = _import_torch()
+    loaded = load_model(path, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    table = _table(loaded, path) if to == "pytorch" and whole else None
+    params = loaded.params if table else {"clip": loaded.params["clip"]}
+    table = table or (OPENAI if to == "pytorch" else HUGGING_FACE)
+    params = jax.tree.map(lambda x: np.asarray(x).astype(np.float32), params)
+    tensors = rules.to_torch_names(params, table)
+    left_out = sorted(loaded.params.keys() - params.keys())
+    with output.unfinished(out) as unfinished:
+        if to == "pytorch":
+            torch.save({name: torch.from_numpy(x) for name, x in tensors.items()}, unfinished)
+        else:
+            tokenizer = _tokenizer(loaded.directory)
+            hugging_face.write_directory(unfinished, tensors, loaded.config.clip, tokenizer)
+    print(f"{out}: {len(tensors)} tensors, names of {table.title}")
+    if left_out:
+        print(f"left out, as it has no place there: {', '.join(left_out)}")
+
+
+def _table(loaded: LoadedModel, path: str) -> Table:
+    if "lim" in loaded.params:
+        return GLSCL
+    if "temporal" in loaded.params:
+        return CLIP4CLIP
+    raise UserError(f"{path} holds CLIP alone: use python -m convert.clip")
+
+
+def _tokenizer(directory: pathlib.Path) -> Tokenizer | None:
+    folder = directory / "tokenizer"
+    return Tokenizer.load(folder) if folder.is_dir() else None
+
+
+def _import_torch():
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            "--to=pytorch takes PyTorch, which is not installed: "
+            "pip install -r requirements-torch.txt"
+        ) from error
+    return torch

@@ -1,0 +1,250 @@
+"""A source to a checkpoint directory: read, check, name anew, verify, write."""
+
+import collections
+import dataclasses
+import datetime
+import pathlib
+from collections.abc import Callable, Iterable
+
+import jax
+import ml_dtypes
+import numpy as np
+
+import glscl_jax
+from convert import output, positions, rules, verify
+from convert.foreign import refuse_foreign, refuse_wide_heads
+from convert.sizes import clip_of
+from convert.source import Source, open_source, sha256
+from convert.table import Table
+from convert.tables import is_hugging_face
+from glscl_jax import progress
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.models.clip import CLIPConfig
+
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+# The vocabulary of every CLIP that OpenAI and most others published.
+CLIP_VOCABULARY = 49_408
+CLIP_TOKENIZER = "openai/clip-vit-base-patch32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the two programs' flags say; None leaves it to the source.
+
+    Attributes:
+      verify: whether to compute with both and compare.
+      dtype: that parameters are written in, a key of `DTYPES`.
+      tokenizer: a merges file, a Hugging Face directory or a name on its hub.
+      activation: of CLIP's MLPs, "quick_gelu" or "gelu".
+      image_size: in pixels, if another than the source's.
+      allow_nonfinite: whether NaN and infinite weights are converted too.
+      model: settings of `GLSCLConfig` that tensors do not show, or that override what they show.
+    """
+
+    verify: bool = False
+    dtype: str = "float32"
+    tokenizer: str | None = None
+    activation: str | None = None
+    image_size: int | None = None
+    allow_nonfinite: bool = False
+    model: dict = dataclasses.field(default_factory=dict)
+
+
+def convert_clip(path: str, out: str, options: Options = Options()) -> None:
+    """Converts a CLIP; see `convert.clip`.
+
+    Raises:
+      UserError: the source is no CLIP that can be converted, or its conversion does not compute
+        the same; nothing is written then.
+    """
+    origin, table = _begin(path, out, options)
+    if table.parts != ("clip",):
+        raise UserError(
+            f"{path} is a {table.title} checkpoint: convert it with python -m convert.glscl"
+        )
+    config = rules.infer_config(origin.tensors, table, str(path))
+    activation = options.activation or origin.activation
+    if activation is None:
+        raise UserError(
+            f"{path} does not say its activation: give --activation=quick_gelu (OpenAI's own, and "
+            "open_clip's models of that name) or --activation=gelu (open_clip's others)"
+        )
+    if origin.activation not in (None, activation):
+        raise UserError(f"{path} has the activation {origin.activation}, not {activation}")
+    if origin.activation is None or origin.container == "open_clip directory":
+        refuse_wide_heads(config, str(path))
+    config = dataclasses.replace(config, activation=activation)
+    _convert(origin, table, config, pathlib.Path(out), options)
+
+
+def convert_glscl(path: str, out: str, options: Options = Options()) -> None:
+    """Converts a whole GLSCL, or a CLIP4Clip's towers and temporal module.
+
+    Raises:
+      UserError: see `convert_clip`.
+    """
+    origin, table = _begin(path, out, options)
+    if table.parts == ("clip",):
+        raise UserError(f"{path} holds CLIP alone: convert it with python -m convert.clip")
+    config = rules.infer_config(origin.tensors, table, str(path))
+    if "lim" not in table.parts:
+        print(f"{path} has no LIM: training starts it fresh")
+    config = dataclasses.replace(config, **options.model)
+    if config.clip.embed_dim % config.lim_heads:
+        raise UserError(f"--lim_heads {config.lim_heads} does not divide {config.clip.embed_dim}")
+    _convert(origin, table, config, pathlib.Path(out), options)
+
+
+def _begin(path: str, out: str, options: Options) -> tuple[Source, Table]:
+    """The source and its names, once it is sure that nothing else stands in the way."""
+    output.check_free(pathlib.Path(out))
+    if options.verify:
+        _import_torch_stages()
+    origin = open_source(path)
+    refuse_foreign(origin.tensors, path)
+    return origin, rules.detect(origin.tensors, path)
+
+
+def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: Options) -> None:
+    tokenizer = open_tokenizer(options.tokenizer, origin, clip_of(config))
+    converted = rules.from_torch_names(
+        origin.tensors, table, config, str(origin.path), _shown("converting", "tensors")
+    )
+    _check_finite(converted.nonfinite, origin, options.allow_nonfinite)
+    config = _resized(converted.params, config, options.image_size)
+    params = jax.tree.map(lambda x: x.astype(DTYPES[options.dtype], copy=False), converted.params)
+    figures = _verify(origin, converted, config, params) if options.verify else None
+    said = {
+        "source": origin.path.absolute().name,
+        "format": f"{origin.container}, names of {table.title}",
+        "sha256": sha256(origin.files, _shown("hashing", "pieces")),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "converter": f"glscl-jax {glscl_jax.__version__}",
+        "dtype": options.dtype,
+        "parts": list(table.parts),
+        "image_size": _image_size_said(clip_of(converted.config), clip_of(config)),
+        "unused": list(converted.ignored),
+        "nonfinite": list(converted.nonfinite),
+        "verification": figures,
+    }
+    with output.unfinished(out) as directory:
+        output.write_checkpoint(directory, params, config, tokenizer, said)
+    _report(out, params, converted.ignored, said)
+
+
+def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokenizer | None:
+    """The tokenizer of a source: the one asked for, its own, or CLIP's.
+
+    Raises:
+      UserError: there is none, or it has more ids than the model.
+    """
+    if name is None and origin.tokenizer is None and clip.vocab_size != CLIP_VOCABULARY:
+        print(
+            f"the model has {clip.vocab_size:,} token ids, CLIP's tokenizer {CLIP_VOCABULARY:,}: "
+            "none is written; give the model's own with --tokenizer"
+        )
+        return None
+    name = name or origin.tokenizer or CLIP_TOKENIZER
+    try:
+        tokenizer = Tokenizer.open(name)
+    except UserError as error:
+        way_out = "give --tokenizer, for CLIP's own OpenAI's bpe_simple_vocab_16e6.txt.gz"
+        raise UserError(f"{error}: {way_out}" if name == CLIP_TOKENIZER else str(error)) from error
+    if tokenizer.vocab_size > clip.vocab_size:
+        raise UserError(
+            f"{name} has {tokenizer.vocab_size:,} ids, the model {clip.vocab_size:,}: give the "
+            "model's own with --tokenizer"
+        )
+    return tokenizer
+
+
+def _check_finite(names: tuple[str, ...], origin: Source, allowed: bool) -> None:
+    if names and not allowed:
+        raise UserError(
+            f"{origin.path} has NaN or infinite weights in {', '.join(names)}: "
+            "--allow_nonfinite converts them as they are"
+        )
+
+
+def _resized(params: dict, config, size: int | None):
+    """Interpolates the patches' positions in place; returns the config of that image size."""
+    if size is None:
+        return config
+    clip = positions.resize_images(params["clip"], clip_of(config), size)
+    return clip if isinstance(config, CLIPConfig) else dataclasses.replace(config, clip=clip)
+
+
+def _image_size_said(source: CLIPConfig, here: CLIPConfig) -> dict:
+    if source == here:
+        return {"source": source.image_size}
+    how = "bicubic interpolation of the patches' positions"
+    return {"source": source.image_size, "here": here.image_size, "by": how}
+
+
+def _import_torch_stages():
+    try:
+        from convert import torch_stages
+    except ImportError as error:
+        raise UserError(
+            "--verify takes PyTorch, which is not installed: pip install -r requirements-torch.txt"
+        ) from error
+    return torch_stages
+
+
+def _verify(origin: Source, converted: rules.Converted, config, params: dict) -> dict:
+    """Compares with the source, prints what differs by how much, returns it for origin.json.
+
+    Args:
+      origin: the source.
+      converted: its float32 parameters, with the source's config.
+      config: of the parameters, whose images may be of another size.
+      params: as they are written.
+    """
+    torch_stages = _import_torch_stages()
+    table, source_config = converted.table, converted.config
+    inputs = verify.make_inputs(clip_of(config))
+    print(f"{origin.path.name} in PyTorch against the conversion:", flush=True)
+    if is_hugging_face(table):
+        library = "transformers.CLIPModel"
+        expected = torch_stages.named_as_hugging_face(
+            origin.path, origin.tensors, source_config, table.prefix, inputs
+        )
+    else:
+        library = "torch.nn modules"
+        expected = torch_stages.named_as_openai(
+            origin.tensors, config, table.parts, table.prefix, inputs
+        )
+    compared = verify.compare(expected, verify.stages(converted.params, config, inputs))
+    print(verify.table(compared), flush=True)
+    verify.check(compared, str(origin.path))
+    figures = {
+        "library": library,
+        "tolerance": verify.TOLERANCE,
+        "float32": {x.stage: x.difference for x in compared},
+    }
+    if params["clip"]["logit_scale"].dtype != np.float32:
+        stored = verify.compare(expected, verify.stages(_widened(params), config, inputs))
+        figures["as stored"] = {x.stage: x.difference for x in stored}
+        print(f"as stored, rounded: {stored[-1].difference:.1e} at {stored[-1].stage!r}")
+    return figures
+
+
+def _widened(params: dict) -> dict:
+    return jax.tree.map(lambda x: x.astype(np.float32), params)
+
+
+def _shown(label: str, unit: str) -> Callable[[list], Iterable]:
+    return lambda items: progress.track(items, label, len(items), unit)
+
+
+def _report(out: pathlib.Path, params: dict, ignored: tuple[str, ...], said: dict) -> None:
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(f"{out}: {count:,} parameters in {said['dtype']}, from {said['format']}")
+    if ignored:
+        groups = collections.Counter(name.removeprefix("module.").split(".")[0] for name in ignored)
+        listed = ", ".join(f"{name} ({number})" for name, number in groups.items())
+        print(f"saved in the source but never used: {listed}; origin.json has every name")
+    if said["nonfinite"]:
+        print(f"NaN or infinite: {', '.join(said['nonfinite'])}")

@@ -1,0 +1,146 @@
+"""Hugging Face's CLIP directories: what `config.json` says beside the tensors, and writing one."""
+
+import pathlib
+
+import numpy as np
+
+from convert.foreign import refuse_statistics
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.models.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, CLIPConfig
+from glscl_jax.models.transformer import LAYER_NORM_EPS
+from glscl_jax.workdir import read_json, write_json
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+INDEX = "model.safetensors.index.json"
+# The first that is there; the last is of before safetensors.
+WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
+TOKENIZERS = ("tokenizer.json", "vocab.json")
+
+_ACTIVATIONS = ("quick_gelu", "gelu")
+_NAMES = {
+    "siglip": "a SigLIP model",
+    "siglip2": "a SigLIP 2 model",
+    "clip_text_model": "a text model without a vision tower",
+    "clip_vision_model": "a vision model without a text tower",
+}
+
+
+def read_activation(directory: pathlib.Path) -> str:
+    """The activation: "quick_gelu" or "gelu".
+
+    Raises:
+      UserError: naming the kind of model, if it is no CLIP, or the setting that the model here
+        does not have.
+    """
+    path = directory / CONFIG
+    settings = read_json(path)
+    kind = settings.get("model_type")
+    if kind != "clip":
+        name = _NAMES.get(kind, f"of the kind {kind!r}")
+        raise UserError(f"{directory} is {name} (model_type in {CONFIG}); only CLIPModel is read")
+    # A second to import. Absent settings have defaults, and old files two places for the same.
+    import transformers
+
+    try:
+        config = transformers.CLIPConfig.from_dict(settings)
+    except Exception as error:
+        raise UserError(f"{path}: no valid CLIPConfig ({str(error).splitlines()[0]})") from error
+    for name, tower in (("text", config.text_config), ("vision", config.vision_config)):
+        _check_tower(f"{path}: {name}_config", tower)
+    if config.text_config.hidden_act != config.vision_config.hidden_act:
+        raise UserError(f"{path}: its towers have different activations; here they have one")
+    if (directory / PREPROCESSOR).is_file():
+        path = directory / PREPROCESSOR
+        images = read_json(path)
+        refuse_statistics(images.get("image_mean"), images.get("image_std"), str(path))
+    return config.text_config.hidden_act
+
+
+def _check_tower(where: str, tower) -> None:
+    if tower.hidden_act not in _ACTIVATIONS:
+        known = " or ".join(_ACTIVATIONS)
+        raise UserError(f"{where}.hidden_act is {tower.hidden_act!r}, not {known}")
+    if tower.num_attention_heads * HEAD_WIDTH != tower.hidden_size:
+        raise UserError(
+            f"{where}: {tower.num_attention_heads} heads of width {tower.hidden_size} are not "
+            f"{HEAD_WIDTH} wide each, as heads are here"
+        )
+    if tower.layer_norm_eps != LAYER_NORM_EPS:
+        raise UserError(f"{where}.layer_norm_eps {tower.layer_norm_eps} is not {LAYER_NORM_EPS}")
+
+
+def write_directory(
+    directory: pathlib.Path,
+    tensors: dict[str, np.ndarray],
+    config: CLIPConfig,
+    tokenizer: Tokenizer | None,
+) -> None:
+    """Writes a directory that `transformers.CLIPModel.from_pretrained` reads.
+
+    Args:
+      directory: made here.
+      tensors: by Hugging Face's names.
+      config: of the model.
+      tokenizer: written beside it, with what CLIPProcessor needs.
+    """
+    from safetensors import numpy as safetensors
+
+    directory.mkdir()
+    safetensors.save_file(tensors, directory / WEIGHTS[0], metadata={"format": "pt"})
+    transformers_config(config).save_pretrained(directory)
+    write_json(directory / PREPROCESSOR, _preprocessor(config.image_size))
+    if tokenizer is not None:
+        tokenizer.save(directory)
+
+
+def transformers_config(config: CLIPConfig):
+    """The same sizes as a `transformers.CLIPConfig`."""
+    import transformers
+
+    def tower(width: int, layers: int) -> dict:
+        return {
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // HEAD_WIDTH,
+            "hidden_act": config.activation,
+            "layer_norm_eps": LAYER_NORM_EPS,
+            "projection_dim": config.embed_dim,
+        }
+
+    return transformers.CLIPConfig(
+        text_config={
+            **tower(config.text_width, config.text_layers),
+            "vocab_size": config.vocab_size,
+            "max_position_embeddings": config.context_length,
+            # The last two entries of a CLIP vocabulary.
+            "bos_token_id": config.vocab_size - 2,
+            "eos_token_id": config.vocab_size - 1,
+        },
+        vision_config={
+            **tower(config.vision_width, config.vision_layers),
+            "image_size": config.image_size,
+            "patch_size": config.patch_size,
+        },
+        projection_dim=config.embed_dim,
+        architectures=["CLIPModel"],
+    )
+
+
+def _preprocessor(size: int) -> dict:
+    """What CLIPImageProcessor reads: resize, crop, scale, normalise."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+    }

@@ -1,0 +1,76 @@
+"""Positional embeddings of images for another image size: bicubic interpolation of the grid."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from glscl_jax.errors import UserError
+from glscl_jax.models.clip import CLIPConfig
+
+# PyTorch's cubic kernel; the usual -1/2 would give other numbers.
+_SHARPNESS = -0.75
+
+
+def resize_images(clip: dict, config: CLIPConfig, size: int) -> CLIPConfig:
+    """Gives a CLIP's parameters, in place, the positions of another image size.
+
+    Args:
+      clip: its parameters.
+      config: its sizes.
+      size: the side of its images to be, in pixels.
+
+    Returns:
+      The new sizes.
+
+    Raises:
+      UserError: no whole number of patches fits.
+    """
+    if size % config.patch_size:
+        raise UserError(
+            f"--image_size {size} is no multiple of the patch size, {config.patch_size}"
+        )
+    if size != config.image_size:
+        embedding = clip["vision"]["positional_embedding"]
+        clip["vision"]["positional_embedding"] = resize(embedding, size // config.patch_size)
+    return dataclasses.replace(config, image_size=size)
+
+
+def resize(embedding: np.ndarray, side: int) -> np.ndarray:
+    """The class token's row as it is, the patches' rows for `side` x `side` patches.
+
+    What `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)` computes, and so
+    `interpolate_pos_encoding` of transformers: no antialiasing, also towards fewer patches.
+
+    Args:
+      embedding: float32 [1+n*n,D].
+      side: patches along a side.
+
+    Returns:
+      float32 [1+side*side,D].
+    """
+    old, width = math.isqrt(len(embedding) - 1), embedding.shape[1]
+    grid = embedding[1:].reshape(old, old, width).astype(np.float64)
+    weights = _weights(old, side)
+    grid = np.einsum("yi,xj,ijD->yxD", weights, weights, grid, optimize=True)
+    patches = grid.reshape(side * side, width).astype(np.float32)
+    return np.concatenate([embedding[:1], patches])
+
+
+def _weights(old: int, new: int) -> np.ndarray:
+    """How much each of `old` places counts at each of `new`, along one axis: [new,old]."""
+    centres = (np.arange(new) + 0.5) * (old / new) - 0.5
+    weights = np.zeros((new, old))
+    for tap in range(-1, 3):
+        places = np.floor(centres).astype(int) + tap
+        # Beyond the border the last place repeats.
+        np.add.at(weights, (np.arange(new), places.clip(0, old - 1)), _cubic(centres - places))
+    return weights
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel of reach 2."""
+    x, a = np.abs(distance), _SHARPNESS
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

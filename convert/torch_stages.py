@@ -1,0 +1,175 @@
+"""The source's side of a verification: PyTorch models and what they compute at every stage.
+
+Imported only where PyTorch is needed.
+"""
+
+import contextlib
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+import transformers
+
+from convert import torch_glscl
+from convert.hugging_face import transformers_config
+from convert.verify import Inputs, Stages
+from glscl_jax.models.clip import CLIPConfig
+from glscl_jax.models.glscl import GLSCLConfig
+
+
+def named_as_openai(
+    tensors: Mapping[str, np.ndarray],
+    config: CLIPConfig | GLSCLConfig,
+    parts: tuple[str, ...],
+    prefix: str,
+    inputs: Inputs,
+) -> Stages:
+    """Stages of a state dict with OpenAI's or the released GLSCL's names, in torch.nn modules.
+
+    Args:
+      tensors: by name.
+      config: of the model; of another image size than the tensors', the patches' positions are
+        interpolated by PyTorch.
+      parts: which the tensors have.
+      prefix: what stands before every name.
+      inputs: see there.
+    """
+    whole = isinstance(config, GLSCLConfig)
+    model = torch_glscl.GLSCL(config if whole else GLSCLConfig(clip=config), parts)
+    # open_clip puts a word before the text tower's names where that is a module of its own.
+    tensors = {
+        name.removeprefix(prefix).removeprefix("text."): tensor for name, tensor in tensors.items()
+    }
+    root, clip = (model, "clip.") if "clip.logit_scale" in tensors else (model.clip, "")
+    name, rows = f"{clip}visual.positional_embedding", len(model.clip.visual.positional_embedding)
+    tensors[name] = _resized(np.asarray(tensors[name]), rows)
+    torch_glscl.load(root, tensors)
+    return _stages_of_glscl(model, parts, inputs)
+
+
+def _resized(embedding: np.ndarray, rows: int) -> np.ndarray:
+    if len(embedding) == rows:
+        return embedding
+    old, new = (round((count - 1) ** 0.5) for count in (len(embedding), rows))
+    grid = torch.tensor(embedding[1:], dtype=torch.float32).reshape(1, old, old, -1)
+    grid = torch.nn.functional.interpolate(
+        grid.permute(0, 3, 1, 2), size=(new, new), mode="bicubic"
+    )
+    patches = grid.permute(0, 2, 3, 1).reshape(new * new, -1).numpy()
+    return np.concatenate([embedding[:1], patches])
+
+
+@torch.no_grad()
+def _stages_of_glscl(model: torch_glscl.GLSCL, parts: tuple[str, ...], inputs: Inputs) -> Stages:
+    ids, mask, images, frame_mask = _tensors(inputs)
+    clip = model.clip
+    with _watched("vision", clip.visual.transformer.resblocks) as vision:
+        image = clip.visual(images)
+    with _watched("text", clip.transformer.resblocks, mask) as text:
+        sentence, text_queries = model.encode_text(ids, mask)
+    found = {
+        "logit scale": clip.logit_scale,
+        **vision,
+        "image embedding": image,
+        **text,
+        "text embedding": sentence,
+    }
+    if "temporal" in parts:
+        frames = images.unflatten(0, tuple(frame_mask.shape))
+        features, queries = model.encode_video(frames, frame_mask)
+        found["frame features"] = features
+        if "lim" in parts:
+            found |= {"text queries": text_queries, "video queries": queries}
+            both = (sentence, text_queries), (features, queries)
+            found["score"] = model.score(*both, frame_mask)
+    return _arrays(found)
+
+
+@torch.no_grad()
+def named_as_hugging_face(
+    path: pathlib.Path,
+    tensors: Mapping[str, np.ndarray],
+    config: CLIPConfig,
+    prefix: str,
+    inputs: Inputs,
+) -> Stages:
+    """Stages of a Hugging Face directory or state dict, in transformers' CLIPModel.
+
+    Args:
+      path: a directory that `from_pretrained` reads. A file without its config, and fused
+        projections, it cannot: then the tensors are loaded by name.
+      tensors: by name.
+      config: of the source; images of another size have their positions interpolated.
+      prefix: what stands before every name.
+      inputs: see there.
+    """
+    if path.is_dir() and any(name.endswith("q_proj.weight") for name in tensors):
+        transformers.utils.logging.disable_progress_bar()
+        options = {"local_files_only": True, "attn_implementation": "eager"}
+        model = transformers.CLIPModel.from_pretrained(path, dtype=torch.float32, **options)
+    else:
+        model = transformers.CLIPModel(transformers_config(config))
+        torch_glscl.load(model, _split(tensors, prefix))
+    model.eval()
+    ids, mask, images, _ = _tensors(inputs)
+    with _watched("vision", model.vision_model.encoder.layers) as vision:
+        pooled = model.vision_model(images, interpolate_pos_encoding=True).pooler_output
+    with _watched("text", model.text_model.encoder.layers, mask) as text:
+        tokens = model.text_model(ids, attention_mask=mask).last_hidden_state
+    sentences = tokens[torch.arange(len(ids)), ids.argmax(dim=1)]
+    return _arrays(
+        {
+            "logit scale": model.logit_scale,
+            **vision,
+            "image embedding": model.visual_projection(pooled),
+            **text,
+            "text embedding": model.text_projection(sentences),
+        }
+    )
+
+
+def _split(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Fused projections as query, key and value, the rest as it is, without the prefix."""
+    split = {}
+    for name, tensor in tensors.items():
+        fused = re.fullmatch(r"(.*\.self_attn\.)(?:qkv_proj\.|in_proj_)(weight|bias)", name)
+        names = [f"{fused[1]}{part}_proj.{fused[2]}" for part in "qkv"] if fused else [name]
+        pieces = np.split(np.asarray(tensor), 3) if fused else [tensor]
+        split |= {n.removeprefix(prefix): piece for n, piece in zip(names, pieces, strict=True)}
+    return split
+
+
+@contextlib.contextmanager
+def _watched(name: str, blocks: torch.nn.ModuleList, mask=None) -> Iterator[dict]:
+    """Collects what goes into a tower's first block and comes out of each, of real tokens alone."""
+    found, real = {}, slice(None) if mask is None else mask > 0
+    first = {"vision": "patch embedding", "text": "token embedding"}[name]
+
+    def keep(stage: str, value) -> None:
+        found[stage] = (value[0] if isinstance(value, tuple) else value)[real]
+
+    def before(module, args, kwargs):
+        keep(f"{name}: {first}", args[0] if args else kwargs["hidden_states"])
+
+    hooks = [blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
+    for number, block in enumerate(blocks, start=1):
+        stage = f"{name}: block {number}"
+        hooks.append(block.register_forward_hook(lambda *x, stage=stage: keep(stage, x[2])))
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _tensors(inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    """ids, mask, images [N,3,H,W] and the frames' mask."""
+    images = torch.from_numpy(inputs.images).permute(0, 3, 1, 2)
+    ids, mask = torch.from_numpy(inputs.ids).long(), torch.from_numpy(inputs.mask)
+    return ids, mask, images, torch.from_numpy(inputs.frame_mask)
+
+
+def _arrays(found: Mapping[str, torch.Tensor]) -> Stages:
+    return {name: tensor.float().numpy() for name, tensor in found.items()}

@@ -1,0 +1,212 @@
+"""`glscl_jax.load`: any checkpoint directory in a few lines of Python."""
+
+import subprocess
+import sys
+import tomllib
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import glscl_jax
+from convert.output import settings
+from glscl_jax import sharding, similarity, steps
+from glscl_jax.checkpoint import save_params
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
+from glscl_jax.models.gim import gim_similarity
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig
+from glscl_jax.workdir import Workdir, write_json
+from tests.conftest import REPO
+
+SMALL = GLSCLConfig(
+    clip=CLIPConfig(
+        image_size=8,
+        patch_size=8,
+        vision_width=64,
+        vision_layers=1,
+        text_width=64,
+        text_layers=2,
+        embed_dim=64,
+        context_length=24,
+        vocab_size=600,
+    ),
+    temporal_layers=1,
+    queries=2,
+    lim_layers=1,
+    lim_feed_forward=8,
+    temperature=2.0,
+    lim_weight=0.75,
+)
+MODEL = GLSCL(SMALL)
+CAPTIONS = ["a red circle moves", "a blue square", "green"]
+
+
+@pytest.fixture(scope="module")
+def params():
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: steps.init_params(MODEL, 0))
+    return jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.1).astype(x.dtype), shapes)
+
+
+def written(path, params, config=SMALL, tokenizer=True):
+    """A directory as conversion writes it."""
+    save_params(path, params)
+    write_json(path / "model.json", settings(config, tuple(params)))
+    if tokenizer:
+        Tokenizer.from_merges(DEMO_MERGES).save(path / "tokenizer")
+    return path
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory, params):
+    return written(tmp_path_factory.mktemp("weights") / "glscl", params)
+
+
+@pytest.fixture(scope="module")
+def loaded(directory):
+    return glscl_jax.load(directory)
+
+
+def some_videos(count=3):
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (count, 2, 8, 8, 3)).astype(np.uint8)
+    mask = np.ones((count, 2), np.int32)
+    mask[-1, 1] = 0
+    return frames, mask
+
+
+def test_it_encodes_and_scores_as_the_model_does(loaded, params):
+    # On eight devices, which share no batch of three equally.
+    assert jax.tree.leaves(loaded.params)[0].sharding.num_devices == 8
+    assert loaded.config == SMALL
+    assert loaded.step is None
+    tokens = loaded.tokenize(CAPTIONS)
+    assert tokens.ids.shape == (3, 24)
+    text = loaded.encode_text(tokens.ids, tokens.mask)
+    frames, mask = some_videos()
+    video = loaded.encode_video(frames, mask)
+    scores = loaded.score(text, video)
+
+    plain_text, plain_video, _ = jax.jit(MODEL.apply)(
+        {"params": params}, tokens.ids, tokens.mask, frames, mask
+    )
+    for ours, plain in ((text, plain_text), (video, plain_video)):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5), ours, plain)
+    expected = similarity.score(plain_text, plain_video, temperature=2.0, lim_weight=0.75)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+
+
+def test_pixels_and_normalised_frames_are_the_same(loaded):
+    frames, mask = some_videos()
+    floats = np.asarray(normalize(jax.numpy.asarray(frames), jax.numpy.asarray(mask)))
+    one, other = loaded.encode_video(frames, mask), loaded.encode_video(floats, mask)
+    np.testing.assert_allclose(one.frames, other.frames, rtol=0, atol=1e-5)
+
+
+def test_it_compiles_once_a_shape(loaded):
+    tokens = loaded.tokenize(CAPTIONS)
+    loaded.encode_text(tokens.ids, tokens.mask)
+    before = loaded._encoder._text._cache_size()
+    for count in (1, 2, 3):  # Eight devices: all of them are filled up to eight rows.
+        text = loaded.encode_text(tokens.ids[:count], tokens.mask[:count])
+        assert text.sentence.shape == (count, 64)
+    assert loaded._encoder._text._cache_size() == before
+
+
+def test_on_one_device(directory, loaded):
+    alone = glscl_jax.load(directory, mesh=sharding.make_mesh(jax.devices()[:1]))
+    frames, mask = some_videos()
+    np.testing.assert_allclose(
+        alone.encode_video(frames, mask).queries,
+        loaded.encode_video(frames, mask).queries,
+        rtol=0,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("parts", [("clip",), ("clip", "temporal")])
+def test_clip_alone_scores_by_the_gim(tmp_path, params, parts):
+    path = written(tmp_path / "clip", {part: params[part] for part in parts})
+    loaded = glscl_jax.load(path)
+    tokens, (frames, mask) = loaded.tokenize(CAPTIONS), some_videos()
+    text = loaded.encode_text(tokens.ids, tokens.mask)
+    video = loaded.encode_video(frames, mask)
+    assert text.queries.shape == (3, 0, 64)
+    assert video.queries.shape == (3, 0, 64)
+
+    def plain(model):
+        temporal = model.encode_frames(frames, mask)
+        images = normalize(jax.numpy.asarray(frames), mask).reshape(-1, 8, 8, 3)
+        features = model.clip.vision(images).reshape(3, 2, 64)
+        sentence = sentence_feature(model.clip.text(tokens.ids, tokens.mask), tokens.ids)
+        return sentence, features if parts == ("clip",) else temporal
+
+    sentence, features = jax.jit(lambda: MODEL.apply({"params": params}, method=plain))()
+    np.testing.assert_allclose(video.frames, features, rtol=0, atol=1e-5)
+    # What such a directory does not say has the default.
+    expected = gim_similarity(sentence, features, mask, GLSCLConfig().temperature)
+    np.testing.assert_allclose(loaded.score(text, video), expected, rtol=0, atol=1e-5)
+
+
+def test_bfloat16_parameters(tmp_path, params, loaded):
+    stored = jax.tree.map(lambda x: x.astype("bfloat16"), params)
+    half = glscl_jax.load(written(tmp_path / "half", stored))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {np.dtype("bfloat16")}
+    frames, mask = some_videos()
+    ours, theirs = half.encode_video(frames, mask), loaded.encode_video(frames, mask)
+    assert ours.frames.dtype == np.float32
+    np.testing.assert_allclose(ours.queries, theirs.queries, rtol=0, atol=0.02)
+
+
+def test_a_work_directory_says_its_number_of_words(tmp_path, params):
+    config = ConfigDict({"data": {"num_words": 7}})
+    workdir = Workdir(written(tmp_path / "run", params))
+    workdir.begin(config, SMALL)
+    assert glscl_jax.load(tmp_path / "run").tokenize(CAPTIONS).ids.shape == (3, 7)
+
+
+def test_without_a_tokenizer(tmp_path, params):
+    loaded = glscl_jax.load(written(tmp_path / "bare", params, tokenizer=False))
+    with pytest.raises(UserError, match="has no tokenizer"):
+        loaded.tokenize(CAPTIONS)
+
+
+def test_inputs_that_do_not_fit_are_refused(loaded):
+    tokens, (frames, mask) = loaded.tokenize(CAPTIONS), some_videos()
+    with pytest.raises(ValueError, match=r"not both \[A,L\] with L up to 24"):
+        loaded.encode_text(np.ones((1, 25)), np.ones((1, 25)))
+    with pytest.raises(ValueError, match=r"not both"):
+        loaded.encode_text(tokens.ids, tokens.mask[:2])
+    with pytest.raises(ValueError, match=r"are not \[B,V,8,8,3\]"):
+        loaded.encode_video(frames[:, :, :4], mask)
+    with pytest.raises(ValueError, match="a video without a frame"):
+        loaded.encode_video(frames, mask * 0)
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint directory"):
+        glscl_jax.load(tmp_path / "nothing")
+
+
+def test_importing_is_light():
+    # In a fresh process: TensorFlow never, JAX only once something is loaded.
+    code = (
+        "import sys, glscl_jax\n"
+        "assert not {'jax', 'numpy', 'tensorflow'} & sys.modules.keys()\n"
+        "import glscl_jax.input_pipeline.tokenizer\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "glscl_jax.load\n"
+        "assert not {'torch', 'transformers', 'tensorflow'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = glscl_jax.nothing
+
+
+def test_the_version_is_the_packages():
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    assert glscl_jax.__version__ == project["version"]
