@@ -47,7 +47,7 @@ def main(_):
     fast = time.perf_counter() - start
     difference = np.abs(corner - scores[:rows, :columns]).max()
 
-    all_blocks = -((-size // BLOCK) ** 2)
+    all_blocks = math.ceil(size / BLOCK) ** 2
     timed = min(BLOCKS.value, all_blocks)
     start = time.perf_counter()
     for number in range(timed):
