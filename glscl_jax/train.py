@@ -22,6 +22,7 @@ from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.optim import make_optimizer
+from glscl_jax.warm_start import start_params
 from glscl_jax.workdir import Workdir
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -104,23 +105,26 @@ def open_tokenizer(config, settings: recipe.Recipe) -> Tokenizer:
 
 
 def start(config, settings, model, optimizer, checkpoints, mesh) -> steps.TrainState:
-    """The state to go on from: the last checkpoint's, or a fresh one."""
+    """The state to go on from: the last checkpoint's, or step 0's.
+
+    That one is fresh, or has what `config.init_from` holds and the rest fresh.
+    """
     sharded = sharding.replicated(mesh)
 
-    def fresh(params):
+    def begun(loaded=None):
+        params = steps.init_params(model, config.seed)
+        if loaded is not None:
+            params = start_params(params, loaded, settings.model)
         return steps.init_state(params, optimizer, settings.optim)
 
-    init = functools.partial(steps.init_params, model, config.seed)
     if checkpoints.latest is not None:
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharded),
-            jax.eval_shape(lambda: fresh(init())),
+            jax.eval_shape(begun),
         )
         return checkpoints.restore(abstract)
-    if config.init_from:
-        params = load_model(config.init_from, sharded).params
-        return jax.jit(fresh, out_shardings=sharded)(params)
-    return jax.jit(lambda: fresh(init()), out_shardings=sharded)()
+    loaded = load_model(config.init_from, sharded).params if config.init_from else None
+    return jax.jit(begun, out_shardings=sharded)(loaded)
 
 
 def announce(config, state, first: int, total: int, mesh) -> None:

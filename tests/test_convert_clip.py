@@ -1,95 +1,44 @@
 """CLIP in and out, on small models of the real libraries with random weights."""
 
 import json
-import os
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
-from flax import traverse_util
 
-from convert import conversion, hugging_face, rules, safetensors_file, sizes, source, verify
+from convert import conversion, rules, source, verify
 from convert.back import convert_back
 from convert.conversion import Options, convert_clip
-from convert.tables import HUGGING_FACE, OPEN_CLIP, OPENAI
-from glscl_jax import sharding
-from glscl_jax.checkpoint import load_model
+from convert.tables import OPEN_CLIP, OPENAI
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
-from glscl_jax.models.clip import CLIPConfig
-from tests.conftest import REPO, one_line_error
-
-torch = pytest.importorskip("torch", reason="PyTorch is missing: see requirements-torch.txt")
-transformers = pytest.importorskip("transformers")
-from safetensors import numpy as safetensors  # noqa: E402
-
-from convert import torch_glscl  # noqa: E402
-
-VOCABULARY = Tokenizer.from_merges(DEMO_MERGES)
-SMALL = CLIPConfig(
-    image_size=16,
-    patch_size=8,
-    vision_width=64,
-    vision_layers=2,
-    text_width=128,
-    text_layers=1,
-    embed_dim=64,
-    context_length=20,
-    vocab_size=VOCABULARY.vocab_size,
+from tests.clip_sources import (
+    GELU,
+    SMALL,
+    VOCABULARY,
+    assert_same_params,
+    hugging_face_directory,
+    open_clip_directory,
+    open_clip_settings,
+    random_model,
+    random_tensors,
+    read,
+    refused,
+    safetensors,
+    save,
+    scripted,
+    torch,
+    torch_glscl,
+    transformers,
 )
-GELU = {"hidden_act": "gelu"}
-
-
-def random_model(**text_and_vision) -> "transformers.CLIPModel":
-    """transformers' own model, every tensor random."""
-    torch.manual_seed(0)
-    config = hugging_face.transformers_config(SMALL)
-    for tower in (config.text_config, config.vision_config):
-        tower.update(text_and_vision)
-    return torch_glscl.randomise(transformers.CLIPModel(config), seed=0)
-
-
-def random_tensors(table=OPENAI, config=SMALL, seed=0) -> dict[str, np.ndarray]:
-    """A state dict of numbers that float16 has exactly."""
-    random = np.random.default_rng(seed)
-    arrays = {
-        path: random.normal(size=shape, scale=0.2).astype(np.float16).astype(np.float32)
-        for path, shape in sizes.parameter_shapes(config).items()
-    }
-    return rules.to_torch_names(traverse_util.unflatten_dict(arrays, sep="/"), table)
-
-
-def save(path, tensors):
-    torch.save({name: torch.from_numpy(np.asarray(x)) for name, x in tensors.items()}, path)
-    return path
-
-
-def scripted(tensors) -> "torch.jit.ScriptModule":
-    """A TorchScript module with these names, as OpenAI's files: float16, sizes beside."""
-    root = torch.nn.Module()
-    for name, array in tensors.items():
-        *path, last = name.split(".")
-        module = root
-        for part in path:
-            if part not in dict(module.named_children()):
-                module.add_module(part, torch.nn.Module())
-            module = module.get_submodule(part)
-        tensor = torch.from_numpy(array).half()
-        module.register_parameter(last, torch.nn.Parameter(tensor))
-    for name, value in {"input_resolution": 16, "context_length": 20, "vocab_size": 600}.items():
-        root.register_buffer(name, torch.tensor(value))
-    return torch.jit.script(root)
+from tests.conftest import REPO, one_line_error
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A Hugging Face directory with its tokenizer."""
-    path = tmp_path_factory.mktemp("hub") / "clip"
-    random_model().save_pretrained(path)
-    VOCABULARY.save(path)
-    return path
+    return hugging_face_directory(tmp_path_factory.mktemp("hub") / "clip")
 
 
 @pytest.fixture(scope="module")
@@ -97,27 +46,6 @@ def converted(directory, tmp_path_factory):
     out = tmp_path_factory.mktemp("weights") / "clip"
     convert_clip(str(directory), str(out), Options(verify=True))
     return out
-
-
-def read(path):
-    return load_model(path, sharding.replicated(sharding.make_mesh(jax.devices()[:1])))
-
-
-def assert_same_params(one, other):
-    one, other = (traverse_util.flatten_dict(jax.device_get(x), sep="/") for x in (one, other))
-    assert one.keys() == other.keys()
-    for path in one:
-        assert one[path].dtype == other[path].dtype, path
-        np.testing.assert_array_equal(one[path], other[path], err_msg=path)
-
-
-def refused(path, tmp_path, **options) -> str:
-    """The message; nothing may be left behind."""
-    out = tmp_path / "refused" / "weights"
-    with pytest.raises(UserError) as caught:
-        convert_clip(str(path), str(out), Options(**options))
-    assert not out.parent.exists() or not list(out.parent.iterdir())
-    return str(caught.value)
 
 
 # ---- What comes out --------------------------------------------------------------------------
@@ -271,31 +199,6 @@ def test_open_clip_directories_say_their_activation(tmp_path, quick):
     assert read(tmp_path / "out").config.clip.activation == ("quick_gelu" if quick else "gelu")
 
 
-def open_clip_settings() -> dict:
-    """`SMALL` in open_clip's words."""
-    return {
-        "embed_dim": 64,
-        "vision_cfg": {"image_size": 16, "layers": 2, "width": 64, "patch_size": 8},
-        "text_cfg": {
-            "context_length": 20,
-            "vocab_size": 600,
-            "width": 128,
-            "heads": 2,
-            "layers": 1,
-        },
-    }
-
-
-def open_clip_directory(path, changes, vision=None, images=None):
-    path.mkdir()
-    safetensors.save_file(random_tensors(), path / "open_clip_model.safetensors")
-    model = open_clip_settings()
-    model["vision_cfg"] |= vision or {}
-    content = {"model_cfg": model | changes, "preprocess_cfg": images or {}}
-    (path / "open_clip_config.json").write_text(json.dumps(content))
-    return path
-
-
 def test_exact_gelu_computes_the_same_as_transformers(tmp_path):
     random_model(**GELU).save_pretrained(tmp_path / "clip")
     verified = Options(verify=True, tokenizer=str(DEMO_MERGES))
@@ -356,171 +259,7 @@ def test_pytorch_round_trip(tmp_path):
         convert_back(str(tmp_path / "weights"), str(tmp_path / "b.pt"), "pytorch", whole=False)
 
 
-# ---- Bad input -------------------------------------------------------------------------------
-
-
-def test_broken_files(directory, tmp_path):
-    path = tmp_path / "file"
-    assert "no such file" in refused(path, tmp_path)
-    whole = (directory / "model.safetensors").read_bytes()
-    state = save(tmp_path / "state.pt", random_tensors()).read_bytes()
-    for content, message in (
-        (b"", "is empty"),
-        (b"weights", "no PyTorch file"),
-        (state[: len(state) // 2], "no complete PyTorch file|no PyTorch file"),
-        (whole[:-100], "cut short"),
-        (whole[:500], "damaged safetensors"),
-        (whole[:8] + b"{" + b"x" * 600, "damaged safetensors"),
-    ):
-        path.write_bytes(content)
-        assert any(x in refused(path, tmp_path) for x in message.split("|")), content[:9]
-
-
-def test_broken_directories(directory, tmp_path):
-    assert "neither a Hugging Face directory" in refused(tmp_path, tmp_path / "out")
-    random_model().save_pretrained(tmp_path / "clip", max_shard_size="300KB")
-    shard = next((tmp_path / "clip").glob("model-00002*"))
-    shard.rename(tmp_path / shard.name)
-    assert shard.name in refused(tmp_path / "clip", tmp_path)
-    index = tmp_path / "clip" / "model.safetensors.index.json"
-    # Nothing outside the directory is read.
-    index.write_text(index.read_text().replace(shard.name, f"../{shard.name}"))
-    assert "another directory" in refused(tmp_path / "clip", tmp_path)
-    index.write_text("[]")
-    assert "an index of files" in refused(tmp_path / "clip", tmp_path)
-
-
-class Command:
-    """Pickled, it is a call of os.system: what a hostile file would hold."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def test_a_hostile_pickle_runs_nothing(tmp_path):
-    trace = tmp_path / "trace"
-    torch.save({"visual.proj": Command(f"touch {trace}")}, tmp_path / "clip.pt")
-    assert "could run code" in refused(tmp_path / "clip.pt", tmp_path)
-    folder = tmp_path / "clip"
-    random_model().config.save_pretrained(folder)
-    (tmp_path / "clip.pt").rename(folder / "pytorch_model.bin")
-    assert "could run code" in refused(folder, tmp_path)
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("visual.layer1.0.conv1.weight", "a ResNet CLIP"),
-        ("visual.attnpool.positional_embedding", "a ResNet CLIP"),
-        ("vision_model.head.probe", "a SigLIP model"),
-        ("logit_bias", "a SigLIP model"),
-        ("visual.trunk.patch_embed.proj.weight", "a timm model"),
-        ("text.transformer.embeddings.word_embeddings.weight", "a BERT-like text tower"),
-        ("text_decoder.ln_final.weight", "a CoCa"),
-    ],
-)
-def test_other_models_are_called_by_their_names(tmp_path, name, kind):
-    tensors = random_tensors() | {name: np.zeros(3, np.float32)}
-    message = refused(save(tmp_path / "model.pt", tensors), tmp_path, activation="gelu")
-    assert kind in message
-    assert name in message
-
-
-def test_half_models_are_called_by_their_names(tmp_path):
-    text = {n: x for n, x in random_tensors().items() if not n.startswith("visual.")}
-    assert "a text model without" in refused(save(tmp_path / "text.pt", text), tmp_path)
-    transformers.CLIPTextModel(random_model().config.text_config).save_pretrained(tmp_path / "text")
-    assert "a text model without" in refused(tmp_path / "text", tmp_path)
-    config = random_model().config.vision_config
-    transformers.CLIPVisionModel(config).save_pretrained(tmp_path / "vision")
-    assert "a vision model without" in refused(tmp_path / "vision", tmp_path)
-
-
-def test_siglip_and_bert_directories_are_called_by_their_names(directory, tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    (path / "model.safetensors").write_bytes((directory / "model.safetensors").read_bytes())
-    transformers.SiglipConfig().save_pretrained(path)
-    assert "a SigLIP model" in refused(path, tmp_path)
-    (path / "config.json").write_text('{"model_type": "bert"}')
-    assert "'bert'" in refused(path, tmp_path)
-    (path / "config.json").write_text("{")
-    assert "config.json is damaged" in refused(path, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
-        ({"layer_norm_eps": 1e-6}, "layer_norm_eps 1e-06 is not 1e-05"),
-        ({"num_attention_heads": 4}, "4 heads of width 128 are not 64 wide"),
-    ],
-)
-def test_settings_that_the_model_does_not_have(directory, tmp_path, changes, message):
-    config = json.loads((directory / "config.json").read_text())
-    config["text_config"] |= changes
-    path = tmp_path / "clip"
-    path.mkdir()
-    (path / "model.safetensors").write_bytes((directory / "model.safetensors").read_bytes())
-    (path / "config.json").write_text(json.dumps(config))
-    assert message in refused(path, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"changes": {"custom": 1}}, "custom 1"),
-        ({"changes": {}, "vision": {"no_ln_pre": True}}, "vision_cfg.no_ln_pre True"),
-        ({"changes": {}, "vision": {"head_width": 80}}, "vision_cfg.head_width 80"),
-        ({"changes": {}, "vision": {"layers": [3, 4]}}, "no ViT"),
-        ({"changes": {}, "images": {"mean": [0.5, 0.5, 0.5]}}, "normalised by [0.5, 0.5, 0.5]"),
-    ],
-)
-def test_open_clip_settings_that_the_model_does_not_have(tmp_path, settings, message):
-    assert message in refused(open_clip_directory(tmp_path / "clip", **settings), tmp_path)
-
-
-def test_images_normalised_otherwise(directory, tmp_path):
-    path = tmp_path / "clip"
-    path.mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (path / name).write_bytes((directory / name).read_bytes())
-    (path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
-    assert "normalised by [0.5, 0.5, 0.5]" in refused(path, tmp_path)
-
-
-@pytest.mark.parametrize(("width", "name"), [(1280, "ViT-H"), (1408, "ViT-g"), (1664, "ViT-bigG")])
-def test_heads_of_another_width(tmp_path, width, name):
-    # Nothing but what the sizes are read from.
-    tensors = {
-        "visual.conv1.weight": np.zeros((width, 3, 1, 1), np.float16),
-        "visual.positional_embedding": np.zeros((2, width), np.float16),
-        "visual.transformer.resblocks.0.ln_1.weight": np.zeros(width, np.float16),
-        "transformer.resblocks.0.ln_1.weight": np.zeros(64, np.float16),
-        "token_embedding.weight": np.zeros((3, 64), np.float16),
-        "positional_embedding": np.zeros((2, 64), np.float16),
-        "text_projection": np.zeros((64, 64), np.float16),
-    }
-    path = save(tmp_path / "model.pt", tensors)
-    assert name in refused(path, tmp_path, activation="gelu")
-
-
-def test_widths_that_no_head_fits(tmp_path):
-    tensors = random_tensors() | {"text_projection": np.zeros((128, 63), np.float32)}
-    message = refused(save(tmp_path / "model.pt", tensors), tmp_path, activation="gelu")
-    assert "embed_dim 63 is no multiple of 64" in message
-
-
-def test_names_that_do_not_fit_are_listed(tmp_path):
-    tensors = random_tensors()
-    tensors["visual.ln_pre.wieght"] = tensors.pop("visual.ln_pre.weight")
-    options = {"activation": "gelu", "tokenizer": str(DEMO_MERGES)}
-    message = refused(save(tmp_path / "model.pt", tensors), tmp_path, **options)
-    assert "unexpected: visual.ln_pre.wieght (nearest expected: visual.ln_pre.weight)" in message
+# ---- What stops it ----------------------------------------------------------------------------
 
 
 def test_weights_that_are_not_finite(tmp_path):
@@ -625,13 +364,3 @@ def test_the_programs_arguments(run_program):
     assert all(
         flag in help_text for flag in ("--activation", "--[no]verify", "--to", "--tokenizer")
     )
-
-
-def test_safetensors_are_read_as_the_library_reads_them(directory):
-    theirs = safetensors.load_file(directory / "model.safetensors")
-    ours = safetensors_file.read(directory / "model.safetensors")
-    assert theirs.keys() == ours.keys()
-    for name, tensor in ours.items():
-        assert tensor.shape == theirs[name].shape
-        np.testing.assert_array_equal(np.asarray(tensor), theirs[name])
-    assert rules.detect(ours) is HUGGING_FACE

@@ -138,11 +138,14 @@ def _check_file(path: pathlib.Path) -> None:
         raise VideoError("empty file")
 
 
+# Titles that are not UTF-8 are common, and nobody reads them here. PyAV 19 takes them as they are.
+_TITLES = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
+
 def _open(path: pathlib.Path):
     # With the protocol named, a colon in a file name is not taken for one.
-    # Titles that are not UTF-8 are common, and nobody reads them here.
     url = f"file:{os.fspath(path.absolute())}"
-    return av.open(url, options=_OPEN_OPTIONS, metadata_errors="replace")
+    return av.open(url, options=_OPEN_OPTIONS, **_TITLES)
 
 
 def _video_stream(container):
