@@ -36,6 +36,7 @@ lint: .venv/dev
 bench: .venv/dev
 	$(PY) -m benchmarks.similarity
 	$(PY) -m benchmarks.train_step
+	$(PY) -m benchmarks.convert
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --no-header \

@@ -1,7 +1,7 @@
 """Trains GLSCL on a prepared data set.
 
     python -m glscl_jax.train --config configs/demo.py --workdir runs/demo
-    python -m glscl_jax.train --config configs/demo.py:tiny --workdir /tmp/tiny  # seconds
+    python -m glscl_jax.train --config configs/demo.py:tiny --workdir runs/tiny  # seconds
     ... --config.batch_size=64 --config.optim.learning_rate=3e-4                # any setting
 
 The work directory holds the config, the figures (metrics.jsonl and TensorBoard's), and the

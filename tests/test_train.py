@@ -106,6 +106,17 @@ def test_a_finished_run_has_nothing_left_to_do(trained, shapes, run_program):
     assert figures(workdir) == before
 
 
+def test_a_run_can_start_from_another_s_parameters(trained, shapes, run_program, tmp_path):
+    # The first step's rate is 0, so after it the parameters are still those that came in.
+    run_program(
+        "glscl_jax.train",
+        *arguments(shapes, tmp_path / "run", "--config.num_steps=1", "--config.seed=5"),
+        f"--config.init_from={trained[0]}",
+    )
+    for one, other in zip(parameters(trained[0]), parameters(tmp_path / "run", 1), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_killed_at_any_moment_it_ends_the_same(trained, shapes, run_program, tmp_path):
     workdir = tmp_path / "killed"
     moments = sorted(random.Random().sample(range(2, STEPS), 3))
