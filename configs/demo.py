@@ -34,7 +34,7 @@ def get_config(variant: str | None = None):
 
     # Small batches: with as many clips seen, more and shorter steps learn faster here.
     config.batch_size = 64
-    config.num_epochs = 10
+    config.num_epochs = 18
     config.log_every = 50
-    config.validate_every = 124  # Every other epoch.
+    config.validate_every = 186  # Every third epoch.
     return common.variant_of(config, variant)
