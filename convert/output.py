@@ -67,8 +67,8 @@ def write_checkpoint(
     try:
         save_params(directory, params)
     except Exception as error:
-        # Orbax raises many kinds of exception for a write that failed.
-        raise OSError(str(error).splitlines()[0]) from error
+        # Orbax raises many kinds of exception for a write that failed; what the disk said is last.
+        raise OSError(str(error).splitlines()[0].rsplit(": ", 1)[-1]) from error
     write_json(directory / "model.json", settings(config, tuple(params)))
     if tokenizer is not None:
         tokenizer.save(directory / "tokenizer")
