@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from glscl_jax import metrics, program, retrieval, sharding
 from glscl_jax.checkpoint import LoadedModel, load_model
+from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCL
@@ -31,6 +32,11 @@ OUT = flags.DEFINE_string("out", None, "Where results.json goes; into the checkp
 def main(_):
     mesh = sharding.make_mesh()
     loaded = load_model(CHECKPOINT.value, sharding.replicated(mesh), STEP.value)
+    if "lim" not in loaded.params:
+        raise UserError(
+            f"{loaded.directory} holds CLIP alone: train from it (config.init_from), or score "
+            "with it in Python (glscl_jax.load)"
+        )
     config = CONFIG.value or Workdir(loaded.directory).config()
     sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
     split = SPLIT.value or config.data.test_split

@@ -3,10 +3,12 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
-from glscl_jax import metrics
+from glscl_jax import metrics, sharding
+from glscl_jax.checkpoint import load_model, save_params
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,14 @@ def test_validation_and_evaluation_agree(workdir, run_program, tmp_path):
 )
 def test_what_is_not_there_is_named(workdir, refusal, flags, told):
     assert told in refusal("glscl_jax.evaluate", f"--checkpoint={workdir}", *flags)
+
+
+def test_a_clip_alone_is_named(workdir, refusal, tmp_path):
+    sharded = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+    clip = load_model(workdir, sharded).params["clip"]
+    save_params(tmp_path, {"clip": clip})
+    shutil.copy(workdir / "model.json", tmp_path)
+    assert "holds CLIP alone" in refusal("glscl_jax.evaluate", f"--checkpoint={tmp_path}")
 
 
 def test_a_damaged_checkpoint_is_named(workdir, refusal, tmp_path):
