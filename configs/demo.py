@@ -36,5 +36,5 @@ def get_config(variant: str | None = None):
     config.batch_size = 64
     config.num_epochs = 18
     config.log_every = 50
-    config.validate_every = 186  # Every third epoch.
+    config.validate_every = 372  # Every sixth epoch.
     return common.variant_of(config, variant)
