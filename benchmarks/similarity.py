@@ -14,10 +14,10 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks.machine import machine
-from glscl_jax import steps
+from glscl_jax import program, steps
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, TextFeatures, VideoFeatures
 from glscl_jax.similarity import score_in_blocks
 
@@ -125,4 +125,4 @@ def _lim(model, lim, side: str, memory):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    program.run(main)

@@ -18,10 +18,10 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks.machine import machine
-from glscl_jax import steps
+from glscl_jax import program, steps
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.optim import OptimConfig, make_optimizer
@@ -147,4 +147,4 @@ def matmul_ceiling(dtype) -> float:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    program.run(main)
