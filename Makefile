@@ -16,6 +16,9 @@ PY := .venv/bin/python
 # of a small model's step on a CPU went into clearing those pages.
 KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456
 
+# Large pages: a step of a large model touches gigabytes, and the kernel clears a page at a time.
+HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+
 .PHONY: demo test lint bench lock clean
 
 demo: .venv/runtime
@@ -35,7 +38,7 @@ lint: .venv/dev
 
 bench: .venv/dev
 	$(PY) -m benchmarks.similarity
-	$(PY) -m benchmarks.train_step
+	$(HUGE_PAGES) $(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.convert
 
 lock:
