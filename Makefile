@@ -40,6 +40,7 @@ bench: .venv/dev
 	$(PY) -m benchmarks.similarity
 	$(HUGE_PAGES) $(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.convert
+	$(PY) -m benchmarks.head_flops
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --no-header \
