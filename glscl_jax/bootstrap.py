@@ -1,0 +1,185 @@
+"""How far a figure may lie from its true value, and whether two runs differ.
+
+Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, chapters 13 and
+16): the queries of a split are a sample of the queries one might have asked, so draw as many
+again from them, with replacement, and see how the figures move.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from glscl_jax import metrics
+
+# Weights held at once: 32 MB of float64.
+BLOCK = 4_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A figure and the bounds of its confidence interval, in the figure's own unit."""
+
+    low: float
+    value: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A figure of two runs on the same queries.
+
+    Attributes:
+      a, b: the figure of each run.
+      difference: b - a. More is better for R@k, worse for MdR and MnR.
+      low, high: the confidence interval of the difference.
+      within_noise: zero lies in that interval, so the runs cannot be told apart by this figure.
+    """
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    within_noise: bool
+
+
+def intervals(
+    ranks: np.ndarray,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    groups: np.ndarray | list[str] | None = None,
+) -> dict[str, Interval]:
+    """The interval of every figure of a table's row, by its name (R@1 ... MdR, MnR).
+
+    A share that is exactly 0 or 100 gets an interval without width: no sample of these queries
+    can say otherwise.
+
+    Args:
+      ranks: float [queries], counted from 1.
+      samples: how often to draw.
+      seed: the same seed, ranks and settings give the same bounds.
+      confidence: share of such intervals that hold the true value.
+      groups: [queries], numbers or names; those of one group are drawn together. Captions of a
+        video are not independent: pass the video of each (`owner`) where it has several, or the
+        interval is too narrow. Without it every query is drawn by itself.
+
+    Raises:
+      ValueError: no ranks, a rank that is none, or settings outside their range.
+    """
+    ranks = _checked(ranks)
+    drawn = _bootstrap([ranks], groups, samples, seed)[0]
+    low, high = _bounds(drawn, confidence)
+    values = metrics.recalls(ranks).as_dict()
+    return {
+        name: Interval(float(low[i]), value, float(high[i]))
+        for i, (name, value) in enumerate(values.items())
+    }
+
+
+def paired(
+    ranks_a: np.ndarray,
+    ranks_b: np.ndarray,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    groups: np.ndarray | list[str] | None = None,
+) -> dict[str, Difference]:
+    """Whether run B's figures differ from run A's, by the name of the figure.
+
+    Both runs see the same draw, so what makes a query hard for both cancels out. Six figures a
+    direction are looked at, each with its own interval; no correction is made for that.
+
+    Args:
+      ranks_a, ranks_b: float [queries], of the same queries in the same order.
+      samples, seed, confidence, groups: as in `intervals`.
+
+    Raises:
+      ValueError: as in `intervals`, and where the runs differ in the number of queries.
+    """
+    ranks_a, ranks_b = _checked(ranks_a), _checked(ranks_b)
+    if len(ranks_a) != len(ranks_b):
+        raise ValueError(f"{len(ranks_a)} queries cannot be paired with {len(ranks_b)}")
+    drawn_a, drawn_b = _bootstrap([ranks_a, ranks_b], groups, samples, seed)
+    low, high = _bounds(drawn_b - drawn_a, confidence)
+    value_a, value_b = (metrics.recalls(x).as_dict() for x in (ranks_a, ranks_b))
+    return {
+        name: Difference(
+            a=a,
+            b=value_b[name],
+            difference=value_b[name] - a,
+            low=float(low[i]),
+            high=float(high[i]),
+            within_noise=bool(low[i] <= 0 <= high[i]),
+        )
+        for i, (name, a) in enumerate(value_a.items())
+    }
+
+
+def _checked(ranks: np.ndarray) -> np.ndarray:
+    ranks = np.asarray(ranks, np.float64)
+    if ranks.ndim != 1 or not ranks.size:
+        raise ValueError(f"ranks of shape {ranks.shape}: one rank a query is wanted")
+    if not np.all(np.isfinite(ranks) & (ranks >= 1)):
+        raise ValueError("a rank is a finite number, counted from 1")
+    return ranks
+
+
+def _bounds(drawn: np.ndarray, confidence: float) -> np.ndarray:
+    """[samples, figures] -> the two quantiles that leave half of the rest outside, [2, figures]."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence of {confidence} is not between 0 and 1")
+    return np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+
+
+def _bootstrap(
+    runs: list[np.ndarray], groups: np.ndarray | list[str] | None, samples: int, seed: int
+) -> list[np.ndarray]:
+    """For each run the figures [samples, 6] of every draw, in the order of `metrics.Recalls`."""
+    blocks = []
+    for weights in _draws(len(runs[0]), groups, samples, seed):
+        blocks.append([_figures(ranks, weights) for ranks in runs])
+    return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+
+
+def _draws(
+    queries: int, groups: np.ndarray | list[str] | None, samples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """How often each draw holds each query: float64 [some samples, queries], blockwise."""
+    if samples < 1:
+        raise ValueError(f"{samples} samples give no interval")
+    groups = np.arange(queries) if groups is None else np.asarray(groups)
+    if groups.shape != (queries,):
+        raise ValueError(f"groups of shape {groups.shape} for {queries} queries")
+    names, group_of = np.unique(groups, return_inverse=True)
+    rng, block = np.random.default_rng(seed), max(1, BLOCK // queries)
+    for start in range(0, samples, block):
+        rows = min(block, samples - start)
+        drawn = rng.integers(len(names), size=(rows, len(names)))
+        # One count over all rows of the block: each row's groups get numbers of their own.
+        numbered = drawn + len(names) * np.arange(rows)[:, None]
+        counts = np.bincount(numbered.ravel(), minlength=rows * len(names))
+        yield counts.reshape(rows, len(names))[:, group_of].astype(np.float64)
+
+
+def _figures(ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`metrics.recalls` of ranks [queries] taken weights [samples, queries] times each."""
+    total = weights.sum(axis=1)
+    hits = np.stack([ranks <= k for k in metrics.RECALLS_AT], axis=1)
+    shares = 100.0 * (weights @ hits) / total[:, None]
+    return np.column_stack([shares, _medians(ranks, weights, total), weights @ ranks / total])
+
+
+def _medians(ranks: np.ndarray, weights: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """The middle of each draw, or the mean of its two middle ranks: float64 [samples]."""
+    order = np.argsort(ranks)
+    reached = np.cumsum(weights[:, order], axis=1)
+    # The rank at place p of a draw (from 0) is the first whose count up to it exceeds p.
+    middles = [
+        ranks[order][np.argmax(reached > place[:, None], axis=1)]
+        for place in ((total - 1) // 2, total // 2)
+    ]
+    return (middles[0] + middles[1]) / 2
