@@ -1,0 +1,125 @@
+"""report.html: a retrieval result to look at, in one file that asks nothing of the network.
+
+The recall table and its pictures, then single queries, the best, the median and the worst: the
+caption, the frames of the right video and of the one that came before it, how much the GIM looks
+at each frame, and which concepts of the text and of the video the LIM finds alike.
+"""
+
+import base64
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+
+import jinja2
+import numpy as np
+
+from glscl_jax import metrics, pictures
+from glscl_jax.errors import UserError
+from glscl_jax.explained import Example, Explainer, choose, data_uri
+from glscl_jax.retrieval import EncodedSplit
+
+NAME = "report.html"
+# A score that differs by more from GIM + lim_weight * LIM was processed further.
+ROUNDING = 0.01
+
+
+def write_report(
+    directory: str | os.PathLike,
+    *,
+    title: str,
+    retrieval: metrics.Retrieval,
+    encoded: EncodedSplit,
+    scores_of: Callable[[int], np.ndarray],
+    temperature: float,
+    lim_weight: float,
+    frames_of: Callable[[str], list[np.ndarray]],
+    examples: int = 5,
+) -> pathlib.Path:
+    """Writes report.html into `directory`, whole or not at all.
+
+    Args:
+      directory: made if it is not there.
+      title: says what was evaluated, in a few words.
+      retrieval: ranks of the A captions and of the B videos.
+      encoded: the features that the ranks come from.
+      scores_of: a caption's number -> float32 [B], what the videos were ranked by.
+      temperature: of the GIM's softmax over frames.
+      lim_weight: of the LIM's score beside the GIM's.
+      frames_of: a clip id -> its frames as they were encoded, in order, uint8 [h,w,3].
+      examples: how many queries to show of the best, of the median and of the worst each.
+
+    Returns:
+      the file's path.
+
+    Raises:
+      UserError: a video's frames are not those that were encoded, or the file cannot be written.
+    """
+    chosen = choose(retrieval.t2v.mean, encoded.owner, examples)
+    explain = Explainer(encoded, scores_of, temperature, frames_of)
+    groups = {
+        name: [explain(int(a), retrieval.t2v) for a in queries] for name, queries in chosen.items()
+    }
+    page = _render(title, retrieval, encoded, groups, lim_weight)
+    path = pathlib.Path(directory) / NAME
+    unfinished = path.with_name(NAME + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(page)
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def _sha256(text: str) -> str:
+    """As a Content-Security-Policy names a style that may apply."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+def _render(title, retrieval, encoded, groups: dict[str, list[Example]], lim_weight) -> bytes:
+    videos = len(encoded.clip_ids)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        # By name this would depend on the file's ending; captions are other people's text.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"sha256": _sha256}
+    shown = [pair.concepts for group in groups.values() for one in group for pair in one.pairs]
+    low, high = (float(f(shown)) for f in (np.min, np.max))
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        directions={
+            label: (getattr(retrieval, name), metrics.recalls(getattr(retrieval, name).mean))
+            for name, label in pictures.DIRECTIONS.items()
+        },
+        videos=videos,
+        captions=len(encoded.captions),
+        pictures=_pictures(retrieval, videos),
+        groups=groups,
+        lim_weight=lim_weight,
+        rounding=ROUNDING,
+        light=pictures.LIGHT,
+        dark=pictures.DARK,
+        scale=(low, high, pictures.colours(np.linspace(low, high, 9), low, high)),
+        colours=lambda values: pictures.colours(values, low, high),
+    )
+    # A file name that is no UTF-8 is shown by its bytes.
+    return page.encode("utf-8", errors="backslashreplace")
+
+
+def _pictures(retrieval: metrics.Retrieval, videos: int) -> dict[str, dict[str, str]]:
+    """SVG data URIs by picture and theme."""
+    drawings = {"curves": pictures.recall_curves, "histogram": pictures.rank_histogram}
+    themes = {"light": pictures.LIGHT, "dark": pictures.DARK}
+    return {
+        name: {
+            key: data_uri(draw(retrieval, videos, theme), "image/svg+xml")
+            for key, theme in themes.items()
+        }
+        for name, draw in drawings.items()
+    }

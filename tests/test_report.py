@@ -1,0 +1,396 @@
+"""The report: its numbers against plain loops, its safety, and what a browser makes of it."""
+
+import base64
+import colorsys
+import hashlib
+import io
+import itertools
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from glscl_jax import metrics, pictures, report
+from glscl_jax.errors import UserError
+from glscl_jax.explained import Explainer, choose
+from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.retrieval import EncodedSplit
+from glscl_jax.similarity import score
+
+A, B, V, K, D = 9, 6, 4, 3, 16
+OWNER = np.array([0, 0, 1, 2, 2, 3, 4, 5, 5])
+FRAMES = np.array([4, 4, 3, 1, 4, 2])
+TEMPERATURE, LIM_WEIGHT = 3.0, 0.5
+ATTACK = "<script>alert(1)</script> \"&amp;'<img src=x onerror=alert(2)> {{ title }}"
+BROWSER = shutil.which("chromium")
+
+
+def unit(x):
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def colour(b: int, v: int) -> tuple[int, ...]:
+    """A pure colour of its own for every frame: 24 hues."""
+    hue = (b * V + v) / (B * V)
+    return tuple(round(255 * x) for x in colorsys.hsv_to_rgb(hue, 1, 1))
+
+
+def frames_of(clip_id: str) -> list[np.ndarray]:
+    b = int(clip_id.split("&")[0].removeprefix("clip"))
+    return [np.full((240, 320, 3), colour(b, v), np.uint8) for v in range(FRAMES[b])]
+
+
+class Split:
+    """Random features of the right shapes, padded frames and all, scored by the library."""
+
+    def __init__(self, seed=0):
+        rng = np.random.default_rng(seed)
+        mask = (np.arange(V) < FRAMES[:, None]).astype(np.int32)
+        text = TextFeatures(
+            rng.normal(size=(A, D)).astype(np.float32), unit(rng.normal(size=(A, K, D)))
+        )
+        video = VideoFeatures(
+            rng.normal(size=(B, V, D)).astype(np.float32), mask, unit(rng.normal(size=(B, K, D)))
+        )
+        captions = [ATTACK, "two\nlines", "رجل يطبخ", *(f"caption {a}" for a in range(3, A))]
+        clip_ids = [f"clip{b}&<b>" for b in range(B)]
+        self.encoded = EncodedSplit(
+            text, video, OWNER, captions, clip_ids, frames_decoded=int(FRAMES.sum()), seconds={}
+        )
+        weights = {"temperature": TEMPERATURE, "lim_weight": LIM_WEIGHT}
+        self.scores = np.asarray(score(text, video, **weights))
+
+    def write(self, folder, **changes):
+        settings = {
+            "title": "A title & <more>",
+            "retrieval": metrics.retrieval(self.scores, OWNER),
+            "encoded": self.encoded,
+            "scores_of": lambda a: self.scores[a],
+            "temperature": TEMPERATURE,
+            "lim_weight": LIM_WEIGHT,
+            "frames_of": frames_of,
+            "examples": 3,
+        }
+        return report.write_report(folder, **settings | changes)
+
+
+class Page(HTMLParser):
+    """Elements in order, as (tag, attributes), and the text within every kind of tag."""
+
+    VOID = ("meta", "img", "source")
+
+    def __init__(self, content: str):
+        super().__init__()
+        self.elements, self.open, self.texts = [], [], {}
+        self.feed(content)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts[self.open[-1]][-1] += data
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def split():
+    return Split()
+
+
+@pytest.fixture(scope="module")
+def path(split, tmp_path_factory):
+    return split.write(tmp_path_factory.mktemp("report") / "new" / "folder")
+
+
+@pytest.fixture(scope="module")
+def page(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def decoded(uri: str) -> Image.Image:
+    kind, content = uri.split(";base64,")
+    assert kind == "data:image/jpeg"
+    image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
+    image.load()
+    return image
+
+
+def test_a_pair_taken_apart_agrees_with_loops(split):
+    encoded, ranks = split.encoded, metrics.retrieval(split.scores, OWNER).t2v
+    explain = Explainer(encoded, lambda a: split.scores[a], TEMPERATURE, frames_of)
+    for a, b in ((0, 0), (3, 2), (5, 3), (8, 1)):
+        pair = explain.pair(a, b, 0.0, right=True)
+        sentence, frames = encoded.text.sentence[a], encoded.video.frames[b]
+        powers = [math.exp(float(np.dot(sentence, f)) / TEMPERATURE) for f in frames]
+        # Padded frames take part in the sum, and have no weight.
+        weights = [power / sum(powers) for power in powers[: FRAMES[b]]]
+        assert [frame.weight for frame in pair.frames] == pytest.approx(weights, abs=1e-6)
+        assert pair.padding == pytest.approx(1 - sum(weights), abs=1e-6)
+        pooled = sum(weight * f for weight, f in zip(weights, frames, strict=False))
+        cosine = np.dot(sentence, pooled) / np.linalg.norm(sentence) / np.linalg.norm(pooled)
+        assert pair.gim == pytest.approx(float(cosine), abs=1e-5)
+        for i in range(K):
+            for j in range(K):
+                inner = sum(encoded.text.queries[a, i] * encoded.video.queries[b, j])
+                assert pair.concepts[i, j] == pytest.approx(float(inner), abs=1e-6)
+        assert pair.gim + LIM_WEIGHT * pair.lim == pytest.approx(split.scores[a, b], abs=1e-5)
+    for a in range(A):
+        example = explain(a, ranks)
+        assert example.caption == encoded.captions[a]
+        assert example.pairs[0].right
+        assert example.pairs[0].clip_id == encoded.clip_ids[OWNER[a]]
+        first = int(np.argmax(split.scores[a]))
+        assert example.pairs[-1].clip_id == encoded.clip_ids[first]
+        assert len(example.pairs) == 1 + (first != OWNER[a])
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_the_best_the_median_and_the_worst(queries, count, seed):
+    rng = np.random.default_rng(seed)
+    ranks, owner = rng.integers(1, 9, queries) / 2, rng.integers(5, size=queries)
+    groups = choose(ranks, owner, count)
+    together = np.concatenate(list(groups.values()))
+    assert len(set(together)) == len(together)
+    if queries >= 3 * count:
+        assert [len(group) for group in groups.values()] == [count] * 3
+    best, median, worst = (groups[name] for name in ("best", "median", "worst"))
+    assert sorted(ranks[best]) == sorted(ranks)[: len(best)]
+    others = np.setdiff1d(np.arange(queries), best)
+    assert sorted(ranks[worst]) == sorted(ranks[others])[len(others) - len(worst) :]
+    others = np.setdiff1d(others, worst)
+    away = abs(ranks - np.median(ranks))
+    assert sorted(away[median]) == sorted(away[others])[: len(median)]
+
+
+def test_equal_ranks_show_different_videos():
+    groups = choose(np.ones(400), np.repeat(np.arange(20), 20), 5)
+    for group in groups.values():
+        assert len(set(group // 20)) == 5
+
+
+def test_the_page_has_every_query_with_its_frames_and_weights(split, page):
+    encoded = split.encoded
+    ranks = metrics.retrieval(split.scores, OWNER).t2v
+    explain = Explainer(encoded, lambda a: split.scores[a], TEMPERATURE, frames_of)
+    chosen = np.concatenate(list(choose(ranks.mean, OWNER, 3).values()))
+    examples = [explain(int(a), ranks) for a in chosen]
+    assert page.texts["h3"] == [example.caption for example in examples]
+    assert page.texts["h2"] == ["Result", "Best queries", "Median queries", "Worst queries"]
+    assert page.texts["bdi"] == [pair.clip_id for one in examples for pair in one.pairs]
+    frames = [frame for one in examples for pair in one.pairs for frame in pair.frames]
+    assert page.texts["span"] == [f"{100 * frame.weight:.1f} %" for frame in frames]
+    # Two pictures, each for light and dark, then the frames.
+    images = [x["src"] for x in page.all("img")]
+    assert len(page.all("source")) == 2
+    assert images[2:] == [frame.source for frame in frames]
+    concepts = sum(len(one.pairs) for one in examples)
+    assert len(page.texts["title"]) == 1 + K * K * concepts
+    row = metrics.recalls(ranks.mean).as_dict().values()
+    assert page.texts["td"][:6] == [f"{value:.1f}" for value in row]
+
+
+def test_frames_are_small_and_their_own(page):
+    shown = {decoded(x["src"]).getpixel((50, 50)) for x in page.all("img")[2:]}
+    known = [colour(b, v) for b in range(B) for v in range(V)]
+    for found in shown:
+        distances = np.abs(np.array(known) - found).max(axis=1)
+        assert distances.min() <= 4
+    assert all(decoded(x["src"]).size == (160, 120) for x in page.all("img")[2:])
+
+
+def test_a_caption_is_text_and_nothing_else(path, page):
+    content = path.read_text(encoding="utf-8")
+    assert ATTACK in page.texts["h3"]
+    assert "<script" not in content
+    assert "onerror" not in " ".join(name for _, x in page.elements for name in x)
+    assert {"script", "iframe", "link", "object", "base", "form", "b"}.isdisjoint(
+        tag for tag, _ in page.elements
+    )
+
+
+def test_nothing_is_asked_of_the_network(path, page):
+    policy = next(x["content"] for x in page.all("meta") if "http-equiv" in x)
+    style = page.texts["style"][0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src 'sha256-{digest}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    for _, attributes in page.elements:
+        assert "style" not in attributes
+        for name in ("src", "srcset", "href"):
+            assert attributes.get(name, "#").startswith(("data:image/", "#"))
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not re.search(r"https?://", path.read_text(encoding="utf-8"))
+
+
+def test_it_can_be_heard(page):
+    assert page.all("html")[0]["lang"] == "en"
+    assert all(len(x["alt"]) > 10 for x in page.all("img"))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert levels.count(1) == 1
+    assert {x["scope"] for x in page.all("th")} == {"row", "col"}
+    for picture in page.all("svg"):
+        assert "aria-label" in picture or picture["aria-hidden"] == "true"
+    names = [x["id"] for _, x in page.elements if "id" in x]
+    assert len(set(names)) == len(names)
+    assert {x["href"][1:] for x in page.all("a")} <= set(names)
+
+
+def test_a_tie_is_told(split, tmp_path):
+    tied = Split()
+    # Caption 0 scores its own video 0 and another one alike, before all others.
+    tied.scores = split.scores.copy()
+    tied.scores[0, [0, 4]] = 7
+    content = tied.write(tmp_path).read_text(encoding="utf-8")
+    assert "<strong>1.5</strong> of 6 (tied: 1 to 2)" in content
+    assert "Tied with it: <bdi>clip4&amp;&lt;b&gt;</bdi>" in content
+    assert "1 of 9 text to video queries have items tied" in content
+    assert "ranked by 7, after post-processing" in content
+    assert "tied:" not in split.write(tmp_path).read_text(encoding="utf-8")
+
+
+def test_padding_that_takes_the_whole_softmax(tmp_path):
+    split = Split()
+    # Clip 3 has one real frame; its padding answers caption 5 a thousand times as loudly.
+    split.encoded.video.frames[3, 1:] = 1000 * split.encoded.text.sentence[5]
+    explain = Explainer(split.encoded, lambda a: split.scores[a], TEMPERATURE, frames_of)
+    pair = explain.pair(5, 3, 0.0, right=True)
+    assert pair.frames[0].weight == 0
+    assert pair.padding == pytest.approx(1)
+    sentence, frame = split.encoded.text.sentence[5], split.encoded.video.frames[3, 0]
+    cosine = np.dot(sentence, frame) / np.linalg.norm(sentence) / np.linalg.norm(frame)
+    assert pair.gim == pytest.approx(float(cosine), abs=1e-5)
+    content = split.write(tmp_path).read_text(encoding="utf-8")
+    assert "100.0 % of the softmax fell on padding and was masked." in content
+    assert not re.search(r"\b(nan|inf)\b", " ".join(Page(content).texts["p"]))
+
+
+def test_the_same_result_is_the_same_file(split, path, tmp_path):
+    assert split.write(tmp_path).read_bytes() == path.read_bytes()
+
+
+def test_frames_that_are_not_those_encoded(split, tmp_path):
+    with pytest.raises(UserError, match=r"clip .clip\d.* has 2 frames, but"):
+        split.write(tmp_path, frames_of=lambda clip_id: [np.zeros((8, 8, 3), np.uint8)] * 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written(split, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"report.html cannot be written: (Not a dir|File exists)"):
+        split.write(tmp_path / "file")
+
+
+def test_a_name_that_is_no_text(split, tmp_path):
+    odd = Split()
+    odd.encoded.clip_ids[:] = [name + "\udcff" for name in odd.encoded.clip_ids]
+    assert "\\udcff" in odd.write(tmp_path).read_text(encoding="utf-8")
+
+
+def browse(path, folder, *args) -> subprocess.CompletedProcess:
+    """Opens the file in a browser without a window, a network or a profile."""
+    if BROWSER is None:
+        pytest.skip("chromium is not on the PATH: how a browser shows the report is not tested")
+    quiet = "disable-gpu disable-quic no-first-run disable-background-networking"
+    quiet += (
+        " disable-component-update disable-sync disable-dev-shm-usage no-sandbox hide-scrollbars"
+    )
+    return subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            *(f"--{name}" for name in quiet.split()),
+            "--enable-logging=stderr",
+            f"--user-data-dir={folder / 'profile'}",
+            *args,
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+
+def screenshot(path, folder, width: int, *args) -> np.ndarray:
+    """uint8 [7000, width, 3]"""
+    target = folder / "shot.png"
+    done = browse(path, folder, f"--window-size={width},7000", f"--screenshot={target}", *args)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return np.asarray(Image.open(target).convert("RGB"))
+
+
+def colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different colours int [N,3], and how many pixels have them [N]."""
+    packed = pixels.astype(np.int64) @ [1 << 16, 1 << 8, 1]
+    found, counts = np.unique(packed, return_counts=True)
+    return np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1), counts
+
+
+def count(found: tuple[np.ndarray, np.ndarray], rgb: str | tuple[int, ...], tolerance=3) -> int:
+    """How many pixels have that colour, nearly."""
+    if isinstance(rgb, str):
+        rgb = tuple(int(rgb[i : i + 2], 16) for i in (1, 3, 5))
+    values, counts = found
+    return int(counts[(np.abs(values - rgb) <= tolerance).all(axis=-1)].sum())
+
+
+def test_a_browser_shows_text_and_runs_nothing(path, page, tmp_path):
+    done = browse(path, tmp_path, "--dump-dom")
+    # Chromium reports here what a policy forbids and what cannot be loaded.
+    assert "CONSOLE" not in done.stderr, done.stderr
+    dom = Page(done.stdout)
+    assert len(dom.all("img")) == len(page.all("img"))
+    assert dom.texts["h3"] == page.texts["h3"]
+    assert "script" not in dom.texts
+
+
+def test_a_browser_decodes_every_picture(split, tmp_path):
+    path = split.write(tmp_path, examples=2)
+    pixels = screenshot(path, tmp_path, 1280)
+    assert (pixels[-1] == pixels[0, 0]).all(), "the page is longer than the screenshot"
+    found = colours(pixels)
+    for x in Page(path.read_text(encoding="utf-8")).all("img")[2:]:
+        # Each about 130 by 100.
+        rgb = decoded(x["src"]).getpixel((50, 50))
+        assert count(found, rgb) > 5000
+    # The two pictures stand side by side at the top.
+    for half in (pixels[:1000, :640], pixels[:1000, 640:]):
+        assert count(colours(half), pictures.LIGHT.t2v) > 300
+        assert count(colours(half), pictures.LIGHT.v2t) > 300
+
+
+def test_dark_on_a_phone(path, tmp_path):
+    pixels = screenshot(path, tmp_path, 390, "--blink-settings=preferredColorScheme=0")
+    paper, v2t = pictures.DARK.paper, pictures.DARK.v2t
+    assert count(colours(pixels[:1200]), v2t) > 300
+    # Nothing is wider than the screen: its edge is empty all the way down.
+    edge = pixels[:, -4:]
+    assert count(colours(edge), paper, 0) == edge.shape[0] * edge.shape[1]
+    assert count(colours(pixels), pictures.LIGHT.paper, 0) == 0
