@@ -1,24 +1,43 @@
-"""Evaluates a checkpoint on a split: the recall table in both directions.
+"""Evaluates a checkpoint on a split: recall in both directions, and what it is the recall of.
 
     python -m glscl_jax.evaluate --checkpoint runs/demo --config configs/demo.py
+    python -m glscl_jax.evaluate --checkpoint runs/demo --split val --out results/val
+    python -m glscl_jax.evaluate compare results/one results/other
 
 The checkpoint is a work directory of `train` (its best step by validation R@1, unless --step
-says another) or what `convert` wrote. Without --config a work directory's own is used.
+says another) or what `convert` wrote. Without --config a work directory's own is used. Into --out
+go results.json (the run card), results.md (the same to read), ranks.csv (every query's rank) and
+report.html. `compare` says by which figures two such directories differ by more than noise.
+
+Post-processing is off unless asked for. --rerank=qbnorm is QB-Norm with the training split as its
+bank. --rerank=dual_softmax uses all test queries at once (transductive): its figures do not
+compare with those of single queries.
 """
 
+import dataclasses
 import functools
-import pathlib
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
-from glscl_jax import metrics, program, retrieval, sharding
-from glscl_jax.checkpoint import LoadedModel, load_model
+from glscl_jax import (
+    compare,
+    features,
+    metrics,
+    program,
+    rank_files,
+    report,
+    retrieval,
+    run_card,
+    scored,
+)
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder, pipeline
-from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.evaluation import Task, check_split, facts, open_task
+from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import GLSCL
-from glscl_jax.workdir import Workdir, write_json
+from glscl_jax.rerank import QBNorm
+from glscl_jax.results_page import terminal, title
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A directory that train or convert wrote.")
 CONFIG = config_flags.DEFINE_config_file(
@@ -26,66 +45,184 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 SPLIT = flags.DEFINE_string("split", None, "The split; config.data.test_split by default.")
 STEP = flags.DEFINE_integer("step", None, "A step of the work directory, instead of the best.")
-OUT = flags.DEFINE_string("out", None, "Where results.json goes; into the checkpoint by default.")
+OUT = flags.DEFINE_string("out", None, "Where the results go; into the checkpoint by default.")
+SAVE_FEATURES = flags.DEFINE_string(
+    "save_features",
+    None,
+    "A directory to keep features in. What it has of this checkpoint and data is read, not encoded"
+    " again; an encode that was interrupted goes on.",
+)
+LEGACY_TIES = flags.DEFINE_boolean(
+    "legacy_ties", False, "Also count ties as the released metric does: each tied item is a hit."
+)
+RERANK = flags.DEFINE_enum(
+    "rerank", "none", list(run_card.LABELS), "Post-processing; dual_softmax is transductive."
+)
+QB_SPLIT = flags.DEFINE_string(
+    "qb_split", None, "QB-Norm's bank; config.data.train_split by default."
+)
+QB_K = flags.DEFINE_integer("qb_k", 1, "A bank query votes for its k best items.")
+QB_BETA = flags.DEFINE_float("qb_beta", 70.0, "QB-Norm's inverse temperature.")
+QB_THETA = flags.DEFINE_integer("qb_theta", 3, "Votes that make a video active (text-to-video).")
+QB_THETA_V2T = flags.DEFINE_integer("qb_theta_v2t", 5, "The same of a caption (video-to-text).")
+DSL_TEMPERATURE = flags.DEFINE_float(
+    "dsl_temperature", 100.0, "Of the dual softmax: scores are multiplied by it."
+)
+TOP_K = flags.DEFINE_integer(
+    "top_k", None, "Write every query's best items, so many, with their scores into top.csv."
+)
+REPORT = flags.DEFINE_boolean("report", True, "Write report.html, with pictures and examples.")
 
 
 def main(_):
-    mesh = sharding.make_mesh()
-    loaded = load_model(CHECKPOINT.value, sharding.replicated(mesh), STEP.value)
-    if "lim" not in loaded.params:
+    stages = run_card.Stages()
+    with stages("load"):
+        task, stores = opened()
+    encoder = retrieval.Encoder(GLSCL(task.loaded.config), task.mesh)
+    encoded, origin = encode(task, encoder, task.split, stores, stages)
+    retrieval.check_split(encoded)
+    scores, result, rerank = rank(task, encoder, encoded, stores, stages)
+    if jax.process_index():
+        return
+
+    with stages("intervals"):
+        card = facts(task, encoded, result, legacy=LEGACY_TIES.value, rerank=rerank)
+    card |= {"features": origin, "seconds": stages.seconds}
+    print(f"\n{title(card)}\n{metrics.table(result)}\n{terminal(card)}", flush=True)
+    rank_files.write_ranks(task.out, result, encoded)
+    # Twice: nothing that follows can cost the results, and then its time is known, too.
+    run_card.write_card(task.out, card)
+    if TOP_K.value is not None:
+        with stages("best items"):
+            rank_files.write_top(task.out, scores.top(TOP_K.value), encoded)
+    if REPORT.value:
+        with stages("report"):
+            write_report(task, encoded, result, scores, title(card))
+    run_card.write_card(task.out, card)
+    written = [run_card.READABLE, run_card.RESULTS, rank_files.RANKS]
+    written += [rank_files.TOP] * (TOP_K.value is not None) + [report.NAME] * REPORT.value
+    print(f"written to {task.out}: {', '.join(written)}")
+
+
+def opened() -> tuple[Task, dict[str, features.Store]]:
+    """The task, and where features of its splits are kept; raises a `UserError` for bad flags."""
+    if CHECKPOINT.value is None:
+        raise UserError("--checkpoint is missing: name a directory that train or convert wrote")
+    settings = query_bank_settings()
+    if DSL_TEMPERATURE.value <= 0:
+        raise UserError(f"--dsl_temperature {DSL_TEMPERATURE.value:g}: take one above 0")
+    if SAVE_FEATURES.value and jax.process_count() > 1:
+        raise UserError("--save_features works in one process only: leave it out")
+    task = open_task(CHECKPOINT.value, CONFIG.value, SPLIT.value, STEP.value, OUT.value)
+    videos = task.data.splits[task.split]
+    if TOP_K.value is not None and not 1 <= TOP_K.value <= videos:
+        raise UserError(f"--top_k {TOP_K.value}: split {task.split!r} has {videos} videos")
+    splits = [task.split]
+    if RERANK.value == "qbnorm":
+        splits.append(bank_split(task))
+        if (k := settings["t2v"].k) > videos:
+            raise UserError(f"--qb_k {k}: split {task.split!r} has {videos} videos")
+    if not SAVE_FEATURES.value:
+        return task, {}
+    return task, {split: task.store(SAVE_FEATURES.value, split) for split in splits}
+
+
+def bank_split(task: Task) -> str:
+    """QB-Norm's bank; never what is evaluated."""
+    split = QB_SPLIT.value or task.config.data.train_split
+    check_split(task.data, split, "--qb_split")
+    if split == task.split:
         raise UserError(
-            f"{loaded.directory} holds CLIP alone: train from it (config.init_from), or score "
-            "with it in Python (glscl_jax.load)"
+            f"--qb_split {split}: the bank would be the very queries that are evaluated; take the "
+            "training split"
         )
-    config = CONFIG.value or Workdir(loaded.directory).config()
-    sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
-    split = SPLIT.value or config.data.test_split
-
-    data = builder.open_data(config.data.dir)
-    image_size = loaded.config.clip.image_size
-    pipeline.check_settings(data, frame_rate=config.data.frame_rate, image_size=image_size)
-    result = evaluate(config, loaded, data, split, mesh)
-
-    at = "converted" if loaded.step is None else f"step {loaded.step}"
-    print(f"\n{loaded.directory.name} ({at}) on {split}: {data.splits[split]} videos")
-    print(metrics.table(result))
-    out = pathlib.Path(OUT.value or loaded.directory) / "results.json"
-    write_json(out, results(result, loaded, config, split, data))
-    print(f"written to {out}")
+    return split
 
 
-def evaluate(config, loaded: LoadedModel, data, split: str, mesh) -> metrics.Retrieval:
-    """Encodes every video and caption of a split once, scores all pairs, ranks them."""
-    model = GLSCL(loaded.config)
-    batches = pipeline.eval_batches(
-        data, split, batch_size=config.eval_batch_size, num_frames=config.data.num_frames
-    )
-    tokenizer = Tokenizer.load(loaded.directory / "tokenizer")
-    encoded = retrieval.encode_split(
-        retrieval.Encoder(model, mesh),
-        loaded.params,
-        batches,
-        functools.partial(tokenizer, length=config.data.num_words),
-        batch_size=config.eval_batch_size,
-        total=data.splits[split],
-    )
-    return retrieval.rank_split(encoded, model)
-
-
-def results(result: metrics.Retrieval, loaded: LoadedModel, config, split: str, data) -> dict:
-    """What results.json holds."""
+def query_bank_settings() -> dict[str, QBNorm]:
+    """QB-Norm's settings, by direction."""
+    common = {"k": QB_K.value, "beta": QB_BETA.value}
     return {
-        "checkpoint": loaded.directory.name,
-        "step": loaded.step,
-        "split": split,
-        "videos": data.splits[split],
-        "frames": config.data.num_frames,
-        "words": config.data.num_words,
-        "tie_rule": "mean",
-        **metrics.summary(result),
+        "t2v": QBNorm(**common, theta=QB_THETA.value),
+        "v2t": QBNorm(**common, theta=QB_THETA_V2T.value),
     }
 
 
+def encode(
+    task: Task, encoder, split: str, stores: dict, stages, label: str = ""
+) -> tuple[EncodedSplit, str]:
+    """A split's features, and whether they were encoded now, in part, or read from the store."""
+    store = stores.get(split)
+    if store and store.complete:
+        with stages(f"read {label}features"):
+            return features.load_features(store.directory), "read"
+    size = task.config.eval_batch_size
+    kept = store.done * size if store else 0
+    encoded = retrieval.encode_split(
+        encoder,
+        task.loaded.params,
+        task.batches(split, kept),
+        functools.partial(task.tokenizer, length=task.config.data.num_words),
+        batch_size=size,
+        total=task.data.splits[split],
+        keep=store,
+    )
+    stages.seconds[f"encode {label}videos"] = encoded.seconds["video"]
+    stages.seconds[f"encode {label}captions"] = encoded.seconds["text"]
+    return encoded, "resumed" if kept else "encoded"
+
+
+def rank(task: Task, encoder, encoded: EncodedSplit, stores: dict, stages):
+    """The scores by which to rank, the ranks, and what the run card says of post-processing."""
+    scores = scored.Scored(encoded, task.loaded.config, task.mesh)
+    facts = {"method": RERANK.value}
+    if RERANK.value == "none":
+        # Never whole, so scoring and ranking are one.
+        with stages("score and rank"):
+            return scores, scores.retrieval(), facts
+    if RERANK.value == "qbnorm":
+        settings, split = query_bank_settings(), bank_split(task)
+        bank, _ = encode(task, encoder, split, stores, stages, "bank ")
+        if common := set(bank.clip_ids) & set(encoded.clip_ids):
+            raise UserError(
+                f"clip {min(common)!r} is in split {split!r} and in {task.split!r} ({len(common)} "
+                "such clips): a bank may hold nothing of what is evaluated"
+            )
+        with stages("score"):
+            scores = scored.query_bank_normed(scores, encoded, bank, **settings)
+        facts |= {name: dataclasses.asdict(value) for name, value in settings.items()}
+        facts["bank"] = run_card.split_facts(bank, split)
+    else:
+        with stages("score"):
+            scores = scored.dual_softmaxed(scores, encoded, DSL_TEMPERATURE.value)
+        facts["temperature"] = DSL_TEMPERATURE.value
+    with stages("rank"):
+        return scores, scores.retrieval(), facts
+
+
+def write_report(task: Task, encoded: EncodedSplit, result, scores, page_title: str) -> None:
+    """Writes report.html; frames are read again from the prepared data."""
+    places = {clip_id: place for place, clip_id in enumerate(encoded.clip_ids)}
+    config = task.loaded.config
+    report.write_report(
+        task.out,
+        title=page_title,
+        retrieval=result,
+        encoded=encoded,
+        scores_of=scores.row,
+        temperature=config.temperature,
+        lim_weight=config.lim_weight,
+        frames_of=lambda clip_id: task.frames(task.split, places[clip_id]),
+    )
+
+
+def compared(argv) -> None:
+    """`evaluate compare RUN_A RUN_B`."""
+    a, b = map(compare.read_run, argv[1:])
+    print(compare.table(a, b, compare.compare(a, b)))
+
+
+COMMANDS = {"compare": program.Command(compared, ("RUN_A", "RUN_B"))}
+
 if __name__ == "__main__":
-    flags.mark_flag_as_required("checkpoint")
-    program.run(main)
+    program.run(main, commands=COMMANDS)

@@ -1,14 +1,48 @@
 """How every program starts: flags, quiet libraries, and one line for a user's mistake."""
 
+import dataclasses
 import logging as standard_logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
 from glscl_jax.errors import UserError
 
 USER_ERROR_STATUS = 2
+
+Main = Callable[[Sequence[str]], int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a first argument runs: `main` with it and what follows it.
+
+    Attributes:
+      main: as of `run`.
+      positional: what the arguments after it are called.
+    """
+
+    main: Main
+    positional: Sequence[str] = ()
+
+
+def underscored(arguments: Sequence[str]) -> list[str]:
+    """Arguments with flags' names as absl has them: --a-b is --a_b, and --no-a-b is --noa_b.
+
+    Values stay as they are.
+    """
+    changed = []
+    for number, argument in enumerate(arguments):
+        if argument == "--":
+            return changed + list(arguments[number:])
+        name, equals, value = argument.partition("=")
+        stem = name.lstrip("-")
+        if stem != name and stem[:1].isalpha():
+            absl_name = "no" + stem[3:] if stem.startswith("no-") else stem
+            name = name.removesuffix(stem) + absl_name.replace("-", "_")
+        changed.append(name + equals + value)
+    return changed
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
@@ -30,14 +64,21 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def run(main: Callable[[Sequence[str]], int | None], positional: Sequence[str] = ()) -> None:
+def run(
+    main: Main, positional: Sequence[str] = (), commands: Mapping[str, Command] | None = None
+) -> None:
     """Runs `main` under absl; a `UserError` becomes one line and exit status 2.
+
+    A flag's name may be written with dashes, too: --batch-size is --batch_size.
 
     Args:
       main: is given the program's name and the arguments that are no flags.
       positional: what those are called; exactly so many must be given.
+      commands: first arguments that run something else than `main`, each with its own.
     """
     _hush_libraries()
+    # In place: ml_collections looks for its overrides in sys.argv itself.
+    sys.argv[1:] = underscored(sys.argv[1:])
 
     def parse_or_exit(argv):
         try:
@@ -47,6 +88,9 @@ def run(main: Callable[[Sequence[str]], int | None], positional: Sequence[str] =
 
     def guarded(argv):
         try:
+            if command := (commands or {}).get(argv[1] if len(argv) > 1 else ""):
+                _check_positional(argv[2:], command.positional)
+                return command.main(argv[1:])
             _check_positional(argv[1:], positional)
             return main(argv)
         except UserError as error:

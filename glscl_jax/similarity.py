@@ -1,59 +1,211 @@
-"""Scores of texts and videos: all pairs at once, or block by block.
+"""Scores of texts and videos: all pairs at once, or block by block at any size.
 
 `sim = GIM + lim_weight * LIM` (Zhang et al., 2024, section 3.5), at training and evaluation.
 """
 
+import dataclasses
 import functools
+from collections.abc import Iterable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from glscl_jax.models.gim import gim_similarity
+from glscl_jax import sharding
+from glscl_jax.models.gim import gim_similarity, gram_matrices
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
 from glscl_jax.models.lim import lim_similarity
 
+TEXT_BLOCK, VIDEO_BLOCK = 256, 4096
+
 
 def score(
-    text: TextFeatures, video: VideoFeatures, *, temperature: float, lim_weight: float
-) -> jax.Array:
-    """Every text against every video; differentiable.
-
-    Args:
-      text: features of A texts.
-      video: features of B videos.
-      temperature: of the GIM's softmax over frames.
-      lim_weight: of the LIM's score.
-
-    Returns:
-      float32 [A,B]. The largest temporary is [A,B,V].
-    """
-    gim = gim_similarity(text.sentence, video.frames, video.mask, temperature)
-    return gim + lim_weight * lim_similarity(text.queries, video.queries)
-
-
-@functools.partial(jax.jit, static_argnames=("temperature", "lim_weight"))
-def _score_block(text, video, temperature, lim_weight):
-    return score(text, video, temperature=temperature, lim_weight=lim_weight)
-
-
-def score_in_blocks(
     text: TextFeatures,
     video: VideoFeatures,
     *,
     temperature: float,
     lim_weight: float,
-    block: int = 256,
-) -> np.ndarray:
-    """`score` for evaluation: `block` texts at a time, so memory grows with block * B * V.
+    gram: jax.Array | None = None,
+) -> jax.Array:
+    """Every text against every video; differentiable.
+
+    Args:
+      text: features of A texts, float32 or half precision.
+      video: features of B videos, float32 or half precision.
+      temperature: of the GIM's softmax over frames.
+      lim_weight: of the LIM's score. Features without queries (K = 0) have only the GIM's.
+      gram: `gram_matrices(video.frames)`, if already there.
 
     Returns:
-      float32 [A,B] on the host.
+      float32 [A,B]. The largest temporary is [B,V,A].
     """
-    texts = text.sentence.shape[0]
-    rows = np.empty((texts, video.frames.shape[0]), np.float32)
-    for start in range(0, texts, block):
-        # The last block is moved back to full size, so that only one shape is compiled.
-        start = max(0, min(start, texts - block))
-        part = jax.tree.map(lambda x, start=start: x[start : start + block], text)
-        rows[start : start + block] = _score_block(part, video, temperature, lim_weight)
-    return rows
+    gim = gim_similarity(text.sentence, video.frames, video.mask, temperature, gram)
+    if not text.queries.shape[1]:
+        return gim
+    return gim + lim_weight * lim_similarity(text.queries, video.queries)
+
+
+def score_in_blocks(text: TextFeatures, video: VideoFeatures, **blocking) -> np.ndarray:
+    """`score` of all pairs, for evaluation.
+
+    Args:
+      text: features of A texts.
+      video: features of B videos.
+      **blocking: temperature, lim_weight, and what else `Blocks` takes.
+
+    Returns:
+      float32 [A,B] on the host; what it takes beside grows with text_block * video_block * V.
+    """
+    blocks = Blocks(text, video, **blocking)
+    matrix = np.empty((blocks.texts, blocks.videos), np.float32)
+    for videos in blocks.video_parts():
+        for texts in blocks.text_parts:
+            scores = blocks.fetch(blocks.score(texts, videos))
+            matrix[texts.rows, videos.rows] = scores[: texts.real, : videos.real]
+    return matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some of the texts or of the videos, on the devices, filled up to the block's size.
+
+    What fills a block up are copies of its last item.
+
+    Attributes:
+      start: the first item's number among all.
+      real: how many items are no filling.
+      features: `TextFeatures` or `VideoFeatures`.
+      gram: float32 [B,V,V] of videos, see `gim.gram_matrices`; None of texts.
+    """
+
+    start: int
+    real: int
+    features: TextFeatures | VideoFeatures
+    gram: jax.Array | None = None
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + self.real)
+
+
+class Blocks:
+    """All pairs of texts and videos, cut into blocks that share one compiled program.
+
+    A pair's score is computed at the same place of the same block however often it is asked for,
+    so it has the same bits. The texts stay on the devices. The videos pass through, each block's
+    shared out equally; they may be anything with a shape that can be sliced, such as files mapped
+    into memory.
+
+    Args:
+      text, video: features of A texts and B videos.
+      temperature, lim_weight: see `score`.
+      text_block, video_block: at most so many texts and videos at once; there are as few blocks
+        as that allows, of equal size.
+      mesh: the devices that share each block; by default all of this process.
+
+    Attributes:
+      texts, videos: A and B.
+      text_block, video_block: a block's size.
+      text_parts: all `Part`s of the texts.
+      mesh: the devices.
+    """
+
+    def __init__(
+        self,
+        text: TextFeatures,
+        video: VideoFeatures,
+        *,
+        temperature: float,
+        lim_weight: float,
+        text_block: int = TEXT_BLOCK,
+        video_block: int = VIDEO_BLOCK,
+        mesh: Mesh | None = None,
+    ):
+        self.mesh = mesh or sharding.make_mesh(jax.local_devices())
+        self.texts, self.videos = text.sentence.shape[0], video.frames.shape[0]
+        self.text_block = _even(self.texts, text_block)
+        self.video_block = _even(self.videos, video_block, self.mesh.size)
+        self._video = video
+        self._split = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        self._score = functools.partial(
+            _score_block, temperature=temperature, lim_weight=lim_weight, mesh=self.mesh
+        )
+        self.text_parts = [
+            Part(start, *self._placed(text, start, self.text_block, sharding.replicated(self.mesh)))
+            for start in range(0, self.texts, self.text_block)
+        ]
+
+    def video_parts(self, numbers: Iterable[int] | None = None) -> Iterator[Part]:
+        """The videos' `Part`s in order (or those of the given numbers), one ahead of its use."""
+        numbers = range(-(-self.videos // self.video_block)) if numbers is None else numbers
+        ahead = None
+        for number in numbers:
+            start = int(number) * self.video_block
+            real, features = self._placed(self._video, start, self.video_block, self._split)
+            if ahead:
+                yield ahead
+            ahead = Part(start, real, features, _gram(features.frames))
+        if ahead:
+            yield ahead
+
+    def score(self, texts: Part, videos: Part) -> jax.Array:
+        """float32 [text_block,video_block], -inf where a video is filling."""
+        return self._score(texts.features, videos.features, videos.gram, videos.real)
+
+    def fetch(self, array: jax.Array) -> np.ndarray:
+        """An array, on the host of every process."""
+        if not array.is_fully_addressable:
+            array = _replicate(array, sharding.replicated(self.mesh))
+        return np.asarray(array)
+
+    def place(self, array: np.ndarray, *, split: bool = False) -> jax.Array:
+        """An array on the devices: whole on each, or its first axis split over them."""
+        where = self._split if split else sharding.replicated(self.mesh)
+        return _place(array, where)
+
+    def _placed(self, features, start: int, block: int, where: NamedSharding):
+        """How many items from `start` on are real, and the filled features on the devices."""
+        part = jax.tree.map(lambda x: x[start : start + block], features)
+        real = jax.tree.leaves(part)[0].shape[0]
+        return real, jax.tree.map(lambda x: _place(filled(x, block), where), part)
+
+
+def filled(rows: np.ndarray, count: int) -> np.ndarray:
+    """`rows` [n,...] up to `count` of them, by copies of the last."""
+    missing = count - rows.shape[0]
+    if not missing:
+        return rows
+    rows = np.asarray(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
+
+
+def _even(count: int, block: int, multiple: int = 1) -> int:
+    """The size of equal parts, as many as `block` asks for; a multiple of `multiple`."""
+    if block < 1:
+        raise ValueError(f"a block of {block} items")
+    parts = max(1, -(-count // block))
+    return max(1, -(-count // (parts * multiple))) * multiple
+
+
+def _place(array, where: NamedSharding) -> jax.Array:
+    if where.is_fully_addressable:
+        return jax.device_put(array, where)
+    # Every process has all features, and gives its own devices their share.
+    return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+
+
+@functools.partial(jax.jit, static_argnames=("temperature", "lim_weight", "mesh"))
+def _score_block(text, video, gram, real, *, temperature, lim_weight, mesh):
+    scores = score(text, video, temperature=temperature, lim_weight=lim_weight, gram=gram)
+    scores = jnp.where(jnp.arange(scores.shape[1]) < real, scores, -jnp.inf)
+    by_video = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
+    return jax.lax.with_sharding_constraint(scores, by_video)
+
+
+_gram = jax.jit(gram_matrices)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _replicate(array, where):
+    return jax.lax.with_sharding_constraint(array, where)

@@ -1,14 +1,20 @@
-"""Evaluation of a trained run: the table, results.json, and what it refuses."""
+"""Evaluation of a trained run: what it writes, what it reads again, and what it refuses."""
 
+import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
-from glscl_jax import metrics, sharding
+from glscl_jax import compare, metrics, rank_files, run_card, sharding
 from glscl_jax.checkpoint import load_model, save_params
+from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.rerank import DUAL_SOFTMAX
+from tests.conftest import REPO, one_line_error, program_environment
 
 
 @pytest.fixture(scope="module")
@@ -26,38 +32,182 @@ def workdir(shapes, run_program, tmp_path_factory):
     return workdir
 
 
-def test_the_table_and_results(workdir, run_program, shapes):
-    done = run_program(
-        "glscl_jax.evaluate",
+@pytest.fixture(scope="module")
+def evaluate(run_program):
+    """Runs the program in a fork, on eight devices; `refused` gives the line of its error."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.forking", "glscl_jax.evaluate"],
+        cwd=REPO,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=program_environment(run_program.cache),
+    )
+
+    def run(*arguments, check=True) -> subprocess.CompletedProcess:
+        process.stdin.write(json.dumps(list(map(str, arguments))) + "\n")
+        process.stdin.flush()
+        done = subprocess.CompletedProcess(arguments, **json.loads(process.stdout.readline()))
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def refused(*arguments) -> str:
+        return one_line_error(run(*arguments, check=False))
+
+    run.refused = refused
+    yield run
+    process.stdin.close()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def evaluated(workdir, evaluate, shapes):
+    """The test split with the config's file, features kept: (what was printed, the features)."""
+    kept = workdir.parent / "features"
+    done = evaluate(
         f"--checkpoint={workdir}",
         "--config=configs/demo.py:tiny",
         f"--config.data.dir={shapes / 'data'}",
+        f"--save-features={kept}",
+        "--top-k=3",
     )
-    results = json.loads((workdir / "results.json").read_text())
-    assert results["videos"] == results["t2v"]["queries"] == results["v2t"]["queries"] == 8
-    assert results["split"] == "test"
+    return done, kept
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_the_table_and_the_run_card(workdir, evaluated, shapes):
+    done, _ = evaluated
+    card = results(workdir)
+    data = card["data"]
+    assert data["videos"] == card["t2v"]["queries"] == card["v2t"]["queries"] == 8
+    assert data["split"] == "test"
     shown = [line for line in done.stdout.splitlines() if line.startswith("text-to-video")]
-    assert float(shown[0].split()[1]) == round(results["t2v"]["mean"]["R@1"], 1)
-    assert results["t2v"]["mean"]["R@10"] == 100
-
-
-def test_validation_and_evaluation_agree(workdir, run_program, tmp_path):
-    # The run's own config, another split, a given step, another place for the results.
-    run_program(
-        "glscl_jax.evaluate",
-        f"--checkpoint={workdir}",
-        "--split=val",
-        "--step=4",
-        f"--out={tmp_path}",
+    assert float(shown[0].split()[1]) == round(card["t2v"]["mean"]["R@1"], 1)
+    assert card["t2v"]["mean"]["R@10"] == 100
+    assert {"load", "encode videos", "encode captions", "score and rank", "report"} <= set(
+        card["seconds"]
     )
-    results = json.loads((tmp_path / "results.json").read_text())
+    # Hashes and counts against the prepared data, read by hand.
+    batches = pipeline.eval_batches(
+        builder.open_data(shapes / "data"), "test", batch_size=8, num_frames=3
+    )
+    (batch,) = batches
+    assert data["clip_ids_sha256"] == run_card.lines_sha256(batch.clip_ids)
+    assert data["frames_decoded"] == batch.frame_mask.sum()
+    step = card["checkpoint"]["step"]
+    params = load_model(workdir, one_device(), step).params
+    assert card["checkpoint"]["parameters_sha256"] == run_card.parameters_sha256(params)
+    assert "## What was evaluated" in (workdir / "results.md").read_text()
+    assert (workdir / "report.html").stat().st_size > 10_000
+
+
+def one_device():
+    return sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+
+
+def test_every_query_has_its_rank_and_its_best_items(workdir, evaluated):
+    card, found = results(workdir), rank_files.read_ranks(workdir)
+    for name in ("t2v", "v2t"):
+        figures = metrics.recalls(found[name].ranks.mean).as_dict()
+        assert figures == card[name]["mean"]
+    with (workdir / "top.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["direction"] == "t2v"]
+    # The right video is among the best three exactly where its rank says so.
+    for query, (clip_id, rank) in enumerate(
+        zip(found["t2v"].clip_ids, found["t2v"].ranks.mean, strict=True)
+    ):
+        best = [row["clip_id"] for row in rows if row["query"] == str(query)]
+        assert len(best) == 3
+        assert (clip_id in best) == (rank <= 3)
+
+
+def test_kept_features_are_read_and_give_the_same(workdir, evaluated, evaluate, tmp_path):
+    _, kept = evaluated
+    # Without the frames: nothing is decoded. The run's own config has the same settings.
+    again = evaluate(
+        f"--checkpoint={workdir}",
+        f"--save_features={kept}",
+        f"--out={tmp_path}",
+        "--no-report",
+        "--legacy-ties",
+    )
+    assert "encoding" not in again.stderr
+    card, before = results(tmp_path), results(workdir)
+    assert card["features"] == "read"
+    assert card["tie_rule"] == "legacy"
+    assert card["t2v"]["mean"] == before["t2v"]["mean"]
+    # Nothing ties, so the released metric agrees.
+    assert card["t2v"]["legacy"] == card["t2v"]["mean"]
+    assert card["data"] == before["data"]
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_two_runs_are_compared(workdir, evaluated, run_program):
+    # As a user starts it, not in a fork.
+    told = run_program("glscl_jax.evaluate", "compare", workdir, workdir).stdout
+    assert told.count("+0.0 to +0.0: within noise") == 12
+
+
+def test_features_of_another_checkpoint_are_refused(workdir, evaluated, evaluate):
+    _, kept = evaluated
+    other = 6 - results(workdir)["checkpoint"]["step"]  # Of steps 2 and 4.
+    arguments = (f"--checkpoint={workdir}", f"--save_features={kept}")
+    assert "another checkpoint (" in evaluate.refused(*arguments, f"--step={other}")
+
+
+def test_an_interrupted_encode_goes_on(workdir, evaluate, tmp_path):
+    # 32 clips in batches of 8, of which the first is all there is.
+    arguments = [f"--checkpoint={workdir}", "--split=train", "--noreport"]
+    evaluate(*arguments, f"--save_features={tmp_path / 'kept'}", f"--out={tmp_path / 'whole'}")
+    kept = tmp_path / "kept" / "train"
+    for path in kept.iterdir():
+        if path.name not in ("identity.json", "video-00000.npz"):
+            path.unlink()
+    done = evaluate(*arguments, f"--save_features={tmp_path / 'kept'}", f"--out={tmp_path / 'on'}")
+    assert "encoding videos: 24 of 24" in done.stderr
+    assert results(tmp_path / "on")["features"] == "resumed"
+    same = [(tmp_path / name / "ranks.csv").read_text() for name in ("whole", "on")]
+    assert same[0] == same[1]
+
+
+def test_validation_and_evaluation_agree(workdir, evaluate, tmp_path):
+    # The run's own config, another split, a given step, another place for the results.
+    evaluate(
+        f"--checkpoint={workdir}", "--split=val", "--step=4", f"--out={tmp_path}", "--noreport"
+    )
+    card = results(tmp_path)
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     validation = next(
         row for row in map(json.loads, lines) if row["step"] == 4 and "validation/R@1" in row
     )
     for name in ("R@1", "R@5", "MnR"):
-        assert results["t2v"]["mean"][name] == pytest.approx(validation[f"validation/{name}"])
-        assert results["v2t"]["mean"][name] == pytest.approx(validation[f"validation/v2t {name}"])
+        assert card["t2v"]["mean"][name] == pytest.approx(validation[f"validation/{name}"])
+        assert card["v2t"]["mean"][name] == pytest.approx(validation[f"validation/v2t {name}"])
+
+
+def test_post_processing_says_so_and_where_its_bank_is_from(workdir, evaluated, evaluate, tmp_path):
+    common = (f"--checkpoint={workdir}", f"--save_features={evaluated[1]}", "--noreport")
+    evaluate(*common, "--rerank=qbnorm", f"--out={tmp_path / 'qb'}")
+    card = results(tmp_path / "qb")
+    bank = card["rerank"]["bank"]
+    assert (bank["split"], bank["videos"], bank["texts"]) == ("train", 32, 32)
+    assert (card["rerank"]["t2v"]["theta"], card["rerank"]["v2t"]["theta"]) == (3, 5)
+    assert bank["clip_ids_sha256"] != card["data"]["clip_ids_sha256"]
+    assert {"encode bank videos", "score", "rank"} <= set(card["seconds"])
+
+    done = evaluate(*common, "--rerank=dual_softmax", "--top_k=8", f"--out={tmp_path / 'ds'}")
+    page = (tmp_path / "ds" / "results.md").read_text()
+    for shown in (done.stdout, page):
+        assert DUAL_SOFTMAX in shown
+    runs = [compare.read_run(tmp_path / name) for name in ("qb", "ds")]
+    assert DUAL_SOFTMAX in compare.table(*runs, compare.compare(*runs))
+
+
+def test_a_checkpoint_is_needed(evaluate):
+    assert "--checkpoint is missing" in evaluate.refused()
 
 
 @pytest.mark.parametrize(
@@ -65,28 +215,62 @@ def test_validation_and_evaluation_agree(workdir, run_program, tmp_path):
     [
         (["--checkpoint=nowhere"], "nowhere"),
         (["--step=3"], "no step 3"),
-        (["--split=testing"], "testing"),
+        (["--split=testing"], "no split 'testing' in the prepared data, only"),
+        (["--top-k=9"], "--top_k 9: split 'test' has 8 videos"),
+        (["--rerank=qbnorm", "--qb_split=training"], "give another with --qb_split"),
+        (["--rerank=qbnorm", "--qb-split=test"], "the very queries"),
+        (["--rerank=qbnorm", "--qb_theta=0"], "theta"),
+        (["--rerank=dsl"], "dual_softmax"),
+        (["--rerank=dual_softmax", "--dsl_temperature=0"], "--dsl_temperature 0"),
+        (["--out=README.md"], "--out README.md"),
+        (["--config=configs/demo.py:tiny", "--config.data.tokenizer=other"], "with the tokenizer"),
+        (["--config=configs/demo.py:tiny", "--config.data.num_words=33"], "num_words 33"),
     ],
 )
-def test_what_is_not_there_is_named(workdir, refusal, flags, told):
-    assert told in refusal("glscl_jax.evaluate", f"--checkpoint={workdir}", *flags)
+def test_what_cannot_be_is_refused(workdir, evaluate, flags, told):
+    assert told in evaluate.refused(f"--checkpoint={workdir}", *flags)
 
 
-def test_a_clip_alone_is_named(workdir, refusal, tmp_path):
-    sharded = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
-    clip = load_model(workdir, sharded).params["clip"]
+def test_a_clip_alone_is_named(workdir, evaluate, tmp_path):
+    clip = load_model(workdir, one_device()).params["clip"]
     save_params(tmp_path, {"clip": clip})
     shutil.copy(workdir / "model.json", tmp_path)
-    assert "holds CLIP alone" in refusal("glscl_jax.evaluate", f"--checkpoint={tmp_path}")
+    assert "holds CLIP alone" in evaluate.refused(f"--checkpoint={tmp_path}")
 
 
-def test_a_damaged_checkpoint_is_named(workdir, refusal, tmp_path):
+def test_weights_that_are_not_finite_name_the_item(workdir, evaluate, tmp_path):
+    params = jax.tree.map(np.array, load_model(workdir, one_device()).params)
+    params["lim"]["queries"] = params["lim"]["queries"] * np.nan
+    save_params(tmp_path, params)
+    for name in ("model.json", "config.json"):
+        shutil.copy(workdir / name, tmp_path)
+    told = f"--checkpoint={tmp_path}"
+    assert "has no tokenizer" in evaluate.refused(told)
+    shutil.copytree(workdir / "tokenizer", tmp_path / "tokenizer")
+    assert "are not finite (8 of 8" in evaluate.refused(told)
+
+
+def test_a_tokenizer_of_another_model_is_named(workdir, evaluate, tmp_path):
+    damaged = tmp_path / "run"
+    shutil.copytree(workdir, damaged)
+    path = damaged / "tokenizer" / "vocab.json"
+    vocab = json.loads(path.read_text())
+    start, end = list(vocab)[-2:]
+    extra = {f"more{n}": len(vocab) - 2 + n for n in range(1000)}
+    kept = {key: n for key, n in vocab.items() if key not in (start, end)}
+    count = len(kept) + len(extra)
+    path.write_text(json.dumps(kept | extra | {start: count, end: count + 1}))
+    told = evaluate.refused(f"--checkpoint={damaged}")
+    assert "the model beside it 1024" in told
+
+
+def test_a_damaged_checkpoint_is_named(workdir, evaluate, refusal, tmp_path):
     damaged = tmp_path / "run"
     shutil.copytree(workdir, damaged)
     for step in (2, 4):
         for path in (damaged / "checkpoints" / str(step)).rglob("d/*"):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    error = refusal("glscl_jax.evaluate", f"--checkpoint={damaged}", "--step=2")
+    error = evaluate.refused(f"--checkpoint={damaged}", "--step=2")
     assert "checkpoints/2 cannot be read" in error
     error = refusal(
         "glscl_jax.train",
@@ -98,13 +282,13 @@ def test_a_damaged_checkpoint_is_named(workdir, refusal, tmp_path):
     assert "checkpoints/4 cannot be read" in error
 
 
-def test_a_half_written_checkpoint_is_passed_over(workdir, run_program, tmp_path):
+def test_a_half_written_checkpoint_is_passed_over(workdir, evaluate, tmp_path):
     interrupted = tmp_path / "run"
     shutil.copytree(workdir, interrupted)
     # What a killed Orbax leaves: the directory has not got its final name.
     steps = interrupted / "checkpoints"
     (steps / "4").rename(steps / "4.orbax-checkpoint-tmp")
-    done = run_program("glscl_jax.evaluate", f"--checkpoint={interrupted}", f"--out={tmp_path}")
+    done = evaluate(f"--checkpoint={interrupted}", f"--out={tmp_path}", "--noreport")
     assert "(step 2)" in done.stdout
 
 

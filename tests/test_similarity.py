@@ -1,43 +1,56 @@
 """The fast scores against the formulas as the paper writes them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glscl_jax import sharding
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.similarity import score, score_in_blocks
+from glscl_jax.similarity import Blocks, score, score_in_blocks
+
+SCORE = {"temperature": 3.0, "lim_weight": 0.5}
 
 
 def features(texts, videos, frames=4, width=16, queries=3, seed=0):
+    """float32; every video has 1 to `frames` real frames, and numbers on its padded ones, too."""
     rng = np.random.default_rng(seed)
 
+    def numbers(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
     def units(*shape):
-        x = rng.normal(size=shape).astype(np.float32)
+        x = numbers(*shape)
         return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
     real = rng.integers(1, frames + 1, videos)
     mask = (np.arange(frames) < real[:, None]).astype(np.int32)
-    text = TextFeatures(rng.normal(size=(texts, width)), units(texts, queries, width))
-    video = VideoFeatures(
-        rng.normal(size=(videos, frames, width)), mask, units(videos, queries, width)
-    )
+    text = TextFeatures(numbers(texts, width), units(texts, queries, width))
+    video = VideoFeatures(numbers(videos, frames, width), mask, units(videos, queries, width))
     return text, video
 
 
+def cast(tree, dtype):
+    """Floating leaves as `dtype`."""
+    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind == "f" else x, tree)
+
+
 def slow_score(text, video, temperature, lim_weight):
-    """Pools every video for every sentence, one pair at a time, in float64."""
-    found = np.zeros((len(text.sentence), len(video.frames)))
-    for a, sentence in enumerate(text.sentence):
-        for b, frames in enumerate(video.frames):
-            weights = np.exp(frames @ sentence / temperature)
-            weights = weights / weights.sum() * video.mask[b]
-            pooled = weights @ frames
-            gim = sentence @ pooled / np.linalg.norm(sentence) / np.linalg.norm(pooled)
-            lim = np.mean(np.sum(text.queries[a] * video.queries[b], axis=-1))
-            found[a, b] = gim + lim_weight * lim
-    return found
+    """Every video pooled for every sentence, p [A,B,D] and the LIM's [A,B,K] whole, in float64."""
+    text, video = (jax.tree.map(lambda x: np.asarray(x, np.float64), x) for x in (text, video))
+    logits = np.einsum("AD,BVD->ABV", text.sentence, video.frames) / temperature
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights = weights / weights.sum(-1, keepdims=True) * video.mask
+    pooled = np.einsum("ABV,BVD->ABD", weights, video.frames)
+    lengths = np.linalg.norm(text.sentence, axis=-1)[:, None] * np.linalg.norm(pooled, axis=-1)
+    gim = np.einsum("AD,ABD->AB", text.sentence, pooled) / lengths
+    lim = np.einsum("AKD,BKD->ABK", text.queries, video.queries).mean(-1)
+    return gim + lim_weight * lim
+
+
+whole_score = jax.jit(score, static_argnames=("temperature", "lim_weight"))
 
 
 @settings(max_examples=20, deadline=None)
@@ -50,23 +63,122 @@ def slow_score(text, video, temperature, lim_weight):
 )
 def test_score_is_the_paper_s(texts, videos, frames, temperature, seed):
     text, video = features(texts, videos, frames, seed=seed)
-    found = score(text, video, temperature=temperature, lim_weight=0.5)
+    found = whole_score(text, video, temperature=temperature, lim_weight=0.5)
     expected = slow_score(text, video, temperature, 0.5)
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("block", [1, 3, 7, 100])
-def test_blocks_change_nothing(block):
-    text, video = features(7, 5)
-    whole = score(text, video, temperature=3.0, lim_weight=0.5)
-    found = score_in_blocks(text, video, temperature=3.0, lim_weight=0.5, block=block)
-    np.testing.assert_allclose(found, whole, atol=1e-6)
+# A new size is a new program to compile: few sizes, many blocks.
+SIZES = st.sampled_from([(1, 1), (7, 5), (13, 17)])
 
 
-def test_no_temporary_grows_with_the_width():
+@settings(max_examples=15, deadline=None)
+@given(
+    SIZES,
+    st.sampled_from([1, 2, 5, 7, 100]),
+    st.sampled_from([1, 3, 8, 9, 100]),
+    st.sampled_from([1.0, 3.0, 10.0]),
+    st.sampled_from([np.float32, jnp.bfloat16]),
+    st.integers(0, 2**16),
+)
+def test_blocks_of_any_size_give_the_whole(
+    sizes, text_block, video_block, temperature, dtype, seed
+):
+    text, video = cast(features(*sizes, seed=seed), dtype)
+    found = score_in_blocks(
+        text,
+        video,
+        temperature=temperature,
+        lim_weight=0.5,
+        text_block=text_block,
+        video_block=video_block,
+    )
+    assert found.dtype == np.float32
+    # Half precision is in the features alone: their products are summed in float32.
+    np.testing.assert_allclose(found, slow_score(text, video, temperature, 0.5), atol=2e-6)
+
+
+def test_eight_devices_score_as_one_does():
+    text, video = features(30, 45)
+    one = sharding.make_mesh(jax.devices()[:1])
+    for blocks in ({}, {"text_block": 7, "video_block": 11}):
+        alone = score_in_blocks(text, video, mesh=one, **blocks, **SCORE)
+        shared = score_in_blocks(text, video, mesh=sharding.make_mesh(), **blocks, **SCORE)
+        np.testing.assert_allclose(shared, alone, rtol=0, atol=1e-6)
+
+
+def test_every_device_holds_its_share_of_the_videos():
+    blocks = Blocks(*features(6, 40), mesh=sharding.make_mesh(), **SCORE)
+    (videos,) = blocks.video_parts()
+    scores = blocks.score(blocks.text_parts[0], videos)
+    assert {shard.data.shape for shard in scores.addressable_shards} == {(6, 5)}
+    for leaf in jax.tree.leaves((videos.features, videos.gram)):
+        assert {shard.data.shape[0] for shard in leaf.addressable_shards} == {5}
+
+
+def test_what_fills_a_block_up_scores_below_everything():
+    one = sharding.make_mesh(jax.devices()[:1])
+    blocks = Blocks(*features(5, 7), mesh=one, text_block=3, video_block=4, **SCORE)
+    assert (blocks.text_block, blocks.video_block) == (3, 4)
+    assert [part.real for part in blocks.text_parts] == [3, 2]
+    *_, last = blocks.video_parts()
+    scores = np.asarray(blocks.score(blocks.text_parts[0], last))
+    assert np.isneginf(scores[:, 3:]).all()
+    assert np.isfinite(scores[:, :3]).all()
+
+
+def test_blocks_are_equal_so_that_little_is_filled_up():
+    blocks = Blocks(*features(9, 33), text_block=8, video_block=32, **SCORE)
+    # 2 x 5 texts, not 2 x 8; 2 x 24 videos on 8 devices, not 2 x 32.
+    assert (blocks.text_block, blocks.video_block) == (5, 24)
+    with pytest.raises(ValueError, match="a block of 0 items"):
+        Blocks(*features(2, 2), text_block=0, **SCORE)
+
+
+def test_one_program_scores_all_blocks():
+    before = score_block_programs()
+    score_in_blocks(*features(23, 41, width=24), text_block=6, video_block=9, **SCORE)
+    assert score_block_programs() == before + 1
+
+
+def score_block_programs() -> int:
+    from glscl_jax.similarity import _score_block
+
+    return _score_block._cache_size()
+
+
+def test_a_real_frame_far_behind_a_padded_one_still_counts():
+    # exp((1 - 1000) / 3) is 0 in float32, and so would be every weight; the cosine is 1.
+    text = TextFeatures(np.ones((1, 1), np.float32), np.zeros((1, 0, 1), np.float32))
+    frames = np.array([[[1.0], [1000.0]]], np.float32)
+    video = VideoFeatures(frames, np.array([[1, 0]]), np.zeros((1, 0, 1), np.float32))
+    scores, gradient = jax.value_and_grad(
+        lambda frames: score(text, video.replace(frames=frames), **SCORE)[0, 0]
+    )(frames)
+    np.testing.assert_allclose(scores, 1, rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_without_queries_the_score_is_the_gim_s():
+    text, video = features(4, 3)
+    bare = [side.replace(queries=side.queries[:, :0]) for side in (text, video)]
+    expected = slow_score(text, video, 3.0, 0.0)
+    np.testing.assert_allclose(score_in_blocks(*bare, **SCORE), expected, atol=2e-6)
+
+
+def test_features_may_lie_in_a_file(tmp_path):
+    text, video = features(5, 20)
+    np.save(tmp_path / "frames.npy", video.frames)
+    mapped = video.replace(frames=np.load(tmp_path / "frames.npy", mmap_mode="r"))
+    found = score_in_blocks(text, mapped, video_block=8, **SCORE)
+    np.testing.assert_array_equal(found, score_in_blocks(text, video, video_block=8, **SCORE))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (32, 128)])
+def test_no_temporary_grows_with_the_width(shape):
     def temporaries(width):
-        text, video = features(64, 64, frames=4, width=width)
-        compiled = jax.jit(lambda t, v: score(t, v, temperature=3.0, lim_weight=0.5))
+        text, video = features(*shape, frames=4, width=width)
+        compiled = jax.jit(lambda t, v: score(t, v, **SCORE))
         return compiled.lower(text, video).compile().memory_analysis().temp_size_in_bytes
 
     # [A,B,D] at D = 512 would be 8 MiB.

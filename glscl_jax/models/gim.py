@@ -4,8 +4,16 @@
 `cos(c_a, p_ab)`. (Zhang et al., 2024, section 3.2.)
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+# Half-precision features are multiplied as they are, and their products summed in float32. The
+# accelerators would round float32 ones to bfloat16 or TF32 first: HIGHEST forbids that.
+_einsum = functools.partial(
+    jnp.einsum, preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST
+)
 
 
 def frame_weights(logits: jax.Array, mask: jax.Array, temperature: float) -> jax.Array:
@@ -25,27 +33,49 @@ def frame_weights(logits: jax.Array, mask: jax.Array, temperature: float) -> jax
     return jax.nn.softmax(logits / temperature, axis=-1) * mask.astype(jnp.float32)
 
 
+def gram_matrices(frames: jax.Array) -> jax.Array:
+    """Inner products of each video's frames: [B,V,D] -> float32 [B,V,V]."""
+    return _einsum("BVD,BWD->BVW", frames, frames)
+
+
 def gim_similarity(
-    sentence: jax.Array, frames: jax.Array, mask: jax.Array, temperature: float
+    sentence: jax.Array,
+    frames: jax.Array,
+    mask: jax.Array,
+    temperature: float,
+    gram: jax.Array | None = None,
 ) -> jax.Array:
     """cos(c_a, p_ab) for all pairs, never holding p [A,B,D].
 
     With the Gram matrices G_b = f_b f_b^T, <c_a, p_ab> = w.s and |p_ab|^2 = w^T G_b w, so the
-    largest temporary is [A,B,V].
+    largest temporary is [B,V,A]. In that order no product needs a transposed copy, and the
+    softmax runs along contiguous texts.
 
     Args:
-      sentence: [A,D] features c.
-      frames: [B,V,D] features f.
+      sentence: [A,D] features c, of any floating type.
+      frames: [B,V,D] features f, of any floating type.
       mask: [B,V], 1 on real frames, at least one a video.
       temperature: see `frame_weights`.
+      gram: `gram_matrices(frames)`, if already there.
 
     Returns:
       float32 [A,B].
     """
-    sentence, frames = sentence.astype(jnp.float32), frames.astype(jnp.float32)
-    logits = jnp.einsum("AD,BVD->ABV", sentence, frames)
-    weights = frame_weights(logits, mask, temperature)
-    gram = jnp.einsum("BVD,BWD->BVW", frames, frames)
-    inner = jnp.sum(weights * logits, axis=-1)
-    length = jnp.sqrt(jnp.sum(jnp.einsum("ABV,BVW->ABW", weights, gram) * weights, axis=-1))
-    return inner / (jnp.linalg.norm(sentence, axis=-1)[:, None] * length)
+    gram = gram_matrices(frames) if gram is None else gram
+    logits = _einsum("BVD,AD->BVA", frames, sentence)
+    weights = _relative_weights(logits, mask, temperature)
+    inner = jnp.sum(weights * logits, axis=1)
+    square = jnp.sum(weights * _einsum("BVW,BWA->BVA", gram, weights), axis=1)
+    length = jnp.linalg.norm(sentence.astype(jnp.float32), axis=-1)
+    return (inner / jnp.sqrt(square)).T / length[:, None]
+
+
+def _relative_weights(logits: jax.Array, mask: jax.Array, temperature: float) -> jax.Array:
+    """`frame_weights` over the largest of each pair, which the cosine cancels; float32 [B,V,A].
+
+    So the softmax needs no denominator, and a real frame far behind a padded one does not
+    underflow.
+    """
+    seen = jnp.where(mask[:, :, None] > 0, logits, -jnp.inf)
+    largest = jax.lax.stop_gradient(jnp.max(seen, axis=1, keepdims=True))
+    return jnp.exp((seen - largest) / temperature)

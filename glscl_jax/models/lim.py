@@ -67,13 +67,19 @@ def lim_similarity(text_queries: jax.Array, video_queries: jax.Array) -> jax.Arr
     """`(1/K) sum_k <q^t_ak, q^v_bk>`: one inner product of K*D numbers a pair.
 
     Args:
-      text_queries: [A,K,D].
-      video_queries: [B,K,D].
+      text_queries: [A,K,D], of any floating type.
+      video_queries: [B,K,D], of any floating type.
 
     Returns:
       float32 [A,B].
     """
+    # Two matrices: with two axes to sum over, the compiler transposes both sides first. As in
+    # `gim`, float32 is not to be rounded by an accelerator.
     sums = jnp.einsum(
-        "AKD,BKD->AB", text_queries, video_queries, preferred_element_type=jnp.float32
+        "AC,BC->AB",
+        text_queries.reshape(len(text_queries), -1),
+        video_queries.reshape(len(video_queries), -1),
+        preferred_element_type=jnp.float32,
+        precision=jax.lax.Precision.HIGHEST,
     )
     return sums / text_queries.shape[1]

@@ -1,0 +1,127 @@
+"""Two runs on the same queries: what differs, and by more than noise?"""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+
+from glscl_jax import bootstrap, rank_files, run_card
+from glscl_jax.bootstrap import Difference
+from glscl_jax.errors import UserError
+from glscl_jax.rank_files import QueryRanks
+from glscl_jax.results_page import DIRECTIONS, LABELS
+from glscl_jax.workdir import read_json
+
+CONFIDENCE = 0.95
+# A split's hashes: with them equal, queries and galleries are the same.
+_SAME = ("dataset", "split", "clip_ids_sha256", "captions_sha256")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A directory of results.
+
+    Attributes:
+      directory: as it was given.
+      card: its results.json.
+      ranks: its ranks.csv, "t2v" and "v2t".
+    """
+
+    directory: pathlib.Path
+    card: dict
+    ranks: dict[str, QueryRanks]
+
+    @property
+    def label(self) -> str:
+        """Checkpoint, step and post-processing."""
+        checkpoint, method = self.card["checkpoint"], self.card["rerank"]["method"]
+        step = "converted" if checkpoint["step"] is None else f"step {checkpoint['step']}"
+        changed = "" if method == "none" else f", {LABELS[method]}"
+        return f"{self.directory}: {checkpoint['directory']} ({step}){changed}"
+
+
+def read_run(directory: str | os.PathLike) -> Run:
+    """Reads results.json and ranks.csv; raises a `UserError` if one is not there or damaged."""
+    directory = pathlib.Path(directory)
+    path = directory / run_card.RESULTS
+    if not path.exists():
+        raise UserError(
+            f"{path} is not there: give a directory that glscl_jax.evaluate wrote results into"
+        )
+    card = read_json(path)
+    try:
+        run = Run(directory, card, rank_files.read_ranks(directory))
+        _ = run.label, [card["data"][key] for key in _SAME]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is of another version ({error}): evaluate again") from error
+    return run
+
+
+def compare(a: Run, b: Run) -> dict[str, dict[str, Difference]]:
+    """The paired bootstrap of every figure, by direction ("t2v", "v2t") and name (R@1 ...).
+
+    Ranks count as the mean among ties. Captions of one video are drawn together.
+
+    Raises:
+      UserError: the runs are of different splits or queries.
+    """
+    _check_same_queries(a, b)
+    places = {clip_id: place for place, clip_id in enumerate(a.ranks["v2t"].clip_ids)}
+    groups = {"t2v": [places[clip_id] for clip_id in a.ranks["t2v"].clip_ids], "v2t": None}
+    return {
+        name: bootstrap.paired(
+            a.ranks[name].ranks.mean,
+            b.ranks[name].ranks.mean,
+            groups=groups[name],
+            confidence=CONFIDENCE,
+        )
+        for name in rank_files.DIRECTIONS
+    }
+
+
+def _check_same_queries(a: Run, b: Run) -> None:
+    way_out = "evaluate both on one split of one prepared data set"
+    told = [run.card["data"] for run in (a, b)]
+    for key in _SAME:
+        one, other = (data[key] for data in told)
+        if one != other:
+            raise UserError(
+                f"{a.directory} and {b.directory} have another {key} ({str(one)[:12]} and "
+                f"{str(other)[:12]}): {way_out}"
+            )
+    for name in rank_files.DIRECTIONS:
+        queries = (
+            zip(run.ranks[name].clip_ids, run.ranks[name].captions, strict=True) for run in (a, b)
+        )
+        for number, (one, other) in enumerate(itertools.zip_longest(*queries)):
+            if one != other:
+                raise UserError(
+                    f"{a.directory} and {b.directory} differ in {name} query {number} "
+                    f"({one} and {other}): {way_out}"
+                )
+
+
+def table(a: Run, b: Run, found: dict[str, dict[str, Difference]]) -> str:
+    """The comparison for the terminal."""
+    data = a.card["data"]
+    lines = [
+        f"A  {a.label}",
+        f"B  {b.label}",
+        f"on {data['dataset']}, split {data['split']}: {data['texts']:,} captions, "
+        f"{data['videos']:,} videos; ties as their mean rank",
+        "",
+        f"{'':14}{'':>4}{'A':>8}{'B':>8}{'B - A':>8}   95 % interval",
+    ]
+    for name, label in DIRECTIONS.items():
+        for number, (figure, x) in enumerate(found[name].items()):
+            verdict = "within noise" if x.within_noise else _better(figure, x.difference)
+            lines.append(
+                f"{label if not number else '':14}{figure:>4}{x.a:8.1f}{x.b:8.1f}"
+                f"{x.difference:+8.1f}   {x.low:+.1f} to {x.high:+.1f}: {verdict}"
+            )
+    return "\n".join(lines)
+
+
+def _better(figure: str, difference: float) -> str:
+    more_is_better = figure.startswith("R@")
+    return "B is better" if (difference > 0) == more_is_better else "A is better"

@@ -1,0 +1,246 @@
+"""What an evaluation reads: checkpoint, tokenizer and data, opened and checked against another.
+
+All that can be wrong is found here, before anything is encoded.
+"""
+
+import csv
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from glscl_jax import features, metrics, published, run_card, sharding
+from glscl_jax.checkpoint import LoadedModel, load_model
+from glscl_jax.errors import UserError
+from glscl_jax.features import EncodedSplit
+from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.models.glscl import model_settings
+from glscl_jax.workdir import Workdir, read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is evaluated.
+
+    Attributes:
+      loaded: the checkpoint.
+      sha256: of its parameters.
+      config: where the data is and how it is read.
+      data: the prepared data set.
+      split: the part of it to evaluate.
+      tokenizer: the checkpoint's.
+      mesh: the devices.
+      out: where results go; it exists.
+    """
+
+    loaded: LoadedModel
+    sha256: str
+    config: ConfigDict
+    data: builder.PreparedData
+    split: str
+    tokenizer: Tokenizer
+    mesh: Mesh
+    out: pathlib.Path
+
+    def batches(
+        self, split: str, first: int = 0, stop: int | None = None, batch_size: int | None = None
+    ) -> Iterable[pipeline.VideoBatch]:
+        """Batches of a split's clips `first` to `stop` - 1, of all by default."""
+        count = self.data.splits[split]
+        stop = count if stop is None else stop
+        if first >= stop:
+            return ()
+        part = split if (first, stop) == (0, count) else f"{split}[{first}:{stop}]"
+        return pipeline.eval_batches(
+            dataclasses.replace(self.data, splits={part: stop - first}),
+            part,
+            batch_size=batch_size or self.config.eval_batch_size,
+            num_frames=self.config.data.num_frames,
+        )
+
+    def frames(self, split: str, place: int) -> list[np.ndarray]:
+        """The frames of a split's clip that are encoded, in order, uint8 [S,S,3]."""
+        (batch,) = self.batches(split, place, place + 1, batch_size=1)
+        return list(batch.frames[0][batch.frame_mask[0] > 0])
+
+    def store(self, directory: str | os.PathLike, split: str) -> features.Store:
+        """Kept features of a split; raises a `UserError` if they are of something else."""
+        config, size = self.config, self.data.builder.info.splits[split].num_bytes
+        identity = {
+            "checkpoint": self.sha256,
+            "model": _sha256(repr(sorted(model_settings(self.loaded.config).items())).encode()),
+            "dtype": self.loaded.config.dtype,
+            "tokenizer": _tokenizer_sha256(self.loaded.directory / "tokenizer"),
+            "split": split,
+            "videos": self.data.splits[split],
+            "bytes of records": size,
+            "frames": config.data.num_frames,
+            "words": config.data.num_words,
+            "eval_batch_size": config.eval_batch_size,
+            **dataclasses.asdict(self.data.settings),
+        }
+        return features.Store.open(pathlib.Path(directory) / split, identity=identity)
+
+    def failed(self, split: str) -> int:
+        """How many clips of a split could not be read when the data set was prepared."""
+        path = pathlib.Path(self.config.data.dir) / "failed.csv"
+        if not path.exists():
+            return 0
+        with path.open(newline="", encoding="utf-8") as file:
+            return sum(row.get("split") == split for row in csv.DictReader(file))
+
+    def trained_otherwise(self) -> str:
+        """The settings in which a run's training read its data differently, "" for none."""
+        if not (path := self.loaded.directory / "config.json").exists():
+            return ""
+        trained = read_json(path).get("data", {})
+        names = ("num_frames", "num_words", "frame_rate")
+        return ", ".join(
+            f"{name} {trained[name]}, here {self.config.data[name]}"
+            for name in names
+            if name in trained and trained[name] != self.config.data[name]
+        )
+
+
+def open_task(
+    checkpoint: str, config: ConfigDict | None, split: str | None, step: int | None, out: str | None
+) -> Task:
+    """Opens everything; the arguments are the flags of `evaluate`.
+
+    Raises:
+      UserError: naming what is not there, damaged, or does not fit the rest.
+    """
+    mesh = sharding.make_mesh()
+    loaded = load_model(checkpoint, sharding.replicated(mesh), step)
+    if "lim" not in loaded.params:
+        raise UserError(
+            f"{loaded.directory} holds CLIP alone: train from it (config.init_from), or score "
+            "with it in Python (glscl_jax.load)"
+        )
+    given = config is not None
+    config = config if given else Workdir(loaded.directory).config()
+    sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
+    tokenizer = _open_tokenizer(loaded, config, given)
+    data = builder.open_data(config.data.dir)
+    image_size = loaded.config.clip.image_size
+    pipeline.check_settings(data, frame_rate=config.data.frame_rate, image_size=image_size)
+    split = split or config.data.test_split
+    check_split(data, split, "--split")
+    sha256 = run_card.parameters_sha256(loaded.params)
+    out = _writable(pathlib.Path(out or loaded.directory))
+    return Task(loaded, sha256, config, data, split, tokenizer, mesh, out)
+
+
+def check_split(data: builder.PreparedData, split: str, flag: str) -> None:
+    """Raises a `UserError` naming the splits there are."""
+    if split not in data.splits:
+        raise UserError(
+            f"no split {split!r} in the prepared data, only {', '.join(data.splits)}: prepare it "
+            f"too, or give another with {flag}"
+        )
+
+
+def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tokenizer:
+    folder, clip = loaded.directory / "tokenizer", loaded.config.clip
+    if not folder.is_dir():
+        raise UserError(
+            f"{loaded.directory} has no tokenizer: convert its source again with --tokenizer"
+        )
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > clip.vocab_size:
+        raise UserError(
+            f"{folder} has {tokenizer.vocab_size} entries, the model beside it {clip.vocab_size}: "
+            "it is another model's tokenizer; put the right one there"
+        )
+    if config.data.num_words > clip.context_length:
+        raise UserError(
+            f"config.data.num_words {config.data.num_words} is more than the checkpoint's "
+            f"{clip.context_length} text positions"
+        )
+    if given and (loaded.directory / "config.json").exists():
+        trained = Workdir(loaded.directory).config().data.tokenizer
+        if trained != config.data.tokenizer:
+            raise UserError(
+                f"{loaded.directory} was trained with the tokenizer {trained}, --config has "
+                f"{config.data.tokenizer}: leave --config out, or add "
+                f"--config.data.tokenizer={trained}"
+            )
+    return tokenizer
+
+
+def _writable(out: pathlib.Path) -> pathlib.Path:
+    """`out`, made; better to fail now than after hours of encoding."""
+    if jax.process_index():
+        return out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f"{run_card.RESULTS}.part"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from error
+    return out
+
+
+def _tokenizer_sha256(folder: pathlib.Path) -> str:
+    return _sha256(
+        b"".join(path.name.encode() + path.read_bytes() for path in sorted(folder.iterdir()))
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def facts(
+    task: Task, encoded: EncodedSplit, result: metrics.Retrieval, *, legacy: bool, rerank: dict
+) -> dict:
+    """The run card, but for times.
+
+    Args:
+      task: what was evaluated.
+      encoded: its features.
+      result: the ranks.
+      legacy: whether ties are counted as the released metric does, too.
+      rerank: post-processing: "method", a key of `results_page.LABELS`, and its settings.
+    """
+    loaded, settings = task.loaded, task.data.settings
+    checkpoint = run_card.checkpoint_facts(loaded, task.sha256)
+    row = published.published(settings.dataset, task.split, checkpoint["variant"], rerank["method"])
+    card = {
+        "checkpoint": checkpoint,
+        "data": {
+            "dataset": settings.dataset,
+            **run_card.split_facts(encoded, task.split),
+            "failed": task.failed(task.split),
+            "partial": getattr(settings, "partial", ""),
+        },
+        "settings": {
+            "frames": task.config.data.num_frames,
+            "words": task.config.data.num_words,
+            "frame_rate": settings.frame_rate,
+            "image_size": settings.image_size,
+            "dtype": loaded.config.dtype,
+            "temperature": loaded.config.temperature,
+            "lim_weight": loaded.config.lim_weight,
+            "batch_size": task.config.eval_batch_size,
+        },
+        "tie_rule": "legacy" if legacy else "mean",
+        **run_card.direction_facts(result, encoded.owner, legacy),
+        "published": run_card.published_facts(row, len(encoded.clip_ids)),
+        **run_card.machine_facts(task.mesh),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config": json.loads(task.config.to_json_best_effort()),
+        "trained_otherwise": task.trained_otherwise(),
+        "rerank": rerank,
+    }
+    return {**card, "notes": run_card.notes(card)}

@@ -1,0 +1,166 @@
+"""What a result is a result of: results.json, and results.md to read.
+
+With it another can repeat the evaluation and see that it was the same: which parameters, which
+captions and videos (by SHA-256), how they were scored and ranked, on what, in what time.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import pathlib
+import platform
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh
+
+from glscl_jax import __version__, bootstrap, metrics, published
+from glscl_jax.checkpoint import LoadedModel
+from glscl_jax.errors import UserError
+from glscl_jax.features import EncodedSplit
+from glscl_jax.published import Published
+from glscl_jax.results_page import DIRECTIONS, LABELS, page
+from glscl_jax.workdir import read_json, write_json
+
+RESULTS, READABLE = "results.json", "results.md"
+
+
+class Stages:
+    """Wall time of named stages, in seconds."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Times its body."""
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begun
+
+
+def parameters_sha256(params: dict) -> str:
+    """SHA-256 of the parameters: the path, type, shape and bytes of each, in order of the paths.
+
+    It is of the numbers and not of files, so it is the same however and wherever they are stored.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(traverse_util.flatten_dict(params, sep="/").items()):
+        array = np.asarray(jax.device_get(leaf))
+        digest.update(f"{path} {array.dtype.name} {list(array.shape)}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def lines_sha256(lines: list[str]) -> str:
+    """SHA-256 of lines, sorted: what `LC_ALL=C sort FILE | sha256sum` prints for a file of them."""
+    return hashlib.sha256(b"".join(sorted(f"{line}\n".encode() for line in lines))).hexdigest()
+
+
+def checkpoint_facts(loaded: LoadedModel, sha256: str) -> dict:
+    """Which parameters, and where they came from: a converted file, or a run of `train`."""
+    origin = {}
+    if (path := loaded.directory / "origin.json").exists():
+        said = read_json(path)
+        origin = {key: said.get(key) for key in ("source", "format", "sha256", "date")}
+    elif (path := loaded.directory / "config.json").exists():
+        said = read_json(path)
+        origin = {key: said.get(key) for key in ("seed", "batch_size", "num_epochs", "num_steps")}
+        origin["init_from"] = pathlib.Path(said.get("init_from") or "").name or None
+    return {
+        "directory": loaded.directory.name,
+        "step": loaded.step,
+        "variant": published.variant_of(loaded.config.clip),
+        "parameters_sha256": sha256,
+        "origin": origin,
+    }
+
+
+def split_facts(encoded: EncodedSplit, split: str) -> dict:
+    """Which captions and videos; the captions' hash is of lines "clip id, tab, caption"."""
+    owners = [encoded.clip_ids[b] for b in encoded.owner]
+    told = [f"{clip}\t{text}" for clip, text in zip(owners, encoded.captions, strict=True)]
+    return {
+        "split": split,
+        "clip_ids_sha256": lines_sha256(encoded.clip_ids),
+        "captions_sha256": lines_sha256(told),
+        "texts": len(encoded.captions),
+        "videos": len(encoded.clip_ids),
+        "frames_decoded": encoded.frames_decoded,
+    }
+
+
+def direction_facts(result: metrics.Retrieval, owner: np.ndarray, legacy: bool) -> dict:
+    """Both directions' figures under every tie rule, with 95 % intervals of the mean rank's.
+
+    Captions of one video are drawn together: they are not independent.
+    """
+    facts = metrics.summary(result)
+    for name, groups in (("t2v", owner), ("v2t", None)):
+        places = getattr(result, name)
+        drawn = bootstrap.intervals(places.mean, groups=groups)
+        facts[name]["interval_95"] = {key: [x.low, x.high] for key, x in drawn.items()}
+        if legacy:
+            facts[name]["legacy"] = metrics.recalls(metrics.legacy_ranks(places)).as_dict()
+    return facts
+
+
+def published_facts(row: Published | None, videos: int) -> dict | None:
+    """The paper's row, where the split is one that it reports, and how the gallery differs."""
+    if row is None:
+        return None
+    return {
+        "benchmark": row.benchmark,
+        "source": published.SOURCE,
+        "differs": published.differing_videos(row, videos),
+        **{name: getattr(row, name).as_dict() for name in DIRECTIONS},
+    }
+
+
+def machine_facts(mesh: Mesh) -> dict:
+    """The devices and the versions that decide the numbers."""
+    device = mesh.devices.flat[0]
+    return {
+        "device": f"{mesh.size} x {device.device_kind} ({device.platform})",
+        "versions": {
+            "glscl_jax": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")},
+        },
+    }
+
+
+def notes(card: dict) -> list[str]:
+    """What a reader of the figures must not overlook."""
+    data, found = card["data"], []
+    if (method := card["rerank"]["method"]) != "none":
+        found.append(f"post-processed: {LABELS[method]}")
+    if data["partial"]:
+        found.append(f"a part of the data set only: {data['partial']}")
+    if data["failed"]:
+        found.append(
+            f"{data['failed']:,} clips of this split could not be read when it was prepared and "
+            "are not in the gallery"
+        )
+    if card["published"] and card["published"]["differs"]:
+        found.append(card["published"]["differs"])
+    if card["trained_otherwise"]:
+        found.append(f"trained with {card['trained_otherwise']}")
+    for name, label in DIRECTIONS.items():
+        if tied := card[name]["tied_queries"]:
+            found.append(f"{tied:,} of {card[name]['queries']:,} {label} queries have ties")
+    return found
+
+
+def write_card(out: pathlib.Path, card: dict) -> None:
+    """Writes results.json and results.md into `out`, each whole or not at all."""
+    unfinished = out / (READABLE + ".part")
+    try:
+        write_json(out / RESULTS, card)
+        unfinished.write_text(page(card), encoding="utf-8")
+        unfinished.replace(out / READABLE)
+    except OSError as error:
+        raise UserError(f"{out / RESULTS} cannot be written: {error.strerror}") from error

@@ -1,0 +1,105 @@
+"""Two runs side by side: by the paired bootstrap, and only on the same queries."""
+
+import numpy as np
+import pytest
+
+from glscl_jax import bootstrap, compare, metrics, rank_files, run_card
+from glscl_jax.errors import UserError
+from glscl_jax.rerank import DUAL_SOFTMAX
+from glscl_jax.workdir import write_json
+from tests.test_scored import split
+
+VIDEOS = 150
+
+
+def run(folder, noise, seed=0, encoded=None, method="none", **data):
+    """A directory of results: random scores in which the right item is better by 1."""
+    encoded = encoded or split(VIDEOS, captions=2)
+    random = np.random.default_rng(seed)
+    scores = random.normal(size=(len(encoded.captions), len(encoded.clip_ids))) * noise
+    scores[np.arange(len(scores)), encoded.owner] += 1
+    result = metrics.retrieval(scores.astype(np.float32), encoded.owner)
+    folder.mkdir(parents=True)
+    rank_files.write_ranks(folder, result, encoded)
+    facts = {"dataset": "folder", **run_card.split_facts(encoded, "test"), **data}
+    card = {
+        "checkpoint": {"directory": "run", "step": 4},
+        "data": facts,
+        "rerank": {"method": method},
+    }
+    write_json(folder / run_card.RESULTS, card)
+    return compare.read_run(folder), result, encoded
+
+
+def test_figures_are_those_of_the_paired_bootstrap(tmp_path):
+    a, result_a, encoded = run(tmp_path / "a", 0.5)
+    b, result_b, _ = run(tmp_path / "b", 0.3, seed=1)
+    found = compare.compare(a, b)
+    assert found["t2v"] == bootstrap.paired(
+        result_a.t2v.mean, result_b.t2v.mean, groups=encoded.owner
+    )
+    assert found["v2t"] == bootstrap.paired(result_a.v2t.mean, result_b.v2t.mean)
+    # Captions of a video are drawn together: on their own they give another interval.
+    alone = bootstrap.paired(result_a.t2v.mean, result_b.t2v.mean)
+    assert found["t2v"]["R@1"].low != alone["R@1"].low
+
+
+def test_a_better_run_is_told_from_noise(tmp_path):
+    a, *_ = run(tmp_path / "a", 0.4)
+    same, *_ = run(tmp_path / "same", 0.4, seed=7)
+    better, *_ = run(tmp_path / "better", 0.25, seed=8, method="dual_softmax")
+    found = compare.compare(a, same)
+    assert found["t2v"]["R@1"].within_noise
+    lines = compare.table(a, same, found).splitlines()
+    assert [line.endswith("within noise") for line in lines if " R@1 " in line] == [True, True]
+    found = compare.compare(a, better)
+    assert not found["t2v"]["R@1"].within_noise
+    told = compare.table(a, better, found)
+    # A mean rank is better where it is lower.
+    for figure in ("R@1", "MnR"):
+        lines = [line for line in told.splitlines() if f" {figure} " in line]
+        assert len(lines) == 2
+        assert all(line.endswith("B is better") for line in lines)
+    assert DUAL_SOFTMAX in told
+    back = compare.table(better, a, compare.compare(better, a))
+    assert "B is better" not in back
+    assert "A is better" in back
+
+
+def test_a_run_equals_itself(tmp_path):
+    a, *_ = run(tmp_path / "a", 0.4)
+    for found in compare.compare(a, a).values():
+        assert all(x.within_noise and x.difference == x.low == x.high == 0 for x in found.values())
+
+
+def test_other_queries_are_refused(tmp_path):
+    a, *_ = run(tmp_path / "a", 0.4)
+    refusals = {
+        "another split (test and val)": {"split": "val"},
+        "another dataset (folder and msvd)": {"dataset": "msvd"},
+        "another clip_ids_sha256": {"encoded": split(VIDEOS - 1, captions=2)},
+        "another captions_sha256": {"encoded": split(VIDEOS, captions=3)},
+    }
+    for number, (told, change) in enumerate(refusals.items()):
+        b, *_ = run(tmp_path / str(number), 0.4, **change)
+        with pytest.raises(UserError) as refused:
+            compare.compare(a, b)
+        assert told in str(refused.value)
+        assert "\n" not in str(refused.value)
+    # The hashes do not see the order, and a file can be mixed up by hand.
+    path = tmp_path / "a" / rank_files.RANKS
+    path.write_text(path.read_text().replace("caption 3", "caption three"), newline="")
+    with pytest.raises(UserError, match=r"differ in t2v query 3 \(.*'caption three'"):
+        compare.compare(compare.read_run(tmp_path / "a"), a)
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"results\.json is not there"):
+        compare.read_run(tmp_path)
+    run(tmp_path / "a", 0.4)
+    write_json(tmp_path / "a" / run_card.RESULTS, {"checkpoint": "run", "t2v": {}})
+    with pytest.raises(UserError, match="of another version"):
+        compare.read_run(tmp_path / "a")
+    (tmp_path / "a" / run_card.RESULTS).write_text("[")
+    with pytest.raises(UserError, match="damaged"):
+        compare.read_run(tmp_path / "a")

@@ -1,0 +1,275 @@
+"""Kept features: the same bits again, only of what they are of, and an encode that goes on."""
+
+import functools
+import json
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from glscl_jax import features, retrieval, sharding, steps
+from glscl_jax.errors import UserError
+from glscl_jax.features import Gathering, Store, load_features, text_arrays, video_arrays
+from glscl_jax.input_pipeline.pipeline import VideoBatch
+from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
+from tests.test_models import TINY
+
+IDENTITY = {"checkpoint": "abc" * 20, "split": "test", "words": 12}
+CAPTIONS = [["a red circle", "ein Kreis, „rot“\n"], ["a blue square"], ["green"] * 3]
+CLIP_IDS = ["one.mp4#t=1,2", "zwei \u65e5\u672c.mp4", "three.mp4"]
+
+
+def random_features(dtype=np.float32):
+    random = np.random.default_rng(0)
+    text = TextFeatures(
+        random.normal(size=(6, 4)).astype(dtype), random.normal(size=(6, 2, 4)).astype(np.float32)
+    )
+    mask = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1]], np.int32)
+    frames = random.normal(size=(3, 3, 4)).astype(dtype)
+    return text, VideoFeatures(frames, mask, random.normal(size=(3, 2, 4)).astype(np.float32))
+
+
+def kept(directory, dtype=np.float32):
+    text, video = random_features(dtype)
+    store = Store.open(directory, identity=IDENTITY)
+    for number, cut in enumerate((slice(0, 2), slice(2, 3))):
+        part = jax.tree.map(lambda x, cut=cut: x[cut], video)
+        store.put("video", number, video_arrays(part, CLIP_IDS[cut], CAPTIONS[cut]))
+    store.put("text", 0, text_arrays(text))
+    return store
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_the_same_bits_again(tmp_path, dtype):
+    store = kept(tmp_path / "deep" / "er", dtype)
+    assert not store.complete
+    store.finish()
+    again = load_features(tmp_path / "deep" / "er")
+    text, video = random_features(dtype)
+    found = jax.tree.leaves([again.text, again.video])
+    for one, other in zip(found, jax.tree.leaves([text, video]), strict=True):
+        assert one.dtype == other.dtype
+        assert one.tobytes() == other.tobytes()
+    assert again.captions == [caption for own in CAPTIONS for caption in own]
+    assert again.clip_ids == CLIP_IDS
+    assert again.owner.tolist() == [0, 0, 1, 2, 2, 2]
+    assert again.frames_decoded == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"checkpoint": "def" * 20}, "another checkpoint (abcabcabcabc..., now defdefdefdef...)"),
+        ({"words": 20}, "another words (12, now 20)"),
+        ({"dtype": "bfloat16"}, "another dtype (None, now bfloat16)"),
+    ],
+)
+def test_features_of_something_else_are_refused(tmp_path, change, told):
+    kept(tmp_path)
+    with pytest.raises(UserError) as refused:
+        Store.open(tmp_path, identity=IDENTITY | change)
+    assert told in str(refused.value)
+    assert Store.open(tmp_path, identity=dict(IDENTITY)).done == 2
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="holds something else"):
+        Store.open(tmp_path, identity=IDENTITY)
+    with pytest.raises(UserError, match="thesis"):
+        Store.open(tmp_path / "thesis.txt", identity=IDENTITY)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_only_whole_files_count(tmp_path):
+    store = kept(tmp_path)
+    with pytest.raises(UserError, match="no complete features"):
+        load_features(tmp_path)
+    # What a killed process leaves: the second file has not got its name.
+    (tmp_path / "video-00001.npz").rename(tmp_path / "video-00001.npz.part")
+    assert store.done == 1
+    store.put("video", 2, {"x": np.zeros(1)})
+    assert store.done == 1
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    store = kept(tmp_path)
+    store.finish()
+    path = tmp_path / "video-00001.npz"
+    whole = path.read_bytes()
+    # Cut short; a bit in the middle changed; gone.
+    for content in (whole[:-40], whole[:300] + bytes([whole[300] ^ 1]) + whole[301:], None):
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(UserError, match=r"video-00001\.npz is gone or damaged"):
+            load_features(tmp_path)
+
+
+def test_pickles_are_not_read(tmp_path):
+    store = kept(tmp_path)
+    np.savez(tmp_path / "text-00000.npz", sentence=np.array([{}], object))
+    with pytest.raises(UserError, match="text-00000"):
+        store.get("text", 0)
+
+
+def test_what_does_not_fit_together_is_refused():
+    text, video = random_features()
+    gathering = Gathering()
+    gathering.add_videos(video_arrays(video, CLIP_IDS, CAPTIONS))
+    gathering.add_texts(text_arrays(jax.tree.map(lambda x: x[:5], text)))
+    with pytest.raises(UserError, match="features of 5 captions and 3 videos"):
+        gathering.encoded({})
+    with pytest.raises(UserError, match="no captions"):
+        Gathering().encoded({})
+
+
+@pytest.mark.parametrize("name", ["sentence", "frames"])
+def test_an_item_that_is_not_finite_is_named(name):
+    text, video = random_features()
+    array = text.sentence if name == "sentence" else video.frames
+    array[1] = np.nan
+    gathering = Gathering()
+
+    def add():
+        gathering.add_videos(video_arrays(video, CLIP_IDS, CAPTIONS))
+        gathering.add_texts(text_arrays(text))
+
+    with pytest.raises(UserError) as refused:
+        add()
+    assert repr(CLIP_IDS[1] if name == "frames" else CAPTIONS[0][1]) in str(refused.value)
+
+
+def batches(count=7, size=3):
+    """Videos in batches of 3, the last filled up; each with one to three captions."""
+    random = np.random.default_rng(1)
+    side = TINY.clip.image_size
+    frames = random.integers(0, 255, (count, 2, side, side, 3), np.uint8)
+    mask = np.array([[1, n % 2] for n in range(count)], np.int32)
+    made = []
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        real = range(start, min(start + size, count))
+        captions = [["red circle", "a blue square moves up", "green"][: 1 + n % 3] for n in real]
+        made.append(VideoBatch(frames[rows], mask[rows], [f"{n}.mp4" for n in real], captions))
+    return made
+
+
+@pytest.fixture(scope="module")
+def encode():
+    """`encode_split` of a small random model: (batches, store) -> EncodedSplit."""
+    model = GLSCL(TINY)
+    encoder = retrieval.Encoder(model, sharding.make_mesh(jax.devices()[:1]))
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: steps.init_params(model, 0))
+    params = jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.1).astype(x.dtype), shapes)
+    tokenizer = functools.partial(Tokenizer.from_merges(DEMO_MERGES), length=8)
+
+    def tokenize(captions):
+        tokens = tokenizer(captions)
+        assert len(tokens.ids) == 3  # One shape, whatever the number of captions.
+        return tokens
+
+    def run(given, keep=None):
+        return retrieval.encode_split(
+            encoder, params, given, tokenize, batch_size=3, total=7, show=False, keep=keep
+        )
+
+    run.encoder, run.params = encoder, params
+    return run
+
+
+def assert_same(one, other):
+    arrays = (jax.tree.leaves([x.text, x.video]) for x in (one, other))
+    for x, y in zip(*arrays, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert (one.captions, one.clip_ids) == (other.captions, other.clip_ids)
+    assert one.owner.tolist() == other.owner.tolist()
+    assert one.frames_decoded == other.frames_decoded
+
+
+def test_padding_is_left_out_and_every_item_is_encoded_once(encode):
+    encoded = encode(batches())
+    assert encoded.clip_ids == [f"{n}.mp4" for n in range(7)]
+    assert encoded.owner.tolist() == [0, 1, 1, 2, 2, 2, 3, 4, 4, 5, 5, 5, 6]
+    assert encoded.frames_decoded == 7 + 3
+    assert set(encoded.seconds) == {"video", "text"}
+    # Slow oracle: each video alone in its batch.
+    for place, video in enumerate(batches(size=1)):
+        rows = np.zeros(3, int)
+        found = encode.encoder.video(encode.params, video.frames[rows], video.frame_mask[rows])
+        np.testing.assert_allclose(encoded.video.frames[place], found.frames[0], atol=1e-5)
+
+
+def test_an_interrupted_encode_goes_on(encode, tmp_path):
+    whole = encode(batches())
+
+    def interrupted(stop):
+        yield from batches()[:stop]
+        raise KeyboardInterrupt
+
+    store = Store.open(tmp_path, identity=IDENTITY)
+    with pytest.raises(KeyboardInterrupt):
+        encode(interrupted(2), store)
+    # The second was under way.
+    assert store.done == 1
+    again = encode(batches()[store.done :], Store.open(tmp_path, identity=IDENTITY))
+    assert_same(again, whole)
+    assert_same(load_features(tmp_path), whole)
+    # All is there: nothing is asked of the batches, nor of the encoder for the captions.
+    (tmp_path / "complete.json").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert_same(encode((), Store.open(tmp_path, identity=IDENTITY)), whole)
+    (tmp_path / "complete.json").unlink()
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_interrupted_between_videos_and_captions(encode, tmp_path):
+    whole = encode(batches(), Store.open(tmp_path, identity=IDENTITY))
+    for name in ("complete.json", "text-00003.npz", "text-00004.npz"):
+        (tmp_path / name).unlink()
+    assert_same(encode((), Store.open(tmp_path, identity=IDENTITY)), whole)
+    assert json.loads((tmp_path / "complete.json").read_text()) == {"video": 3, "text": 5}
+
+
+def test_a_full_disk_is_told_and_leaves_whole_files(encode, tmp_path, monkeypatch):
+    store = Store.open(tmp_path, identity=IDENTITY)
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features.np, "savez", full)
+    with pytest.raises(UserError, match=r"No space left on device\): make room"):
+        store.put("video", 0, {"x": np.zeros(1)})
+    assert [path.name for path in tmp_path.iterdir()] == ["identity.json"]
+
+
+def test_the_next_batch_is_started_before_the_last_is_fetched():
+    told = []
+
+    def start(number):
+        told.append(f"start {number}")
+        return np.array(number)
+
+    for number, found in retrieval._one_ahead(start, range(3)):
+        assert found == number
+        told.append(f"fetch {number}")
+    assert told == ["start 0", "start 1", "fetch 0", "start 2", "fetch 1", "fetch 2"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "told"),
+    [
+        ([0, 1, 7], "'third' describes a video that is not among the 3"),
+        ([0, 1, 1], "clip 'three.mp4' has no caption"),
+    ],
+)
+def test_captions_and_videos_that_do_not_meet_are_named(owner, told):
+    text, video = random_features()
+    text = jax.tree.map(lambda x: x[:3], text)
+    names = ["first", "second", "third"]
+    encoded = features.EncodedSplit(text, video, np.array(owner), names, CLIP_IDS, 6, {})
+    with pytest.raises(UserError) as refused:
+        retrieval.check_split(encoded)
+    assert told in str(refused.value)

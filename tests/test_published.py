@@ -1,0 +1,71 @@
+"""The paper's rows as the reference text has them, and which of them a run is compared with."""
+
+import dataclasses
+import re
+
+import pytest
+
+from glscl_jax import published
+from glscl_jax.input_pipeline.annotations import READERS
+from glscl_jax.models.clip import VARIANTS
+from tests.conftest import SHARED
+
+# As the reference text calls the benchmarks -> as this project does.
+NAMES = {
+    "MSR-VTT 1k-A": "msrvtt",
+    "MSVD": "msvd",
+    "DiDeMo": "didemo",
+    "LSMDC": "lsmdc",
+    "ActivityNet": "activitynet",
+}
+
+
+def test_every_row_is_that_of_the_reference():
+    path = SHARED / "reference.md"
+    if not path.exists():
+        pytest.skip("the reference in words (../shared/reference.md) is not here")
+    section = path.read_text(encoding="utf-8").split("## 10. ")[1].split("\n## ")[0]
+    rows = {}
+    for label, *cells in re.findall(r"^\| (.+?) \| (\d.+?) \| (\d.+?) \|$", section, re.M):
+        # "the same" is the row above with QB-Norm.
+        rerank = "qbnorm" if "QB-Norm" in label else "none"
+        if not label.startswith("the same"):
+            benchmark, variant = label.split(", ")
+        key = (NAMES[benchmark], "test", f"ViT-{variant}", rerank)
+        rows[key] = [[None if x == "-" else float(x) for x in cell.split(" / ")] for cell in cells]
+    assert len(rows) == 8
+    assert rows == {
+        key: [list(row.t2v.as_dict().values()), list(row.v2t.as_dict().values())]
+        for key, row in published.TABLE.items()
+    }
+
+
+def test_the_row_of_a_run():
+    row = published.published("msrvtt_9k", "test", "ViT-B/16", "qbnorm")
+    assert row.t2v.r1 == 50.5
+    assert published.published("msrvtt_7k", "test", "ViT-B/16", "qbnorm") == row
+    for other in (("folder", "test"), ("msrvtt_9k", "val"), ("msvd", "train")):
+        assert published.published(*other, "ViT-B/32", "none") is None
+    assert published.published("msrvtt_9k", "test", "ViT-B/32", "dual_softmax") is None
+    assert published.published("msrvtt_9k", "test", None, "none") is None
+
+
+def test_every_benchmark_here_has_a_row():
+    found = {name for name in READERS if published.published(name, "test", "ViT-B/32", "none")}
+    assert found == READERS.keys() - {"folder"}
+
+
+def test_another_gallery_is_told():
+    row = published.published("didemo", "test", "ViT-B/32", "none")
+    assert published.differing_videos(row, 1003) == published.differing_videos(row, 1004) == ""
+    told = published.differing_videos(row, 900)
+    assert told.startswith("900 videos here, 1,003 to 1,004 in DiDeMo")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_towers_are_known_by_their_sizes(name):
+    config = VARIANTS[name]
+    assert published.variant_of(config) == name
+    other = dataclasses.replace(config, vocab_size=77, context_length=13, activation="gelu")
+    assert published.variant_of(other) == name
+    assert published.variant_of(dataclasses.replace(config, vision_layers=99)) is None

@@ -1,0 +1,93 @@
+"""ranks.csv and top.csv: what is written is read again, whatever the captions hold."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+from glscl_jax import metrics
+from glscl_jax.errors import UserError
+from glscl_jax.features import EncodedSplit
+from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.rank_files import RANKS, TOP, read_ranks, write_ranks, write_top
+from glscl_jax.scored import Reranked
+
+CAPTIONS = ['a "red", round one', "two\nlines\r\n", "", "ünï 日本", "=1+1"]
+CLIP_IDS = ["a,b.mp4", "c.mp4#t=1", "d.mp4"]
+OWNER = np.array([0, 0, 1, 2, 2])
+SCORES = np.array(
+    [[0.9, 0.1, 0.5], [0.2, 0.3, 0.4], [0.5, 0.5, 0.1], [0.1, 0.2, 0.3], [1, 1, 1]], np.float32
+)
+
+
+def encoded():
+    # No features: only names are written.
+    text = TextFeatures(np.zeros((5, 1)), np.zeros((5, 1, 1)))
+    video = VideoFeatures(np.zeros((3, 1, 1)), np.ones((3, 1)), np.zeros((3, 1, 1)))
+    return EncodedSplit(text, video, OWNER, CAPTIONS, CLIP_IDS, 3, {})
+
+
+def test_ranks_come_back(tmp_path):
+    result = metrics.retrieval(SCORES, OWNER)
+    write_ranks(tmp_path, result, encoded())
+    found = read_ranks(tmp_path)
+    for name in ("t2v", "v2t"):
+        for end in ("optimistic", "pessimistic"):
+            np.testing.assert_array_equal(
+                getattr(found[name].ranks, end), getattr(getattr(result, name), end)
+            )
+    assert found["t2v"].captions == CAPTIONS
+    assert found["t2v"].clip_ids == [CLIP_IDS[b] for b in OWNER]
+    assert found["v2t"].clip_ids == CLIP_IDS
+    assert [path.name for path in tmp_path.iterdir()] == [RANKS]
+
+
+def test_the_best_items_by_hand(tmp_path):
+    top = Reranked(SCORES, SCORES.T, OWNER).top(2)
+    write_top(tmp_path, top, encoded())
+    with (tmp_path / TOP).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (5 + 3)
+    best = [(row["clip_id"], row["score"]) for row in rows if row["direction"] == "t2v"][:2]
+    assert best == [("a,b.mp4", "0.9"), ("d.mp4", "0.5")]
+    # Of captions that score alike the first; the item is a caption and has its video's id.
+    best = [row for row in rows if row["direction"] == "v2t" and row["query"] == "0"]
+    assert [(row["place"], row["caption"], row["clip_id"]) for row in best] == [
+        ("1", "=1+1", "d.mp4"),
+        ("2", CAPTIONS[0], "a,b.mp4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "new", "told"),
+    [
+        ("^direction,", "way,", "its columns are"),
+        ("^t2v,2,", "t2v,7,", "query 2 is not whole"),
+        ("^v2t,0,.*", "v2t,0,x", "query 0 is not whole"),
+        ("^v2t,2,", "v2v,2,", "neither t2v nor v2t"),
+        ("^(v2t,2,.*,)[0-9]+,", r"\g<1>0,", "a rank below 1"),
+        ("^(v2t,2,.*,)[0-9]+,", r"\g<1>9,", "a last place before the first"),
+        ("^(v2t,2,.*,)[0-9]+,", r"\g<1>one,", "could not convert"),
+        ("^v2t,.*", "", "list index out of range"),
+        ('^t2v,0,"a', 't2v,0,"x', "the video of a caption"),
+    ],
+)
+def test_what_is_damaged_is_named(tmp_path, pattern, new, told):
+    write_ranks(tmp_path, metrics.retrieval(SCORES, OWNER), encoded())
+    path = tmp_path / RANKS
+    content, changes = re.subn(pattern, new, path.read_bytes().decode(), count=1, flags=re.M)
+    assert changes
+    path.write_bytes(content.encode())
+    with pytest.raises(UserError) as refused:
+        read_ranks(tmp_path)
+    assert "ranks.csv is damaged" in str(refused.value)
+    assert told in str(refused.value)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"ranks\.csv is not there"):
+        read_ranks(tmp_path)
+    (tmp_path / RANKS).write_text("")
+    with pytest.raises(UserError, match="damaged"):
+        read_ranks(tmp_path)
