@@ -12,10 +12,17 @@ def base() -> ConfigDict:
     config = ConfigDict()
     config.seed = 42
     config.batch_size = 128  # Over all devices.
+    config.microbatch = 0  # Clips whose activations are held at once, over all devices; 0: all.
     config.num_epochs = 5  # Passes over the videos, one caption of each at a time.
     config.num_steps = 0  # Updates in all; 0 follows num_epochs.
     config.eval_batch_size = 128
     config.init_from = ""  # A converted or trained checkpoint directory to start from.
+
+    # Devices along each axis, -1 for all that the others leave: batches are split over data and
+    # fsdp, parameters and optimiser state over fsdp, attention heads and MLPs over tensor.
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    # Steps whose loss or gradient is not finite are not applied; so many of them end the run.
+    config.max_nonfinite = 10
 
     config.log_every = 50  # Steps, as the next two.
     config.validate_every = 0  # 0: once an epoch. Each validation also saves a checkpoint.
@@ -30,6 +37,7 @@ def base() -> ConfigDict:
     config.data.frame_rate = 1.0  # Frames a second that `prepare` stored.
     config.data.num_frames = 12  # V
     config.data.num_words = 32  # L
+    config.data.augment = False  # RandAugment of the training clips; the reference trains with it.
     # A merges file, a Hugging Face directory, a hub name, or "demo".
     config.data.tokenizer = "openai/clip-vit-base-patch32"
 

@@ -11,6 +11,7 @@ import pathlib
 import shutil
 
 import jax
+import numpy as np
 from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
@@ -64,7 +65,11 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest:
             return
-        progress = {"step": state.step, "opt_state": state.opt_state}
+        progress = {
+            "step": state.step,
+            "opt_state": state.opt_state,
+            "nonfinite": state.nonfinite,
+        }
         try:
             self._orbax.save_checkpointables_async(
                 step, {"params": state.params, "progress": progress}, metrics=metrics, force=True
@@ -101,18 +106,21 @@ class Checkpoints:
           UserError: the checkpoint is damaged.
         """
         step = self.latest
+        path = self.directory / str(step)
+        progress = {"step": abstract.step, "opt_state": abstract.opt_state}
         try:
+            # Runs that began before these were counted have no such number.
+            if "nonfinite" in ocp.metadata(path, "progress").metadata:
+                progress["nonfinite"] = abstract.nonfinite
             loaded = self._orbax.load_checkpointables(
-                step,
-                {
-                    "params": abstract.params,
-                    "progress": {"step": abstract.step, "opt_state": abstract.opt_state},
-                },
+                step, {"params": abstract.params, "progress": progress}
             )
         except Exception as error:
-            raise _damaged(self.directory / str(step), error) from error
+            raise _damaged(path, error) from error
         progress = loaded["progress"]
-        return TrainState(progress["step"], loaded["params"], progress["opt_state"])
+        if "nonfinite" not in progress:
+            progress["nonfinite"] = jax.device_put(np.int32(0), abstract.nonfinite.sharding)
+        return TrainState(params=loaded["params"], **progress)
 
     def close(self) -> None:
         """Waits for the last save; raises a `UserError` if it failed."""

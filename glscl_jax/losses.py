@@ -97,8 +97,18 @@ def glscl_losses(
     weights: LossWeights,
 ) -> Losses:
     """All losses of a batch of B pairs: scores [B,B], queries [B,K,D]."""
+    return summed(contrastive(scores, logit_scale), text_queries, video_queries, weights)
+
+
+def summed(
+    contrastive: jax.Array,
+    text_queries: jax.Array,
+    video_queries: jax.Array,
+    weights: LossWeights,
+) -> Losses:
+    """The contrastive loss [] and those of the queries [B,K,D]."""
     parts = (
-        contrastive(scores, logit_scale),
+        contrastive,
         intra_diversity(video_queries, weights),
         inter_consistency(text_queries, video_queries, weights),
     )

@@ -1,41 +1,197 @@
-"""The mesh, and where arrays live on it."""
+"""The mesh, and where arrays live on it.
 
-from collections.abc import Sequence
+Three axes. Batches are split over `data` and `fsdp`; parameters and optimiser state over `fsdp`,
+each gathered where a layer needs it; attention heads and the MLP's inner width over `tensor`.
+What is computed does not depend on the mesh: the compiler adds the communication.
+"""
 
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from glscl_jax.errors import UserError
+from glscl_jax.optim import path_name
 
-DATA = "data"
+DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
+
+# Pattern on a parameter's path -> mesh axes of its last axes; the first match counts, and a
+# layer's leading axis in a stack is never split. An optimiser's moments end in the same paths.
+# The first product of a pair is split over its outputs, the second over its inputs, so that the
+# heads or the hidden units between them never leave their device (Shoeybi et al., 2019).
+PARAMETERS = (
+    (r"(attention/qkv_kernel|(mlp_in|linear_1)/kernel)$", (FSDP, TENSOR)),
+    (r"(attention/qkv_bias|(mlp_in|linear_1)/bias)$", ((TENSOR, FSDP),)),
+    (r"(attention/out|mlp_out|linear_2)/kernel$", (TENSOR, FSDP)),
+    # By rows: each device looks up what it has. Columns would have to change places with examples.
+    (r"token_embedding$", (FSDP, None)),
+    (r"", (FSDP,)),
+)
+
+# Pattern on a module's path -> mesh axes of its input and of its output [B,L,D].
+BATCH = (DATA, FSDP)
+WHOLE, SPLIT = (BATCH, None, None), (BATCH, None, TENSOR)
+ACTIVATIONS = (
+    (r"(blocks|decoder)$", WHOLE, WHOLE),
+    (r"(mlp_in|linear_1)$", WHOLE, SPLIT),
+    (r"(attention/out|mlp_out|linear_2)$", SPLIT, WHOLE),
+)
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The devices (all of all processes by default) along one axis, which batches are split on."""
+def make_mesh(
+    devices: Sequence[jax.Device] | None = None, axes: Mapping[str, int] | None = None
+) -> Mesh:
+    """The devices laid out along `AXES`.
+
+    Args:
+      devices: all of all processes by default.
+      axes: devices along each axis, 1 for those not named; one may be -1, for all that the others
+        leave. By default all lie along `data`.
+
+    Raises:
+      UserError: the axes do not multiply to the number of devices.
+    """
     devices = jax.devices() if devices is None else devices
+    sizes = _sizes({DATA: -1} if axes is None else axes, len(devices))
     # Auto axes let the compiler place what the model does not say; JAX's default is Explicit.
-    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def _sizes(axes: Mapping[str, int], devices: int) -> tuple[int, ...]:
+    shown = "config.mesh " + " x ".join(f"{name} {size}" for name, size in axes.items())
+    if unknown := [name for name in axes if name not in AXES]:
+        raise UserError(f"{shown}: there is no axis {unknown[0]!r}, only {', '.join(AXES)}")
+    sizes = [axes.get(name, 1) for name in AXES]
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise UserError(
+            f"{shown}: sizes are 1 or more, and one of them may be -1 (all that is left)"
+        )
+    fixed = math.prod(size for size in sizes if size != -1)
+    if devices % fixed or (-1 not in sizes and fixed != devices):
+        raise UserError(
+            f"{shown} needs {'a multiple of ' if -1 in sizes else ''}{fixed} devices, and there "
+            f"are {devices}: make the product {devices}, or one axis -1"
+        )
+    return tuple(devices // fixed if size == -1 else size for size in sizes)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device: parameters and optimiser state."""
+    """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def by_batch(mesh: Mesh) -> NamedSharding:
-    """The first axis split over the devices: batches."""
-    return NamedSharding(mesh, PartitionSpec(DATA))
+    """The first axis split over `data` and `fsdp`: batches."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def batch_shares(mesh: Mesh | None) -> int:
+    """How many parts a batch is split into."""
+    return mesh.shape[DATA] * mesh.shape[FSDP] if mesh else 1
+
+
+def by_rules(tree, mesh: Mesh):
+    """A sharding for every array of `tree` (parameters, optimiser state, a train state).
+
+    Args:
+      tree: of arrays or of `jax.ShapeDtypeStruct`s.
+      mesh: see `make_mesh`.
+
+    Returns:
+      The same tree of `NamedSharding`s, by `PARAMETERS`. An axis that its part of the mesh does
+      not divide stays whole.
+    """
+
+    def sharding(path, leaf):
+        axes = next(axes for pattern, axes in PARAMETERS if re.search(pattern, path_name(path)))
+        return NamedSharding(mesh, _fitting(axes, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def _fitting(axes: tuple, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """`axes` of the last axes of `shape`, without those that do not divide theirs."""
+    axes = axes[max(0, len(axes) - len(shape)) :]
+    axes = (None,) * (len(shape) - len(axes)) + axes
+    return PartitionSpec(
+        *(
+            axis if axis and size % _count(axis, mesh) == 0 else None
+            for axis, size in zip(axes, shape, strict=True)
+        )
+    )
+
+
+def _count(axis: str | tuple[str, ...], mesh: Mesh) -> int:
+    names = (axis,) if isinstance(axis, str) else axis
+    return math.prod(mesh.shape[name] for name in names)
+
+
+def device_share(tree) -> float:
+    """The share of `tree`'s bytes that one device holds; its leaves have shardings."""
+    whole, held = (
+        sum(math.prod(shape(leaf)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        for shape in (lambda leaf: leaf.shape, lambda leaf: leaf.sharding.shard_shape(leaf.shape))
+    )
+    return held / whole
+
+
+def constrain(tree, mesh: Mesh | None, *axes):
+    """Arrays inside a compiled function, laid out by mesh axes; without a mesh as they are.
+
+    An axis that its part of the mesh does not divide stays whole.
+    """
+    if mesh is None or mesh.size == 1:
+        return tree
+
+    def laid_out(x):
+        spec = _fitting((*axes, *(None,) * (x.ndim - len(axes))), x.shape, mesh)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+    return jax.tree.map(laid_out, tree)
+
+
+def constrain_activations(mesh: Mesh | None):
+    """A context in which the model's activations are laid out by `ACTIVATIONS`.
+
+    The compiler would find most of it from batch and parameters. Told at both ends of each pair
+    of products, it cannot settle on splitting anything but examples, heads and hidden units.
+    """
+
+    def interceptor(call, args, kwargs, context):
+        path = "/".join(context.module.path)
+        found = next((rule for rule in ACTIVATIONS if re.search(rule[0], path)), None)
+        if found is None or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        _, before, after = found
+        inputs = constrain(args[0], mesh, *before)
+        return constrain(call(inputs, *args[1:], **kwargs), mesh, *after)
+
+    return nn.intercept_methods(interceptor)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, name: str = "batch_size") -> None:
     """Raises a `UserError` unless the devices can share a batch equally."""
-    devices = mesh.shape[DATA]
-    if batch_size % devices:
+    shares = batch_shares(mesh)
+    if batch_size % shares:
+        along = "" if shares == mesh.size else " along data and fsdp"
         raise UserError(
-            f"config.{name} {batch_size} is not divisible by the {devices} devices: "
-            f"try {max(1, round(batch_size / devices)) * devices}"
+            f"config.{name} {batch_size} is not divisible by the {shares} devices{along}: "
+            f"try {max(1, round(batch_size / shares)) * shares}"
         )
+
+
+def check_microbatch(batch_size: int, microbatch: int, mesh: Mesh) -> None:
+    """Raises a `UserError` unless whole micro-batches, shared by all devices, make up a batch."""
+    if microbatch < 0 or microbatch > batch_size or (microbatch and batch_size % microbatch):
+        raise UserError(
+            f"config.microbatch {microbatch} does not divide config.batch_size {batch_size}: "
+            "give one of its divisors, or 0 for no micro-batches"
+        )
+    check_batch_size(microbatch, mesh, "microbatch")
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

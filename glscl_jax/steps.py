@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from glscl_jax.losses import Losses, LossWeights, glscl_losses
+from glscl_jax.losses import Losses, LossWeights
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
+from glscl_jax.objective import LOSS_BLOCK, gradient
 from glscl_jax.optim import OptimConfig, cast_params, trainable
-from glscl_jax.similarity import score
 
 # CLIP's training held its temperature to at least 1 / 100, and so does the reference.
 MAX_LOGIT_SCALE = float(np.log(100.0))
@@ -20,29 +21,34 @@ class TrainState:
     """All that a run carries from step to step.
 
     Attributes:
-      step: int32 [], updates done; also the position in the data.
+      step: int32 [], batches done; also the position in the data.
       params: parameters.
       opt_state: the optimiser's.
+      nonfinite: int32 [], how many of the steps were not applied: their loss or gradient was not
+        finite.
     """
 
     step: jax.Array
     params: dict
     opt_state: optax.OptState
+    nonfinite: jax.Array
 
 
 @flax.struct.dataclass
 class StepMetrics:
-    """Float32 scalars of one update.
+    """Scalars of one update, float32 but for the last.
 
     Attributes:
       losses: of the batch, before the update.
       grad_norm: global norm of the trained parameters' gradient, before clipping.
       logit_scale: exp of the learned logarithm, after the update.
+      nonfinite: int32, the state's, after the update.
     """
 
     losses: Losses
     grad_norm: jax.Array
     logit_scale: jax.Array
+    nonfinite: jax.Array
 
 
 def init_params(model: GLSCL, seed: int) -> dict:
@@ -61,33 +67,9 @@ def init_state(
 ) -> TrainState:
     """The state before the first update."""
     params = cast_params(params, config)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-
-
-def batch_losses(
-    params: dict,
-    batch: dict[str, jax.Array],
-    dropout_key: jax.Array | None,
-    *,
-    model: GLSCL,
-    weights: LossWeights,
-) -> Losses:
-    """The losses of a batch of B pairs; no dropout without a key.
-
-    `batch` holds text_ids and text_mask [B,L], frames [B,V,H,W,3] and frame_mask [B,V].
-    """
-    text, video, logit_scale = model.apply(
-        {"params": params},
-        batch["text_ids"],
-        batch["text_mask"],
-        batch["frames"],
-        batch["frame_mask"],
-        deterministic=dropout_key is None,
-        rngs={} if dropout_key is None else {"dropout": dropout_key},
-    )
-    config = model.config
-    scores = score(text, video, temperature=config.temperature, lim_weight=config.lim_weight)
-    return glscl_losses(scores, logit_scale, text.queries, video.queries, weights)
+    # Made twice: a buffer that stands in two places cannot be donated.
+    step, nonfinite = (jnp.zeros((), jnp.int32) for _ in range(2))
+    return TrainState(step, params, optimizer.init(params), nonfinite)
 
 
 def train_step(
@@ -99,23 +81,37 @@ def train_step(
     optim: OptimConfig,
     weights: LossWeights,
     seed: int,
+    microbatch: int = 0,
+    loss_block: int = LOSS_BLOCK,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
-    """One update. Dropout is a function of (seed, step) alone, whatever the devices."""
+    """One update; none, but counted, where the loss or the gradient is not finite.
+
+    Dropout is a function of (seed, step) and of the micro-batch's size, whatever the devices.
+    """
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-
-    def loss(params):
-        losses = batch_losses(params, batch, dropout_key, model=model, weights=weights)
-        return losses.total, losses
-
-    grads, losses = jax.grad(loss, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = hold_logit_scale(optax.apply_updates(state.params, updates))
-    metrics = StepMetrics(
-        losses,
-        optax.global_norm(trainable(grads, optim)),
-        jnp.exp(params["clip"]["logit_scale"].astype(jnp.float32)),
+    grads, losses = gradient(
+        state.params,
+        batch,
+        dropout_key,
+        model=model,
+        weights=weights,
+        microbatch=microbatch,
+        loss_block=loss_block,
+        mesh=mesh,
     )
-    return TrainState(state.step + 1, params, opt_state), metrics
+    grad_norm = optax.global_norm(trainable(grads, optim))
+    finite = jnp.isfinite(losses.total) & jnp.isfinite(grad_norm)
+
+    def applied():
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return hold_logit_scale(optax.apply_updates(state.params, updates)), opt_state
+
+    params, opt_state = jax.lax.cond(finite, applied, lambda: (state.params, state.opt_state))
+    nonfinite = state.nonfinite + ~finite
+    logit_scale = jnp.exp(params["clip"]["logit_scale"].astype(jnp.float32))
+    metrics = StepMetrics(losses, grad_norm, logit_scale, nonfinite)
+    return TrainState(state.step + 1, params, opt_state, nonfinite), metrics
 
 
 def hold_logit_scale(params: dict) -> dict:

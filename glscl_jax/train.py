@@ -9,8 +9,10 @@ checkpoints. Started again on the same one, a run goes on where it stopped, exac
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -21,6 +23,7 @@ from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL
+from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import make_optimizer
 from glscl_jax.warm_start import start_params
 from glscl_jax.workdir import Workdir
@@ -38,8 +41,9 @@ def main(_):
 
     # Everything that can be wrong is found before the work directory is touched.
     settings = recipe.read(config)
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(axes=config.mesh.to_dict())
     sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_microbatch(config.batch_size, config.microbatch, mesh)
     sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
     data = open_data(config, settings)
     tokenizer = open_tokenizer(config, settings)
@@ -57,12 +61,14 @@ def main(_):
     announce(config, state, first, total, mesh)
 
     batches = training_batches(config, data, tokenizer, first, total)
-    step = compiled_step(config, settings, model, optimizer, mesh)
+    step = compiled_step(config, settings, model, optimizer, mesh, state)
     log = Log(config, Logbook(workdir, first), first, total)
+    nonfinite = NonFinite(config.max_nonfinite, int(state.nonfinite), clip_ids(config, data))
     validate_every = config.validate_every or per_epoch
     for batch in log.watch(batches):
         state, figures = step(state, sharding.put_batch(on_device(batch), mesh))
         done = log.add(figures)
+        nonfinite.add(done, figures, batch["clip_index"])
         last = done == total
         if validation.split and (done % validate_every == 0 or last):
             scores = log.pause(lambda state=state: validation(state.params))
@@ -71,6 +77,7 @@ def main(_):
         elif last or (config.checkpoint_every and done % config.checkpoint_every == 0):
             checkpoints.save(state)
 
+    nonfinite.look()
     checkpoints.close()
     log.close()
     print(f"trained to step {total}; the run's files are in {workdir.path}")
@@ -84,6 +91,8 @@ def open_data(config, settings: recipe.Recipe) -> builder.PreparedData:
     pipeline.check_settings(
         data, frame_rate=config.data.frame_rate, image_size=settings.model.clip.image_size
     )
+    if data.settings.partial:
+        print(f"partial: {data.settings.partial}", flush=True)
     return data
 
 
@@ -109,7 +118,6 @@ def start(config, settings, model, optimizer, checkpoints, mesh) -> steps.TrainS
 
     That one is fresh, or has what `config.init_from` holds and the rest fresh.
     """
-    sharded = sharding.replicated(mesh)
 
     def begun(loaded=None):
         params = steps.init_params(model, config.seed)
@@ -117,14 +125,23 @@ def start(config, settings, model, optimizer, checkpoints, mesh) -> steps.TrainS
             params = start_params(params, loaded, settings.model)
         return steps.init_state(params, optimizer, settings.optim)
 
+    abstract = jax.eval_shape(begun)
+    shardings = sharding.by_rules(abstract, mesh)
     if checkpoints.latest is not None:
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharded),
-            jax.eval_shape(begun),
+        return checkpoints.restore(
+            jax.tree.map(
+                lambda leaf, sharded: jax.ShapeDtypeStruct(
+                    leaf.shape, leaf.dtype, sharding=sharded
+                ),
+                abstract,
+                shardings,
+            )
         )
-        return checkpoints.restore(abstract)
-    loaded = load_model(config.init_from, sharded).params if config.init_from else None
-    return jax.jit(begun, out_shardings=sharded)(loaded)
+    loaded = None
+    if config.init_from:
+        loaded = load_model(config.init_from, sharding.replicated(mesh)).params
+    # No device ever holds more than its part of a fresh state.
+    return jax.jit(begun, out_shardings=shardings)(loaded)
 
 
 def announce(config, state, first: int, total: int, mesh) -> None:
@@ -140,6 +157,9 @@ def announce(config, state, first: int, total: int, mesh) -> None:
         f"batches of {config.batch_size} clips, on {where}",
         flush=True,
     )
+    if (share := sharding.device_share(state)) < 1:
+        axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+        print(f"{axes}: a device holds {100 * share:.2f} % of parameters and optimiser state")
 
 
 def training_batches(config, data, tokenizer, first: int, total: int):
@@ -159,8 +179,11 @@ def training_batches(config, data, tokenizer, first: int, total: int):
     )
 
 
-def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh):
-    """`steps.train_step` under jit: (state, batch) -> (state, metrics), the old state donated."""
+def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh, state):
+    """`steps.train_step` under jit: (state, batch) -> (state, metrics), the old state donated.
+
+    The new state lies as `state` does.
+    """
     step = functools.partial(
         steps.train_step,
         model=model,
@@ -168,8 +191,22 @@ def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh):
         optim=settings.optim,
         weights=settings.losses,
         seed=config.seed,
+        microbatch=config.microbatch,
+        mesh=mesh,
     )
-    return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
+    where = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
+
+
+def clip_ids(config, data) -> Callable[[np.ndarray], list[str]]:
+    """What looks up the ids of training clips by their places in the split."""
+
+    def look_up(places):
+        records = data.raw_source(config.data.train_split).__getitems__(places.tolist())
+        fields = map(data.features.deserialize_example_np, records)
+        return [field["clip_id"].decode() for field in fields]
+
+    return look_up
 
 
 def on_device(batch: pipeline.TrainBatch) -> dict:

@@ -110,7 +110,7 @@ CSV_FAULTS = {
     "zero byte": ("video,caption\na\0.mp4,x\n", "line 2: .* control character"),
     "two-line name": ('video,caption\n"a\nb",x\n', "line 2: .* control character"),
     "two-line column": ('video,"cap\ntion"\na.mp4,x\n', "no column 'caption'"),
-    "more": ("video,caption\na.mp4,!\n\nb.mp4,?\n", r"line 2: .* \(and 2 more bad lines\)"),
+    "more": ("video,caption\na.mp4,!\n\nb.mp4,?\n", r"line 2: .* \(and 2 more bad rows\)"),
 }
 JSON_FAULTS = {
     "not JSON": ('{"video": "a.mp4"\n', "line 1: not JSON"),

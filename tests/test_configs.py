@@ -1,13 +1,20 @@
 """Every config can be read, and its `:tiny` trains."""
 
+import functools
 import importlib
+import json
+import queue
 import subprocess
 import sys
+from concurrent import futures
 
 import pytest
 
 from glscl_jax import recipe
-from tests.conftest import REPO
+from glscl_jax.input_pipeline import annotations, builder, prepare
+from glscl_jax.input_pipeline.annotations import validation
+from tests import benchmark_files
+from tests.conftest import REPO, program_environment
 
 NAMES = sorted(
     path.stem for path in (REPO / "configs").glob("*.py") if path.stem not in ("__init__", "common")
@@ -22,16 +29,135 @@ def test_settings_fit_together(name):
     assert config.data.num_words <= settings.model.clip.context_length
 
 
+@pytest.fixture(scope="module")
+def prepared(shapes, tmp_path_factory):
+    """By config: a data set prepared from its benchmark's own files, if it is for one."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+
+    @functools.cache
+    def make(name: str):
+        dataset = {"msrvtt": "msrvtt_9k"}.get(name, name)
+        if dataset not in benchmark_files.DATASETS:
+            return shapes / "data"
+        source = benchmark_files.write(dataset, folder / dataset)
+        clips = annotations.READERS[dataset](source, None)
+        clips = validation.carve(clips, validation.default_size(dataset, clips))
+        digest = builder.annotations_digest(clips)
+        settings = builder.Settings(dataset, 2.0, 32, 95, digest)
+        report = prepare.prepare(
+            clips,
+            source,
+            folder / "data" / dataset,
+            settings,
+            workers=2,
+            max_failed_share=0.0,
+            allow_partial=True,  # twenty clips are not what is published
+        )
+        assert report.splits == {"train": 12, "val": 4, "test": 4}
+        return folder / "data" / dataset
+
+    return make
+
+
+class Trainer:
+    """Trains in forks of one process, which has imported all that training takes."""
+
+    def __init__(self, cache):
+        self._process = subprocess.Popen(
+            # Not as a module of `tests`, which asks for eight devices.
+            [sys.executable, "tests/forking.py", "glscl_jax.train"],
+            cwd=REPO,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=program_environment(cache) | {"PYTHONPATH": str(REPO)},
+        )
+
+    def __call__(self, *args) -> dict:
+        self._process.stdin.write(json.dumps(list(map(str, args))) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, run_program, tmp_path_factory):
+    """By config: what two steps of its `:tiny` ended with, or will have. Two train at a time."""
+    workdir, free = tmp_path_factory.mktemp("trained"), queue.SimpleQueue()
+    trainers = [Trainer(run_program.cache) for _ in range(2)]
+    for trainer in trainers:
+        free.put(trainer)
+
+    def train(name):
+        trainer = free.get()
+        try:
+            return trainer(
+                f"--config=configs/{name}.py:tiny",
+                f"--workdir={workdir / name}",
+                f"--config.data.dir={prepared(name)}",
+                "--config.num_steps=2",
+                # ActivityNet's 12 would be compiled for it alone: as long as two runs.
+                "--config.model.queries=8",
+            )
+        finally:
+            free.put(trainer)
+
+    for name in NAMES:
+        prepared(name)
+    with futures.ThreadPoolExecutor(len(trainers)) as pool:
+        yield {name: pool.submit(train, name) for name in NAMES}
+    for trainer in trainers:
+        trainer.close()
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_tiny_trains(name, shapes, run_program, tmp_path):
-    done = run_program(
-        "glscl_jax.train",
-        f"--config=configs/{name}.py:tiny",
-        f"--workdir={tmp_path / 'run'}",
-        f"--config.data.dir={shapes / 'data'}",
-        "--config.num_steps=2",
+def test_tiny_trains(name, prepared, trained):
+    done = trained[name].result(timeout=300)
+    assert done["returncode"] == 0, done["stderr"]
+    assert "trained to step 2" in done["stdout"]
+    # What the data is short of is the first thing that is said.
+    partial = builder.open_data(prepared(name)).settings.partial
+    assert done["stdout"].startswith("partial: 12 of ") == bool(partial)
+    assert bool(partial) == (name not in ("demo", "folder"))
+
+
+# The reference's, where they differ: batch, epochs, words, frames, queries.
+RECIPES = {
+    "msrvtt": (128, 5, 32, 12, 8),
+    "msvd": (128, 5, 32, 12, 8),
+    "lsmdc": (128, 5, 32, 12, 8),
+    "didemo": (32, 5, 64, 64, 8),
+    "activitynet": (64, 10, 64, 64, 12),
+    "folder": (128, 5, 32, 12, 8),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_the_reference_s(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    words, frames = config.data.num_words, config.data.num_frames
+    shown = (config.batch_size, config.num_epochs, words, frames, config.model.queries)
+    assert shown == RECIPES[name]
+    assert config.seed == 42
+    assert (config.optim.learning_rate, config.optim.coef_lr) == (1e-4, 1e-3)
+    assert (config.model.temperature, config.model.lim_weight, config.model.lim_layers) == (
+        3,
+        0.5,
+        3,
     )
-    assert "trained to step 2" in done.stdout
+    assert (config.losses.alpha, config.losses.beta) == (1e-4, 5e-3)
+    assert config.data.validation_split != config.data.test_split
+
+
+def test_msrvtt_has_two_training_lists():
+    module = importlib.import_module("configs.msrvtt")
+    large, small = module.get_config(), module.get_config("7k")
+    assert (large.data.dir, small.data.dir) == ("prepared/msrvtt_9k", "prepared/msrvtt_7k")
+    large.data.dir = small.data.dir
+    assert large.to_dict() == small.to_dict()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,11 +1,15 @@
 """The losses against sums written out pair by pair."""
 
+import functools
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glscl_jax import sharding
+from glscl_jax.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.losses import (
     LossWeights,
     contrastive,
@@ -13,6 +17,8 @@ from glscl_jax.losses import (
     inter_consistency,
     intra_diversity,
 )
+from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.similarity import score
 
 B, K, D = 5, 3, 8
 
@@ -66,3 +72,79 @@ def test_total_is_the_plain_sum(queries):
     found = glscl_losses(jnp.eye(B), jnp.array(0.0), text, video, LossWeights())
     parts = found.contrastive + found.diversity + found.consistency
     assert found.total == pytest.approx(float(parts))
+
+
+SCORE = functools.partial(score, temperature=3.0, lim_weight=0.5)
+
+
+def features(count, frames=4):
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=(count, *shape)), jnp.float32)
+
+    mask = np.ones((count, frames), np.int32)
+    mask[::3, -1] = 0
+    text = TextFeatures(normal(D), normal(K, D))
+    return text, VideoFeatures(normal(frames, D), jnp.asarray(mask), normal(K, D))
+
+
+def plain(text, frames, queries, mask, logit_scale):
+    return contrastive(SCORE(text, VideoFeatures(frames, mask, queries)), logit_scale)
+
+
+def blocked(text, frames, queries, mask, logit_scale, blocks, mesh=None):
+    video = VideoFeatures(frames, mask, queries)
+    return blocked_contrastive(text, video, logit_scale, score=SCORE, blocks=blocks, mesh=mesh)
+
+
+def slopes(loss):
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 4)))
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 24])
+def test_in_blocks_the_contrastive_loss_and_its_gradient_are_the_same(blocks):
+    text, video = features(24)
+    arguments = (text, video.frames, video.queries, video.mask, jnp.array(3.0))
+    expected, expected_grads = slopes(plain)(*arguments)
+    found, grads = slopes(functools.partial(blocked, blocks=blocks))(*arguments)
+    assert found == pytest.approx(float(expected), rel=1e-6)
+    for one, other in zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True):
+        assert np.linalg.norm(one - other) <= 1e-5 * np.linalg.norm(other)
+
+
+def test_blocks_on_a_mesh():
+    mesh = sharding.make_mesh(jax.devices()[:8], {"data": 4, "fsdp": 2})
+    text, video = features(32)
+    shared = jax.device_put((text, video), sharding.by_batch(mesh))
+    expected = plain(text, video.frames, video.queries, video.mask, 3.0)
+    loss = jax.jit(functools.partial(blocked, logit_scale=3.0, blocks=4, mesh=mesh))
+    found = loss(shared[0], shared[1].frames, shared[1].queries, shared[1].mask)
+    assert found == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_in_blocks_no_tensor_of_all_pairs_is_ever_whole():
+    count, frames = 2048, 12
+    text, video = jax.eval_shape(lambda: features(count, frames))
+    arguments = (text, video.frames, video.queries, video.mask, jnp.array(3.0))
+
+    def memory(loss):
+        return slopes(loss).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+    scores = 4 * count * count
+    whole, in_blocks = memory(plain), memory(functools.partial(blocked, blocks=64))
+    print(f"MB: {whole / 1e6:.0f} whole, {in_blocks / 1e6:.0f} in blocks")
+    # Both hold about ten such tensors at once.
+    assert whole > frames * scores
+    assert in_blocks < frames * scores / 4
+    assert in_blocks < whole / 32
+
+
+def test_blocks_divide_the_batch_and_suit_the_devices():
+    mesh = sharding.make_mesh(jax.devices()[:8])
+    assert block_count(2048, 1024) == 2
+    assert block_count(32768, 1024, mesh) == 32
+    # 1,500 = 2 * 750; 3 * 8 texts go to 8 devices in blocks of 24 or of 8.
+    assert block_count(1500, 1024) == 2
+    assert block_count(24, 10, mesh) == 3
+    assert block_count(24, 4, mesh) == 3

@@ -14,13 +14,24 @@ import sys
 import time
 from concurrent import futures
 
+import av
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import annotations, builder, prepare, rendered, video
+from glscl_jax.input_pipeline import (
+    annotations,
+    builder,
+    examples,
+    kept,
+    lock,
+    prepare,
+    rendered,
+    video,
+)
+from tests.conftest import one_line_error
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -48,11 +59,17 @@ def settings_of(clips, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def run(source, data_dir, *, workers=2, max_failed_share=0.0, clips=None, **changes):
+def run(source, data_dir, *, clips=None, allow_partial=False, max_failed_share=0.0, **changes):
     clips = annotations.read_folder(source) if clips is None else clips
-    settings = settings_of(clips, **changes)
+    workers = changes.pop("workers", 2)
     return prepare.prepare(
-        clips, source, data_dir, settings, workers=workers, max_failed_share=max_failed_share
+        clips,
+        source,
+        data_dir,
+        settings_of(clips, **changes),
+        workers=workers,
+        max_failed_share=max_failed_share,
+        allow_partial=allow_partial,
     )
 
 
@@ -62,6 +79,10 @@ def files_of(data_dir):
         for path in data_dir.rglob("*")
         if path.is_file()
     }
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
 
 
 def failed_rows(data_dir):
@@ -139,6 +160,7 @@ def test_bad_videos_are_left_out_and_listed(faulty, tmp_path):
     data_dir = tmp_path / "data"
     report = run(source, data_dir, max_failed_share=0.3)
     assert report.splits == {"train": 8}
+    assert report.partial == "8 of 11 train"
     assert [failure.clip.clip_id for failure in report.failures] == list(reasons)
     rows = failed_rows(data_dir)
     assert [row["clip"] for row in rows] == list(reasons)
@@ -149,26 +171,54 @@ def test_bad_videos_are_left_out_and_listed(faulty, tmp_path):
     # Mended, the list goes.
     for name in reasons:
         (source / name).write_bytes(next((source / "videos").iterdir()).read_bytes())
-    assert run(source, data_dir).splits == {"train": 11}
+    assert run(source, data_dir) == prepare.PrepareReport({"train": 11}, ())
     assert not (data_dir / "failed.csv").exists()
+    assert builder.open_data(data_dir).settings.partial == ""
 
 
-@pytest.mark.parametrize(
-    ("share", "message", "listed"),
-    # 3 of 11 fail, one of them by being missing: that alone ends a run of share 0 at once.
-    [
-        (0.25, r"3 of 11 clips failed, .*0\.25.*first .*gone\.mp4: no such file.*failed\.csv", 3),
-        (0.0, r"1 of 11 clips failed, .*failed\.csv lists them", 1),
-    ],
-)
-def test_too_many_failures_leave_nothing(faulty, tmp_path, share, message, listed):
+@pytest.mark.parametrize("share", [0.25, 0.0])
+def test_too_many_failures_leave_nothing(faulty, tmp_path, share):
     data_dir = tmp_path / "data"
+    message = rf"3 of 11 clips failed, .*{share:g} allows .*first .*gone\.mp4: no such file.*failed"
     with pytest.raises(UserError, match=message):
         run(faulty[0], data_dir, max_failed_share=share)
     assert [path.name for path in data_dir.iterdir()] == ["failed.csv"]
-    assert len(failed_rows(data_dir)) == listed
+    assert len(failed_rows(data_dir)) == 3
     with pytest.raises(UserError, match="no prepared data set in it: make one with"):
         builder.open_data(data_dir)
+
+
+def test_what_the_doctor_found_can_be_accepted(faulty, tmp_path):
+    report = run(faulty[0], tmp_path, max_failed_share=0.0, allow_partial=True)
+    assert report.splits == {"train": 8}
+    assert len(report.failures) == 3
+    assert builder.open_data(tmp_path).settings.partial == report.partial == "8 of 11 train"
+
+
+def test_videos_that_break_off_are_kept_and_listed(videos, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    # The index in front, as on the web: the rest can then be missing without it.
+    whole, cut = source / "whole.mp4", source / "cut.mp4"
+    with av.open(whole, "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.height = stream.width = 64
+        stream.pix_fmt = "yuv420p"
+        frames = np.random.default_rng(0).integers(0, 255, (36, 64, 64, 3), dtype=np.uint8)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (source / "captions.csv").write_text("video,caption\nwhole.mp4,x\ncut.mp4,x\n")
+    report = run(source, tmp_path / "data")
+    assert report.splits == {"train": 2}
+    assert not report.failures
+    assert not report.partial
+    with (tmp_path / "data" / "damaged.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["clip"] == "cut.mp4"
+    assert row["reason"] == report.damaged[0].reason
+    assert "truncated" in row["reason"]
 
 
 def test_a_split_that_fails_whole(faulty, tmp_path):
@@ -180,7 +230,8 @@ def test_a_split_that_fails_whole(faulty, tmp_path):
     data_dir = tmp_path / "data"
     with pytest.raises(UserError, match=r"none of the 3 clips of split 'val' can be read"):
         run(source, data_dir, max_failed_share=0.5)
-    assert [path.name for path in data_dir.iterdir()] == ["failed.csv"]
+    assert names_in(data_dir) <= {"failed.csv", ".preparing"}  # what is decoded is kept
+    assert not builder.holds_data(data_dir)
     assert len(failed_rows(data_dir)) == 3
 
 
@@ -199,7 +250,7 @@ def test_what_was_there_stays_until_the_new_is_whole(faulty, tmp_path, monkeypat
 
     def interrupted(*args, **kwargs):
         calls.append(args)
-        if len(calls) > 5:
+        if len(calls) > 15:  # the doctor has read each of the 11 once
             raise KeyboardInterrupt
         return really(*args, **kwargs)
 
@@ -207,7 +258,9 @@ def test_what_was_there_stays_until_the_new_is_whole(faulty, tmp_path, monkeypat
         patch.setattr(video, "read_frames", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(faulty[0], data_dir, max_failed_share=0.3, image_size=32)
-    assert files_of(data_dir) == before
+    decoded = files_of(data_dir).keys() - before.keys()
+    assert {path.parent.as_posix() for path in decoded} == {".preparing/decoded"}
+    assert {path: files_of(data_dir)[path] for path in before} == before
 
     run(faulty[0], data_dir, max_failed_share=0.3, image_size=32)
     assert builder.open_data(data_dir).settings.image_size == 32
@@ -258,11 +311,18 @@ def test_the_program(faulty, tmp_path):
         out, err = process.communicate(timeout=120)
         return process.returncode, out.strip(), err.strip()
 
-    summary = f"8 of 11 clips (train 8); 3 failed, listed in {data_dir / 'failed.csv'}"
+    summary = (
+        f"8 of 11 clips (train 8); 3 failed, listed in {data_dir / 'failed.csv'};"
+        " partial: 8 of 11 train"
+    )
     status, out, err = call("--image_size=32")
-    assert (status, out) == (0, f"prepared {summary}")
-    assert err.startswith("preparing: 11 of 11, ")
-    assert len(err.splitlines()) == 1
+    assert (status, out.splitlines()[-1]) == (0, f"prepared {summary}")
+    # Before that, what the doctor found.
+    assert "gone.mp4" in out
+    assert [line.split(", ")[0] for line in err.splitlines()] == [
+        "checking: 11 of 11",
+        "preparing: 11 of 11",
+    ]
     before = files_of(data_dir)
     assert call("--image_size=32") == (0, f"{data_dir} is prepared already: {summary}", "")
     status, out, err = call("--image_size=48")
@@ -305,7 +365,7 @@ def test_settings_that_differ_are_named(videos, tmp_path):
         with pytest.raises(UserError, match=f"was made with --{name} .*, not {value}: .*overwrite"):
             prepare.check_settings(made, settings_of(clips, **{name: value}), tmp_path)
     other = settings_of([*clips[1:], dataclasses.replace(clips[0], captions=("new",))])
-    with pytest.raises(UserError, match="was made from other annotations"):
+    with pytest.raises(UserError, match="was made from other annotations or splits"):
         prepare.check_settings(made, other, tmp_path)
 
 
@@ -330,7 +390,7 @@ def test_a_file_in_the_way(videos, tmp_path):
         run(videos, tmp_path / "data")
 
 
-def test_threads_run_ahead_only_so_far(videos):
+def test_threads_run_ahead_only_so_far(videos, tmp_path):
     drawn = []
     clip = annotations.read_folder(videos)[0]
 
@@ -339,8 +399,78 @@ def test_threads_run_ahead_only_so_far(videos):
             drawn.append(number)
             yield clip
 
+    store = kept.Store(tmp_path, videos, settings_of([]))
     with futures.ThreadPoolExecutor(2) as pool:
-        decoded = prepare._decoded(many(), videos, settings_of([]), pool, 2)
+        decoded = examples._decoded(many(), store, pool, 2)
         next(decoded)
-        assert len(drawn) == 2 * prepare._AHEAD_PER_WORKER + 1
+        assert len(drawn) == 2 * examples._AHEAD_PER_WORKER + 1
         assert len(list(decoded)) == 99
+
+
+def test_what_came_of_it_is_no_setting(videos, tmp_path):
+    made = settings_of([])
+    prepare.check_settings(dataclasses.replace(made, partial="1 of 2 test"), made, tmp_path)
+    # A data set of before there were notes.
+    run(videos, tmp_path)
+    settings_file = next(tmp_path.glob("clips/folder/*/metadata.json"))
+    assert "partial" not in json.loads(settings_file.read_text())
+    assert builder.open_data(tmp_path).settings.partial == ""
+
+
+def test_one_writer_at_a_time(videos, tmp_path):
+    data_dir = tmp_path / "data"
+    with lock.claimed(data_dir):
+        process = start_program(videos, data_dir)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert err == (
+            f"error: --data_dir {data_dir}: another prepare is writing there:"
+            " wait for it, or name another\n"
+        )
+        with lock.claimed(tmp_path / "another"):
+            pass
+    assert not list(data_dir.iterdir())
+    # Of a run that was killed.
+    (data_dir / lock.LOCK_FILE).touch()
+    assert run(videos, data_dir).splits
+    assert not (data_dir / lock.LOCK_FILE).exists()
+
+
+@pytest.mark.parametrize("size", ["4k", "200k"])
+def test_a_full_disk_is_one_line(videos, tmp_path, size):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets no user mount a small disk (unshare -rm)")
+    # A small disk of its own, which the rest of the system does not see.
+    mount = f"mount -t tmpfs -o size={size} none {disk}"
+    script = f"{mount} && $0 $@; code=$?; ls -A {disk}/data; exit $code"
+    program = [sys.executable, "-m", "glscl_jax.input_pipeline.prepare", "--source", str(videos)]
+    flags = ["--data_dir", str(disk / "data"), "--frame_rate=12", "--jpeg_quality=100"]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, *program, *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert error == f"error: {disk / 'data'}: No space left on device: nothing was made; make room"
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--data_dir=d", "--source=nowhere"], "nowhere: no such folder"),
+        (["--data_dir=d", "--source=.", "--videos=nowhere"], "nowhere: no such folder"),
+        (["--source=."], "--data_dir is missing"),
+        (["--source=.", "--check"], "no captions.csv or captions.jsonl in it"),
+        (["--source=.", "--check", "--dataset=msvd"], "no train_list.txt in it or below"),
+        (["--source=.", "--check", "--dataset=tvr"], "tvr"),
+    ],
+)
+def test_wrong_arguments(run_program, flags, told):
+    done = run_program("glscl_jax.input_pipeline.prepare", *flags, check=False)
+    assert told in one_line_error(done)

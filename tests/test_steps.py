@@ -1,4 +1,4 @@
-"""One update on one device and on eight, and without TensorFlow."""
+"""One update: reproducible, not applied where it is not finite, and without TensorFlow."""
 
 import dataclasses
 import functools
@@ -9,14 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax import sharding, steps
+from glscl_jax import objective, steps
 from glscl_jax.errors import UserError
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCL
+from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import OptimConfig, make_optimizer
 from tests.conftest import REPO
 from tests.test_models import TINY, batch
 
+# What tests of meshes and micro-batches train.
 DROPOUT = dataclasses.replace(TINY, lim_dropout=0.1)
 
 
@@ -26,56 +28,36 @@ def train_batch(size=8):
     return inputs
 
 
-def update(devices, num_steps=2):
-    """Losses and parameters after some updates on that many devices."""
-    mesh = sharding.make_mesh(jax.devices()[:devices])
-    config = OptimConfig(learning_rate=1e-3, coef_lr=1.0)
-    model, optimizer = GLSCL(DROPOUT), make_optimizer(config, 10)
-    params = steps.init_params(model, 0)
-    state = steps.init_state(params, optimizer, config)
-    state = jax.device_put(state, sharding.replicated(mesh))
-    step = jax.jit(
-        functools.partial(
-            steps.train_step,
-            model=model,
-            optimizer=optimizer,
-            optim=config,
-            weights=LossWeights(),
-            seed=0,
-        )
+@functools.cache
+def compiled():
+    """A fresh state, and the step."""
+    config, model = OptimConfig(learning_rate=1e-3, coef_lr=1.0), GLSCL(DROPOUT)
+    optimizer = make_optimizer(config, 10)
+    step = functools.partial(
+        steps.train_step,
+        model=model,
+        optimizer=optimizer,
+        optim=config,
+        weights=LossWeights(),
+        seed=0,
     )
+    begin = jax.jit(lambda: steps.init_state(steps.init_params(model, 0), optimizer, config))
+    return begin(), jax.jit(step)
+
+
+def update(num_steps=2):
+    """Losses and the state after some updates."""
+    state, step = compiled()
     shown = []
     for _ in range(num_steps):
-        state, metrics = step(state, sharding.put_batch(train_batch(), mesh))
+        state, metrics = step(state, train_batch())
         shown.append(jax.device_get(metrics))
     return shown, jax.device_get(state)
 
 
-def gradients(devices):
-    mesh = sharding.make_mesh(jax.devices()[:devices])
-    model = GLSCL(DROPOUT)
-    params = jax.device_put(steps.init_params(model, 0), sharding.replicated(mesh))
-
-    def loss(params, inputs):
-        key = jax.random.key(7)
-        return steps.batch_losses(params, inputs, key, model=model, weights=LossWeights()).total
-
-    return jax.device_get(
-        jax.jit(jax.value_and_grad(loss))(params, sharding.put_batch(train_batch(), mesh))
-    )
-
-
-def test_eight_devices_compute_what_one_does():
-    loss_one, grads_one = gradients(1)
-    loss_eight, grads_eight = gradients(8)
-    assert loss_eight == pytest.approx(float(loss_one), rel=1e-5)
-    for one, eight in zip(jax.tree.leaves(grads_one), jax.tree.leaves(grads_eight), strict=True):
-        assert np.linalg.norm(eight - one) <= 1e-5 * max(np.linalg.norm(one), 1e-3)
-
-
 def test_updates_are_counted_reproducible_and_change_the_loss():
-    first, state = update(1)
-    _, again = update(1)
+    first, state = update()
+    _, again = update()
     assert state.step == 2
     assert first[0].losses.total != first[1].losses.total
     for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
@@ -84,11 +66,15 @@ def test_updates_are_counted_reproducible_and_change_the_loss():
 
 def test_dropout_depends_on_the_step():
     model, inputs = GLSCL(DROPOUT), train_batch()
-    params = steps.init_params(model, 0)
-    losses = [
-        steps.batch_losses(params, inputs, key, model=model, weights=LossWeights()).total
-        for key in (None, jax.random.key(0), jax.random.key(1))
-    ]
+    state, _ = compiled()
+    loss = jax.jit(
+        lambda key: (
+            objective.batch_losses(
+                state.params, inputs, key, model=model, weights=LossWeights()
+            ).total
+        )
+    )
+    losses = [loss(key) for key in (None, jax.random.key(0), jax.random.key(1))]
     assert len({float(loss) for loss in losses}) == 3
 
 
@@ -97,11 +83,40 @@ def test_logit_scale_is_held_to_a_hundred():
     assert np.exp(held["clip"]["logit_scale"]) == pytest.approx(100, rel=1e-6)
 
 
-def test_batch_size_must_suit_the_devices():
-    mesh = sharding.make_mesh(jax.devices()[:8])
-    sharding.check_batch_size(16, mesh)
-    with pytest.raises(UserError, match=r"batch_size 12 .* 8 devices: try 16"):
-        sharding.check_batch_size(12, mesh)
+def test_a_step_that_is_not_finite_is_counted_and_changes_nothing_else():
+    _, good = update()
+    _, step = compiled()
+    # One number too large for what is computed with it.
+    lim = good.params["lim"] | {"queries": np.full_like(good.params["lim"]["queries"], np.inf)}
+    bad = good.replace(params=good.params | {"lim": lim})
+    after, metrics = step(bad, train_batch())
+    assert not np.isfinite(metrics.losses.total)
+    assert (after.step, after.nonfinite, metrics.nonfinite) == (3, 1, 1)
+    jax.tree.map(np.testing.assert_array_equal, after.params, bad.params)
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state, bad.opt_state)
+    # The next one goes on.
+    last, metrics = step(good.replace(nonfinite=after.nonfinite), train_batch())
+    assert (last.step, last.nonfinite) == (3, 1)
+    assert np.isfinite(metrics.losses.total)
+    changed = jax.tree.map(lambda one, other: (one != other).any(), last.params, good.params)
+    assert any(jax.tree.leaves(changed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    nonfinite: int
+
+
+def test_steps_that_are_not_finite_are_told_and_end_the_run(capsys):
+    watch = NonFinite(3, 1, lambda places: [f"clip{place}" for place in places])
+    watch.add(5, Figures(1), [0])  # Counted before this start of the run.
+    watch.add(6, Figures(2), [4, 7])
+    assert capsys.readouterr().out == ""
+    watch.add(7, Figures(3), [2])
+    assert "step 6: " in (told := capsys.readouterr().out)
+    assert "(2 of at most 3); clips clip4, clip7" in told
+    with pytest.raises(UserError, match=r"step 7: .* \(3 of at most 3\); clips clip2: .*"):
+        watch.look()
 
 
 def test_training_on_arrays_needs_no_tensorflow():
@@ -109,7 +124,7 @@ def test_training_on_arrays_needs_no_tensorflow():
 import sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = sys.modules["torch"] = None
 from tests.test_steps import update
-losses, state = update(1, num_steps=1)
+losses, state = update(num_steps=1)
 assert state.step == 1, state.step
 print("trained without TensorFlow")
 """

@@ -3,17 +3,21 @@
 `written` makes one, `open_data` opens one for reading. A data directory holds one data set:
 
     DIR/clips/<data set>/<version>/   what TFDS wrote; its metadata.json holds the `Settings`
-    DIR/.preparing/                   only while one is being written, or after that was killed
+    DIR/.preparing/                   only until one is whole: what is being written
+    DIR/.preparing/decoded/           the clips that are decoded, for this run or the next (`kept`)
 """
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import json
+import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -26,7 +30,14 @@ from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.video import Frames
 
 PREPARE = "python -m glscl_jax.input_pipeline.prepare"
-_STAGING = ".preparing"
+STAGING = ".preparing"
+DECODED = "decoded"
+_SETTINGS_FILE = "metadata.json"
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+# A split's (clip id, `example`) pairs, or a Beam transform that makes them.
+Examples = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +50,8 @@ class Settings:
       image_size: height and width of the stored frames, in pixels.
       jpeg_quality: 1 to 100, as Pillow counts it.
       annotations: `annotations_digest` of the clips.
+      partial: how it came out short, "8,392 of 8,395 train"; "" if nothing is missing. What came
+        of it is no setting: it is not compared.
     """
 
     dataset: str
@@ -46,6 +59,12 @@ class Settings:
     image_size: int
     jpeg_quality: int
     annotations: str
+    partial: str = dataclasses.field(default="", compare=False)
+
+    def metadata(self) -> dict:
+        """What metadata.json holds: `partial` only where there is something to say."""
+        told = dataclasses.asdict(self)
+        return told if self.partial else {k: v for k, v in told.items() if k != "partial"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +119,7 @@ class Clips(tfds.core.GeneratorBasedBuilder):
         *,
         data_dir: pathlib.Path,
         settings: Settings,
-        examples: dict[str, Iterable[tuple[str, dict]]],
+        examples: dict[str, Examples],
     ):
         """Takes each split's (clip id, example) pairs; they are read once, split after split."""
         self._settings = settings
@@ -121,7 +140,7 @@ class Clips(tfds.core.GeneratorBasedBuilder):
                     "frame_times": tfds.features.Sequence(np.float32),
                 }
             ),
-            metadata=tfds.core.MetadataDict(dataclasses.asdict(self._settings)),
+            metadata=tfds.core.MetadataDict(self._settings.metadata()),
         )
 
     def _split_generators(self, dl_manager):
@@ -141,12 +160,18 @@ class Clips(tfds.core.GeneratorBasedBuilder):
 
 def example(clip: Clip, frames: Frames, source: pathlib.Path, settings: Settings) -> dict:
     """A clip's record as `Clips` takes it; `video` is the path relative to `source`."""
+    images = [_jpeg(image, settings.jpeg_quality) for image in frames.images]
+    return record(clip, images, frames.times.astype(np.float32), source)
+
+
+def record(clip: Clip, frames: list[bytes], times: np.ndarray, source: pathlib.Path) -> dict:
+    """As `example`, of frames that are JPEG already; `times` is float32 [V], in seconds."""
     return {
         "clip_id": clip.clip_id,
         "video": clip.video.relative_to(source).as_posix(),
         "captions": list(clip.captions),
-        "frames": [_jpeg(image, settings.jpeg_quality) for image in frames.images],
-        "frame_times": frames.times.astype(np.float32),
+        "frames": frames,
+        "frame_times": times,
     }
 
 
@@ -159,29 +184,58 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
 
 @contextlib.contextmanager
 def written(
-    examples: dict[str, Iterable[tuple[str, dict]]], data_dir: pathlib.Path, settings: Settings
-) -> Iterator[None]:
+    examples: dict[str, Examples],
+    data_dir: pathlib.Path,
+    settings: Settings,
+    engine: dict | None = None,
+) -> Iterator[Callable[[str], None]]:
     """Writes a data set aside; puts it in place when the body ends well, else discards it.
 
-    So a data set is there whole or not at all, and one that was there stays until then.
+    So a data set is there whole or not at all, and one that was there stays until then. What it
+    yields stores a note on what is missing (`Settings.partial`).
 
     Args:
       examples: each split's (clip id, `example`) pairs.
       data_dir: the data directory, which exists.
       settings: stored with the data set.
+      engine: what TFDS is to be told of Apache Beam, if that makes the examples.
+
+    Raises:
+      UserError: it cannot be written, on a full disk for one.
     """
-    staging = data_dir / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+    staging = data_dir / STAGING
+    _discard(staging)  # of a run that was killed
     try:
         maker = Clips(data_dir=staging, settings=settings, examples=examples)
         tfds.disable_progress_bar()
         maker.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False, **(engine or {}))
         )
-        yield
-        _move_into_place(pathlib.Path(maker.data_dir), staging, data_dir)
+        made = pathlib.Path(maker.data_dir)
+
+        def note(partial: str) -> None:
+            noted = dataclasses.replace(settings, partial=partial)
+            (made / _SETTINGS_FILE).write_text(json.dumps(noted.metadata()), encoding="utf-8")
+
+        yield note
+        _move_into_place(made, staging, data_dir)
+    except Exception as error:
+        # What writes records raises a RuntimeError that quotes the system.
+        full = [reason for reason in _FULL if reason in str(error)]
+        if not full:
+            raise
+        raise UserError(f"{data_dir}: {full[0]}: nothing was made; make room") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _discard(staging)
+
+
+def _discard(staging: pathlib.Path) -> None:
+    """Takes away what is half written; decoded clips stay until there is no more use for them."""
+    for path in staging.glob("*"):
+        if path.name != DECODED:
+            shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not there, or not empty
+        staging.rmdir()
 
 
 def _move_into_place(made: pathlib.Path, staging: pathlib.Path, data_dir: pathlib.Path) -> None:
@@ -207,7 +261,7 @@ def open_data(data_dir: pathlib.Path) -> PreparedData:
     """
     data_dir = pathlib.Path(data_dir)
     found = _dataset_dirs(data_dir)
-    if not found and (data_dir / _STAGING).exists():
+    if not found and (data_dir / STAGING).exists():
         raise UserError(f"{data_dir}: preparing was cut short or is under way: run {PREPARE}")
     if not found:
         raise UserError(
@@ -227,7 +281,7 @@ def open_data(data_dir: pathlib.Path) -> PreparedData:
 
 
 def _read_settings(dataset_dir: pathlib.Path) -> Settings:
-    path = dataset_dir / "metadata.json"
+    path = dataset_dir / _SETTINGS_FILE
     try:
         return Settings(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:

@@ -1,6 +1,8 @@
 """Decodes a data set's videos once and stores their frames, ready for training.
 
     python -m glscl_jax.input_pipeline.prepare --source videos --data_dir prepared
+    python -m glscl_jax.input_pipeline.prepare --dataset msvd --source MSVD --check
+    python -m glscl_jax.input_pipeline.prepare --dataset msvd --source MSVD --data_dir prepared/msvd
 
 `videos` is a folder of video files with a captions.csv, for example
 
@@ -10,8 +12,14 @@
     garden.mp4,"a dog digs, then runs away",test
 
 or a captions.jsonl of objects with these keys. Columns start and end (seconds) cut a clip out of a
-video; without a split a row is for training. Videos that cannot be read are left out and listed
-in failed.csv of the data directory, each with the reason; too many of them and nothing is made.
+video; without a split a row is for training. A benchmark is read as it ships: docs/data.md.
+
+First the data doctor looks at every file; `--check` ends there. A benchmark that is not as
+published is prepared only with --allow_partial, and then says so wherever it is used. Videos that
+cannot be read are left out and listed in failed.csv of the data directory, each with the reason;
+too many of them and nothing is made. A run that was ended early goes on from what is decoded.
+
+With --beam_runner the clips are decoded on Apache Beam (requirements-beam.txt).
 """
 
 import collections
@@ -21,168 +29,142 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from concurrent import futures
 
 from absl import flags
 
-from glscl_jax import program, progress
+from glscl_jax import program
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import annotations, builder, video
-from glscl_jax.input_pipeline.annotations import Clip
+from glscl_jax.input_pipeline import annotations, beam, builder, doctor, examples, lock
+from glscl_jax.input_pipeline.annotations import Clip, validation
 from glscl_jax.input_pipeline.builder import Settings
+from glscl_jax.input_pipeline.checkup import Checkup, Failure
+from glscl_jax.input_pipeline.kept import Losses, Store
 
 FAILED_FILE = "failed.csv"
-# Decoded clips wait in memory for those before them; so many a thread keep all threads busy.
-_AHEAD_PER_WORKER = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A clip that could not be read, and why."""
-
-    clip: Clip
-    reason: str
+DAMAGED_FILE = "damaged.csv"
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareReport:
-    """Clips written per split, and the clips left out."""
+    """What came of preparing a data set.
+
+    Attributes:
+      splits: split name -> clips written.
+      failures: the clips left out.
+      damaged: the clips written with less than all of their frames.
+      partial: what the data set is short of (`Settings.partial`).
+    """
 
     splits: dict[str, int]
     failures: tuple[Failure, ...]
+    damaged: tuple[Failure, ...] = ()
+    partial: str = ""
 
 
 def prepare(
     clips: Sequence[Clip],
-    source: pathlib.Path,
+    folder: pathlib.Path,
     data_dir: pathlib.Path,
     settings: Settings,
     *,
     workers: int,
     max_failed_share: float,
+    allow_partial: bool = False,
+    engine: dict | None = None,
 ) -> PrepareReport:
-    """Decodes the clips and writes them as a data set, in place of one that is there.
+    """Checks the clips, decodes them and writes a data set, in place of one that is there.
 
-    The same videos, clips and settings give the same bytes, whatever the number of workers.
+    The same videos, clips and settings give the same records in the same order, whatever the
+    number of workers and whoever they are. What was decoded before a run ended early is kept for
+    the next, below `data_dir`, until a data set is in place.
 
     Args:
       clips: what to write.
-      source: the folder that holds their videos.
+      folder: the folder that holds their videos.
       data_dir: made if it is not there.
       settings: how to decode; stored with the data set.
       workers: threads that decode.
       max_failed_share: the share of the clips, 0 to 1, that may fail.
+      allow_partial: go on with what the doctor finds missing, however much it is.
+      engine: `beam.engine`, to decode on Apache Beam; by default threads of this process do.
 
     Raises:
-      UserError: if more fail, or all of a split; then failed.csv names them, and what was in
-        `data_dir` before stays.
+      UserError: if it is not what is published, more clips fail, or all of a split; then
+        failed.csv names them, and what was in `data_dir` before stays. So it does if the disk is
+        full, or another process writes there.
     """
+    with lock.claimed(data_dir), _one_line(data_dir):
+        checkup = doctor.examine(clips, folder, settings.dataset, workers=workers)
+        if checkup.remarkable:
+            print(f"{checkup.table()}\n", flush=True)
+        store = Store(data_dir / builder.STAGING / builder.DECODED, folder, settings)
+        losses = Losses(checkup.failures)
+        try:
+            check_findings(checkup, len(clips), max_failed_share, allow_partial)
+            known = {failure.clip.clip_id for failure in checkup.failures if allow_partial}
+            decoding = (
+                beam.by_split(clips, store) if engine else examples.by_split(clips, store, workers)
+            )
+            with decoding as told, builder.written(told, data_dir, settings, engine) as note:
+                losses = store.losses(clips)
+                beam.check_shared(store, losses.undone)
+                new = [failure for failure in losses.failed if failure.clip.clip_id not in known]
+                _check_share(new, len(clips) - len(known), max_failed_share)
+                partial = checkup.partial(_made(clips, losses.failed))
+                if partial:
+                    note(partial)
+        except UserError as error:
+            failed = store.losses(clips).failed or losses.failed
+            _write_list(failed, data_dir / FAILED_FILE)
+            listed = f"; {data_dir / FAILED_FILE} lists them" if failed else ""
+            raise UserError(f"{error}{listed}") from error
+        store.clear()
+        _write_list(losses.failed, data_dir / FAILED_FILE)
+        _write_list(losses.damaged, data_dir / DAMAGED_FILE)
+        splits = builder.open_data(data_dir).splits
+    return PrepareReport(splits, losses.failed, losses.damaged, partial)
+
+
+def check_findings(
+    checkup: Checkup, total: int, max_failed_share: float, allow_partial: bool
+) -> None:
+    """Raises `UserError` where what the doctor found keeps a data set from being prepared."""
+    if allow_partial:
+        return
+    mismatches = checkup.mismatches
+    if mismatches:
+        more = f" (and {len(mismatches) - 1} more differences)" if len(mismatches) > 1 else ""
+        raise UserError(
+            f"{checkup.dataset}: {mismatches[0]}{more}: mend that, or go on with --allow_partial"
+        )
+    _check_share(checkup.failures, total, max_failed_share)
+
+
+@contextlib.contextmanager
+def _one_line(data_dir: pathlib.Path) -> Iterator[None]:
+    """Tells in one line that nothing can be written; reading has errors of its own."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise UserError(f"--data_dir {data_dir}: {error.strerror}") from error
-    failures: list[Failure] = []
-    try:
-        _check_presence(clips, failures, max_failed_share)
-        with (
-            _split_examples(clips, source, settings, workers, failures) as examples,
-            builder.written(examples, data_dir, settings),
-        ):
-            _check_share(failures, len(clips), max_failed_share)
-    except UserError as error:
-        _write_failures(failures, data_dir)
-        listed = f"; {data_dir / FAILED_FILE} lists them" if failures else ""
-        raise UserError(f"{error}{listed}") from error
-    _write_failures(failures, data_dir)
-    return PrepareReport(builder.open_data(data_dir).splits, tuple(failures))
+        raise UserError(f"--data_dir {data_dir}: {error.strerror}: nothing was made") from error
 
 
-def _check_presence(clips, failures: list[Failure], max_failed_share: float) -> None:
-    """Counts missing files before hours of decoding, where they alone are too many."""
-    missing = [Failure(clip, video.NO_SUCH_FILE) for clip in clips if not clip.video.exists()]
-    try:
-        _check_share(missing, len(clips), max_failed_share)
-    except UserError:
-        failures += missing
-        raise
+def _made(clips: Sequence[Clip], failures: Sequence[Failure]) -> dict[str, int]:
+    """Clips of each split that did not fail."""
+    return collections.Counter(clip.split for clip in clips) - collections.Counter(
+        failure.clip.split for failure in failures
+    )
 
 
 def _check_share(failures: Sequence[Failure], total: int, max_failed_share: float) -> None:
     if len(failures) > max_failed_share * total:
         raise UserError(
             f"{len(failures)} of {total} clips failed, more than --max_failed_share"
-            f" {max_failed_share:g} allows ({_told(failures[0])})"
+            f" {max_failed_share:g} allows ({failures[0].told})"
         )
 
 
-def _told(failure: Failure) -> str:
-    return f"first {failure.clip.video}: {failure.reason}"
-
-
-@contextlib.contextmanager
-def _split_examples(clips, source, settings, workers, failures) -> Iterator[dict[str, Iterator]]:
-    """Each split's (clip id, example) pairs, to be read split after split; fills `failures`."""
-    by_split = collections.defaultdict(list)
-    for clip in clips:
-        by_split[clip.split].append(clip)
-    ordered = [clip for members in by_split.values() for clip in members]
-    with futures.ThreadPoolExecutor(workers) as pool:
-        # One stream for all splits, so that no thread idles where one ends and the next begins.
-        stream = _decoded(ordered, source, settings, pool, workers)
-        shown = progress.track(stream, "preparing", len(ordered))
-        try:
-            yield {
-                split: _readable(split, len(members), shown, failures)
-                for split, members in by_split.items()
-            }
-            next(shown, None)  # progress ends past the last one
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _readable(split: str, count: int, shown: Iterator, failures: list[Failure]) -> Iterator:
-    """The next `count` of `shown`, less those that failed."""
-    before = len(failures)
-    for _ in range(count):
-        clip, outcome = next(shown)
-        if isinstance(outcome, video.VideoError):
-            failures.append(Failure(clip, str(outcome)))
-        else:
-            yield clip.clip_id, outcome
-    if len(failures) - before == count:
-        raise UserError(
-            f"none of the {count} clips of split {split!r} can be read ({_told(failures[before])})"
-        )
-
-
-def _decoded(clips, source, settings, pool, workers) -> Iterator[tuple[Clip, object]]:
-    """Yields (clip, example or VideoError) in the order of the clips."""
-    waiting = collections.deque()
-    for clip in clips:
-        waiting.append((clip, pool.submit(_decode, clip, source, settings)))
-        if len(waiting) > workers * _AHEAD_PER_WORKER:
-            done, future = waiting.popleft()
-            yield done, future.result()
-    for done, future in waiting:
-        yield done, future.result()
-
-
-def _decode(clip: Clip, source: pathlib.Path, settings: Settings) -> dict | video.VideoError:
-    try:
-        frames = video.read_frames(
-            clip.video,
-            size=settings.image_size,
-            rate=settings.frame_rate,
-            start=clip.start,
-            end=clip.end,
-        )
-    except video.VideoError as error:
-        return error
-    return builder.example(clip, frames, source, settings)
-
-
-def _write_failures(failures: Sequence[Failure], data_dir: pathlib.Path) -> None:
-    path = data_dir / FAILED_FILE
+def _write_list(failures: Sequence[Failure], path: pathlib.Path) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
@@ -197,20 +179,36 @@ def _write_failures(failures: Sequence[Failure], data_dir: pathlib.Path) -> None
 def check_settings(prepared: Settings, asked: Settings, data_dir: pathlib.Path) -> None:
     """Raises `UserError` naming a setting in which a data set differs from what is asked."""
     way_out = "give another --data_dir, or --overwrite to replace it"
-    for field in dataclasses.fields(Settings):
+    for field in filter(lambda field: field.compare, dataclasses.fields(Settings)):
         there, wanted = getattr(prepared, field.name), getattr(asked, field.name)
         if there == wanted:
             continue
         if field.name == "annotations":
-            raise UserError(f"{data_dir} was made from other annotations: {way_out}")
+            raise UserError(f"{data_dir} was made from other annotations or splits: {way_out}")
         raise UserError(f"{data_dir} was made with --{field.name} {there}, not {wanted}: {way_out}")
 
 
 def _define_flags() -> None:
     readers = list(annotations.READERS)
     flags.DEFINE_enum("dataset", "folder", readers, "Whose annotation files --source holds.")
-    flags.DEFINE_string("source", None, "Folder of videos and annotations.", required=True)
-    flags.DEFINE_string("data_dir", None, "Folder to write the data set to.", required=True)
+    flags.DEFINE_string("source", None, "Folder of annotations and videos.", required=True)
+    flags.DEFINE_string("videos", None, "Folder of the videos, where that is another.")
+    flags.DEFINE_string("data_dir", None, "Folder to write the data set to.")
+    flags.DEFINE_boolean("check", False, "Only say what is missing or wrong; write nothing.")
+    flags.DEFINE_boolean(
+        "allow_partial",
+        False,
+        "Go on where videos are missing or a benchmark differs from what is published; the data"
+        " set, and all that is trained or evaluated on it, says what it is short of.",
+    )
+    flags.DEFINE_alias("allow-partial", "allow_partial")
+    flags.DEFINE_integer(
+        "validation_size",
+        None,
+        "Training videos to hold out as split val. By default 500 of MSR-VTT and of ActivityNet,"
+        " which have no validation split, and 0 elsewhere.",
+        lower_bound=0,
+    )
     flags.DEFINE_float("frame_rate", 1.0, "Frames stored per second of video.", lower_bound=0.001)
     flags.DEFINE_integer("image_size", 224, "Height and width of the frames.", lower_bound=1)
     flags.DEFINE_integer("jpeg_quality", 95, "Of the frames.", lower_bound=1, upper_bound=100)
@@ -221,7 +219,13 @@ def _define_flags() -> None:
         lower_bound=0.0,
         upper_bound=1.0,
     )
-    flags.DEFINE_integer("workers", os.cpu_count() or 1, "Threads that decode.", lower_bound=1)
+    flags.DEFINE_integer(
+        "workers", os.cpu_count() or 1, "Threads that decode; processes on Beam.", lower_bound=1
+    )
+    flags.DEFINE_enum(
+        "beam_runner", None, list(beam.RUNNERS), "Decode on this engine of Apache Beam."
+    )
+    flags.DEFINE_string("beam_options", "", "Its options, as '--flag=value --other=value'.")
     flags.DEFINE_boolean(
         "overwrite",
         False,
@@ -233,8 +237,15 @@ def _define_flags() -> None:
 def main(_) -> None:
     """Runs the program."""
     values = flags.FLAGS
-    source, data_dir = pathlib.Path(values.source), pathlib.Path(values.data_dir)
-    clips = annotations.READERS[values.dataset](source)
+    if not values.data_dir and not values.check:
+        raise UserError("--data_dir is missing: name a folder to write to, or --check alone")
+    folder, clips = read_clips()
+    if values.check:
+        checkup = doctor.examine(clips, folder, values.dataset, workers=values.workers)
+        print(checkup.table())
+        check_findings(checkup, len(clips), values.max_failed_share, values.allow_partial)
+        return
+    data_dir = pathlib.Path(values.data_dir)
     settings = Settings(
         values.dataset,
         values.frame_rate,
@@ -242,28 +253,55 @@ def main(_) -> None:
         values.jpeg_quality,
         builder.annotations_digest(clips),
     )
+    engine = None
+    if values.beam_runner:
+        engine = beam.engine(values.beam_runner, values.beam_options, values.workers)
+    elif values.beam_options:
+        raise UserError("--beam_options without --beam_runner: name one, or leave them out")
     if builder.holds_data(data_dir) and not values.overwrite:
-        prepared = builder.open_data(data_dir)
-        check_settings(prepared.settings, settings, data_dir)
-        print(f"{data_dir} is prepared already: {_summary(prepared.splits, len(clips), data_dir)}")
+        there = builder.open_data(data_dir)
+        check_settings(there.settings, settings, data_dir)
+        told = _summary(there.splits, len(clips), data_dir, there.settings.partial)
+        print(f"{data_dir} is prepared already: {told}")
         return
     report = prepare(
         clips,
-        source,
+        folder,
         data_dir,
         settings,
         workers=values.workers,
         max_failed_share=values.max_failed_share,
+        allow_partial=values.allow_partial,
+        engine=engine,
     )
-    print(f"prepared {_summary(report.splits, len(clips), data_dir)}")
+    print(f"prepared {_summary(report.splits, len(clips), data_dir, report.partial)}")
+    if report.damaged:
+        told = f"{len(report.damaged)} of them without all of their frames"
+        print(f"{told}: {data_dir / DAMAGED_FILE} lists them")
 
 
-def _summary(splits: dict[str, int], total: int, data_dir: pathlib.Path) -> str:
+def read_clips() -> tuple[pathlib.Path, list[Clip]]:
+    """The folder of videos that the flags name, and the clips of its annotations."""
+    values = flags.FLAGS
+    source = pathlib.Path(values.source)
+    videos = pathlib.Path(values.videos or values.source)
+    for folder in (source, videos):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
+    clips = annotations.READERS[values.dataset](source, videos)
+    size = values.validation_size
+    if size is None:
+        size = validation.default_size(values.dataset, clips)
+    return videos, validation.carve(clips, size)
+
+
+def _summary(splits: dict[str, int], total: int, data_dir: pathlib.Path, partial: str) -> str:
     """How many clips there are and, where some are missing, where they are listed."""
     made = sum(splits.values())
     each = ", ".join(f"{split} {count}" for split, count in splits.items())
     failed = f"; {total - made} failed, listed in {data_dir / FAILED_FILE}" if made < total else ""
-    return f"{made} of {total} clips ({each}){failed}"
+    short = f"; partial: {partial}" if partial else ""
+    return f"{made} of {total} clips ({each}){failed}{short}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Ways from clips to batches that a step can take, each a process that prints its figures."""

@@ -1,0 +1,36 @@
+"""From a prepared data set through tf.data to arrays on the device: `FOLDER BATCH STEPS`."""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from benchmarks.inputs import figures
+from glscl_jax import sharding
+from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+
+
+def batches(folder: pathlib.Path, batch_size: int, num_steps: int):
+    """Yields (clips, real frames) of each batch once it is on the device."""
+    mesh = sharding.make_mesh()
+    reader = pipeline.train_batches(
+        builder.open_data(folder),
+        "train",
+        Tokenizer.from_merges(DEMO_MERGES),
+        batch_size=batch_size,
+        num_frames=figures.NUM_FRAMES,
+        num_words=32,
+        seed=0,
+        first_step=0,
+        num_steps=num_steps,
+    )
+    for batch in reader:
+        placed = jax.block_until_ready(sharding.put_batch(batch, mesh))
+        yield len(batch["frames"]), int(np.sum(placed["frame_mask"]))
+
+
+if __name__ == "__main__":
+    folder, batch_size, num_steps = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    figures.measure(batches(folder, batch_size, num_steps)).tell()

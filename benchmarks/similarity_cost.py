@@ -1,0 +1,96 @@
+"""Cost against N, for N texts and N videos: what grows with the items, what with the pairs.
+
+The part of every item is the LIM's decoder; that of every pair the blocks of scores. Beside it
+stand the bare matrix products that those blocks contain, run alone in the same blocks.
+"""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from benchmarks import similarity_features
+from benchmarks.similarity_features import BLOCKING, FRAMES, QUERIES, WIDTH, WORDS, Lim
+from glscl_jax.similarity import Blocks, score_in_blocks
+
+SIZES = flags.DEFINE_list("sizes", ["1000", "2000", "4000", "8000"], "Part b: the Ns.")
+
+
+def main():
+    sizes = [int(size) for size in SIZES.value]
+    lim = Lim()
+    largest = similarity_features.texts(max(sizes)), similarity_features.videos(max(sizes))
+    rows = []
+    for size in sizes:
+        text, video = (jax.tree.map(lambda x, n=size: x[:n], side) for side in largest)
+        rows.append(
+            (
+                timed(lambda n=size: per_item(lim, n), repeats=1),
+                timed(lambda t=text, v=video: score_in_blocks(t, v, **BLOCKING)),
+                timed(bare_products(text, video)),
+            )
+        )
+    items, pairs, bare = np.array(rows).T
+    print(f"N texts x N videos, K {QUERIES}, V {FRAMES}, L {WORDS}, D {WIDTH}, float32")
+    print(f"{'N':>8}{'items, s':>12}{'pairs, s':>12}{'bare, s':>12}{'pairs / bare':>14}")
+    for size, item, pair, product in zip(sizes, items, pairs, bare, strict=True):
+        print(f"{size:>8,}{item:12.2f}{pair:12.3f}{product:12.3f}{pair / product:14.2f}")
+    fitted = [exponent(sizes, seconds) for seconds in (items, pairs, bare)]
+    print(f"{'exponent':>8}" + "".join(f"{value:12.2f}" for value in fitted))
+
+
+def per_item(lim: Lim, count: int) -> None:
+    """The LIM's decoder for `count` texts and videos. One batch's memory serves all of them."""
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(lim.batch, WORDS, WIDTH)).astype(np.float32)
+    frames = rng.normal(size=(lim.batch, FRAMES, WIDTH)).astype(np.float32)
+    for _ in range(0, count, lim.batch):
+        lim.text(tokens)
+        lim.video(frames)
+
+
+def bare_products(text, video) -> Callable[[], None]:
+    """All products that `score_in_blocks` computes, each as one matrix product and no more."""
+    blocks = Blocks(text, video, **BLOCKING)
+
+    @jax.jit
+    def products(text, video, gram, weights):
+        dot = {"preferred_element_type": jnp.float32}
+        frames = video.frames.reshape(-1, WIDTH)
+        concepts = [side.queries.reshape(len(side.queries), -1) for side in (text, video)]
+        return (
+            jax.lax.dot_general(frames, text.sentence, (((1,), (1,)), ((), ())), **dot),
+            jax.lax.dot_general(gram, weights, (((2,), (1,)), ((0,), (0,))), **dot),
+            jax.lax.dot_general(*concepts, (((1,), (1,)), ((), ())), **dot),
+        )
+
+    weights = np.full((blocks.video_block, FRAMES, blocks.text_block), 1 / FRAMES, np.float32)
+    weights = blocks.place(weights, split=True)
+
+    def run():
+        for videos in blocks.video_parts():
+            for texts in blocks.text_parts:
+                jax.block_until_ready(
+                    products(texts.features, videos.features, videos.gram, weights)
+                )
+
+    return run
+
+
+def timed(run: Callable[[], object], repeats: int = 2) -> float:
+    """Seconds of the fastest of `repeats` runs, after one that compiles."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def exponent(sizes, seconds) -> float:
+    """e of the power law `seconds = c * size**e`, by least squares of the logarithms."""
+    return np.polyfit(np.log(sizes), np.log(seconds), 1)[0]

@@ -1,0 +1,66 @@
+"""The contrastive loss of a batch whose score matrix memory does not hold."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from glscl_jax.gradient_cache import join_parts, take_part
+from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.sharding import BATCH, batch_shares, constrain
+
+
+def block_count(batch: int, block: int, mesh: Mesh | None = None) -> int:
+    """The fewest blocks of at most `block` texts that `batch` and its devices divide into.
+
+    Where the devices do not allow blocks so small, there is one text a device in a block.
+    """
+    per_device = batch // batch_shares(mesh)
+    counts = (count for count in range(1, per_device) if per_device % count == 0)
+    return next((count for count in counts if batch // count <= block), per_device)
+
+
+def blocked_contrastive(
+    text: TextFeatures,
+    video: VideoFeatures,
+    logit_scale: jax.Array,
+    *,
+    score: Callable[[TextFeatures, VideoFeatures], jax.Array],
+    blocks: int,
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """`losses.contrastive` of `score(text, video)`, a block of texts at a time.
+
+    The backward pass computes each block again. What is held of all pairs at once is neither
+    [B,B,V] nor [B,B], only [B / blocks, B, V]; a row's sum of exponentials is complete in its
+    block, those of the columns are carried from block to block as logarithms.
+
+    Args:
+      text: features of B texts.
+      video: features of B videos, the b-th belonging to the b-th text.
+      logit_scale: [], a logarithm.
+      score: features of A texts and B videos -> float32 [A,B].
+      blocks: how many, a divisor of B.
+      mesh: the devices that share the batch; none for a single one.
+    """
+    count = text.sentence.shape[0]
+    texts = (text, jnp.arange(count))
+    # Every device scores its texts of a block against all videos.
+    video = constrain(video, mesh)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def add(columns, index):
+        part, own = take_part(texts, index, blocks, mesh)
+        logits = constrain(score(part, video) * jnp.exp(logit_scale), mesh, BATCH)
+        is_right = own[:, None] == jnp.arange(count)
+        right = jnp.sum(jnp.where(is_right, logits, 0.0), axis=1)
+        rows = jax.nn.logsumexp(logits, axis=1) - right
+        columns = jnp.logaddexp(columns, jax.nn.logsumexp(logits, axis=0))
+        return columns, (rows, right)
+
+    start = jnp.full(count, -jnp.inf)
+    columns, parts = jax.lax.scan(add, start, jnp.arange(blocks))
+    rows, right = join_parts(parts, mesh)
+    return (jnp.mean(rows) + jnp.mean(columns - right)) / 2

@@ -1,0 +1,83 @@
+"""The gradient of a batch that memory does not hold, exactly.
+
+A contrastive loss joins all examples of a batch, but only through their features. So the features
+of all micro-batches are computed first, keeping nothing for a backward pass; then the loss and
+its gradient with respect to the features; then each micro-batch runs again, and pulls its
+features' gradient back to the parameters (Gao et al., "Scaling Deep Contrastive Learning Batch
+Size under Memory Limited Setup", 2021). One more forward pass, and activations of one micro-batch.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from glscl_jax.sharding import BATCH, constrain
+
+
+def take_part(batch, index: jax.Array, count: int, mesh: Mesh | None = None):
+    """Micro-batch `index` of `count`: rows index, index + count, index + 2 count, ... of each leaf.
+
+    A device holds neighbouring rows of a batch. With every `count`-th row in a micro-batch each
+    device has its share of each of them at hand, nothing moves between devices, and which rows a
+    micro-batch has does not depend on their number.
+    """
+
+    def take(x):
+        rows = x.reshape(-1, count, *x.shape[1:])
+        return jax.lax.dynamic_index_in_dim(rows, index, axis=1, keepdims=False)
+
+    return constrain(jax.tree.map(take, batch), mesh, BATCH)
+
+
+def join_parts(parts, mesh: Mesh | None = None):
+    """All parts that `take_part` takes, [count, B / count, ...], in the batch's order: [B, ...]."""
+
+    def join(x):
+        x = constrain(x, mesh, None, BATCH)
+        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    return constrain(jax.tree.map(join, parts), mesh, BATCH)
+
+
+def cached_gradient(
+    encode: Callable,
+    loss: Callable,
+    params: dict,
+    batch: dict[str, jax.Array],
+    *,
+    count: int,
+    mesh: Mesh | None = None,
+):
+    """The gradient of `loss(params, features of the whole batch)`, from `count` micro-batches.
+
+    Args:
+      encode: (params, micro-batch, its index) -> features, a tree of float arrays [B / count, ...].
+        Called twice for each: whatever is random in it is to depend on the index alone.
+      loss: (params, features [B, ...]) -> (float32 [], anything).
+      params: parameters. Gradients are summed in float32 and have their dtypes.
+      batch: arrays [B, ...].
+      count: of micro-batches, a divisor of B.
+      mesh: the devices that share `batch`; none for a single one.
+
+    Returns:
+      The gradient, and what `loss` returned second.
+    """
+    indices = jnp.arange(count)
+
+    def encode_part(params, index):
+        return encode(params, take_part(batch, index, count, mesh), index)
+
+    features = jax.lax.map(lambda index: encode_part(params, index), indices)
+    slopes = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    (direct, by_feature), aux = slopes(params, join_parts(features, mesh))
+
+    def add(total, index):
+        _, pull_back = jax.vjp(lambda params: encode_part(params, index), params)
+        (grads,) = pull_back(take_part(by_feature, index, count, mesh))
+        return jax.tree.map(lambda x, grad: x + grad.astype(x.dtype), total, grads), None
+
+    start = jax.tree.map(lambda grad: grad.astype(jnp.float32), direct)
+    total, _ = jax.lax.scan(add, start, indices)
+    return jax.tree.map(lambda x, param: x.astype(param.dtype), total, params), aux

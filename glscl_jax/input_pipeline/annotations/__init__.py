@@ -1,0 +1,33 @@
+"""Each data set's own annotation files -> `Clip` records.
+
+A reader takes the folder that `--source` names, and the one with the videos where that is another,
+and returns the clips, or raises one `UserError`. To add a benchmark, write its reader and enter it
+in `READERS`; its key is what `--dataset` takes. Its published counts belong into `counts.py`.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable
+
+from glscl_jax.input_pipeline.annotations import msrvtt
+from glscl_jax.input_pipeline.annotations.activitynet import read_activitynet
+from glscl_jax.input_pipeline.annotations.clip import Clip
+from glscl_jax.input_pipeline.annotations.didemo import read_didemo
+from glscl_jax.input_pipeline.annotations.folder import read_folder
+from glscl_jax.input_pipeline.annotations.lsmdc import read_lsmdc
+from glscl_jax.input_pipeline.annotations.msrvtt import read_msrvtt
+from glscl_jax.input_pipeline.annotations.msvd import read_msvd
+
+Reader = Callable[[pathlib.Path, pathlib.Path | None], list[Clip]]
+
+READERS: dict[str, Reader] = {
+    "folder": read_folder,
+    "msrvtt_9k": functools.partial(read_msrvtt, train_list=msrvtt.TRAIN_9K),
+    "msrvtt_7k": functools.partial(read_msrvtt, train_list=msrvtt.TRAIN_7K),
+    "msvd": read_msvd,
+    "lsmdc": read_lsmdc,
+    "didemo": read_didemo,
+    "activitynet": read_activitynet,
+}
+
+__all__ = ["READERS", "Clip", "Reader", "read_folder"]

@@ -1,0 +1,54 @@
+"""DiDeMo: 10,464 Flickr videos cut to 30 s, each retrieved by all of its descriptions at once."""
+
+import pathlib
+
+from glscl_jax.input_pipeline.annotations import tables
+from glscl_jax.input_pipeline.annotations.clip import Clip
+from glscl_jax.input_pipeline.annotations.paragraph import paragraph
+from glscl_jax.input_pipeline.annotations.source import Source, stem
+from glscl_jax.input_pipeline.annotations.tables import Faults
+
+SPLITS = ("train", "val", "test")
+# Annotators saw the first 30 s.
+START, END = 0.0, 31.0
+
+
+def read_didemo(source: pathlib.Path, videos: pathlib.Path | None = None) -> list[Clip]:
+    """Reads the three lists of ids and the three files of descriptions.
+
+    Args:
+      source: the folder that holds, however deep, `{train,val,test}_list.txt`,
+        `{train,val,test}_data.json` and the videos. Ids name a video's ending or not, and the
+        file may have another: `x.3gp` is also found as `x.mp4` or `x.3gp.mp4`.
+      videos: another folder, where the videos are.
+
+    Raises:
+      UserError: naming the file and the first bad row.
+    """
+    files = Source(source, videos)
+    lists = {split: files.annotation(f"{split}_list.txt") for split in SPLITS}
+    ids = {path: tables.id_list(path) for path in lists.values()}
+    tables.check_apart(ids)
+    clips = []
+    for split, path in lists.items():
+        data_path = files.annotation(f"{split}_data.json")
+        told = _descriptions(data_path)
+        by_stem = {stem(name): row for name, row in ids[path].items()}
+        tables.check_told(by_stem, path, told, data_path)
+        clips += [
+            Clip(name, files.video(name), (paragraph(told[stem(name)]),), START, END, split)
+            for name in ids[path]
+        ]
+    return clips
+
+
+def _descriptions(path: pathlib.Path) -> dict[str, list[str]]:
+    """Id without a video's ending -> its descriptions, in the order of the file."""
+    told, faults = {}, Faults(path)
+    for number, value in enumerate(tables.json_value(path, list)):
+        with faults.at(f"[{number}]"):
+            entry = tables.fields(value, "video", "description")
+            name = stem(tables.video_id(entry["video"]))
+            told.setdefault(name, []).append(tables.caption(entry["description"], "description"))
+    faults.check()
+    return told

@@ -1,0 +1,137 @@
+"""The data doctor: what is wrong with a data set, found before hours of decoding.
+
+Every file is opened and its first frame decoded; a file that breaks off later is found when it is
+prepared. Files of the same size are compared by their SHA-256, the others cannot be the same.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import pathlib
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+
+import av
+
+from glscl_jax import progress
+from glscl_jax.input_pipeline import video
+from glscl_jax.input_pipeline.annotations.clip import Clip
+from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
+from glscl_jax.input_pipeline.annotations.source import videos_below
+from glscl_jax.input_pipeline.checkup import Checkup, Failure, Row
+
+# Times longer or shorter than the median that a video has to be to be named.
+OUTLIER = 10.0
+_PROBE_SIZE = 8  # pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class _Probe:
+    """What opening a file told: seconds, if its header has them; what is wrong, or ""."""
+
+    seconds: float | None
+    reason: str
+
+
+def examine(clips: Sequence[Clip], folder: pathlib.Path, dataset: str, *, workers: int) -> Checkup:
+    """Looks at every video of a data set, with progress; changes nothing.
+
+    Args:
+      clips: what the annotations say.
+      folder: where the videos are; files in it that no clip names are counted.
+      dataset: the annotations' format, whose published counts are compared.
+      workers: threads that open files.
+
+    Raises:
+      UserError: a folder below cannot be read.
+    """
+    paths = sorted({clip.video for clip in clips})
+    with futures.ThreadPoolExecutor(workers) as pool:
+        probes = dict(_each(pool, _probe, paths, "checking"))
+        strays = tuple(path for path in videos_below(folder) if path not in probes)
+        duplicates = _duplicates(pool, [p for p in paths if probes[p].reason != video.NO_SUCH_FILE])
+    first = {clip.video: clip for clip in reversed(clips)}
+    missing = {path for path in paths if probes[path].reason == video.NO_SUCH_FILE}
+    broken = {path for path in paths if probes[path].reason} - missing
+    lengths = {p: probe.seconds for p, probe in probes.items() if probe.seconds}
+    median = statistics.median(lengths.values()) if lengths else None
+    published = PUBLISHED.get(dataset)
+    return Checkup(
+        dataset=dataset,
+        folder=folder,
+        clips=dict(collections.Counter(clip.split for clip in clips)),
+        rows=tuple(_rows(clips, published.counts if published else (), missing, broken)),
+        source=published.source if published else "",
+        failures=tuple(Failure(c, probes[c.video].reason) for c in clips if probes[c.video].reason),
+        missing=tuple(clip.clip_id for clip in clips if clip.video in missing),
+        unreadable=tuple((path, probes[path].reason) for path in sorted(broken)),
+        strays=strays,
+        duplicates=tuple(tuple(first[path] for path in group) for group in duplicates),
+        outliers=tuple(
+            (path, length)
+            for path, length in lengths.items()
+            if not median / OUTLIER <= length <= median * OUTLIER
+        ),
+        median=median,
+    )
+
+
+def _rows(clips, counts: Sequence[Count], missing: set, broken: set) -> Iterator[Row]:
+    """A row a published split, and one for every split that is in none."""
+    by_split = collections.defaultdict(list)
+    for clip in clips:
+        by_split[clip.split].append(clip)
+    groups = [(tuple(s for s in count.splits if s in by_split), count) for count in counts]
+    told = {split for splits, _ in groups for split in splits}
+    groups += [((split,), None) for split in by_split if split not in told]
+    for splits, count in groups:
+        members = [clip for split in splits for clip in by_split[split]]
+        videos = {clip.video for clip in members}
+        yield Row(
+            splits=splits or count.splits[:1],
+            videos=len(videos),
+            present=len(videos - missing),
+            readable=len(videos - missing - broken),
+            captions=sum(len(clip.captions) for clip in members),
+            published=count,
+        )
+
+
+def _each(pool, look: Callable, paths: Sequence[pathlib.Path], label: str) -> Iterator[tuple]:
+    """Yields (path, what looking at it gave), in order, with progress."""
+    found = progress.track(pool.map(look, paths), label, len(paths), unit="files")
+    return zip(paths, found, strict=True)
+
+
+def _probe(path: pathlib.Path) -> _Probe:
+    try:
+        video.read_frames(path, size=_PROBE_SIZE, end=0.0)
+        with video._open(path) as container:
+            known = container.duration
+    except video.VideoError as error:
+        return _Probe(None, str(error))
+    except (av.FFmpegError, OSError) as error:  # gone or broken since
+        return _Probe(None, str(error).splitlines()[0])
+    return _Probe(None if known is None else known / av.time_base, "")
+
+
+def _duplicates(pool, paths: Iterable[pathlib.Path]) -> tuple[tuple[pathlib.Path, ...], ...]:
+    """Groups of files with the same bytes."""
+    sizes = collections.defaultdict(list)
+    for path in paths:
+        if path.is_file() and (size := path.stat().st_size):
+            sizes[size].append(path)
+    suspects = [path for same in sizes.values() if len(same) > 1 for path in same]
+    digests = collections.defaultdict(list)
+    for path, digest in _each(pool, _digest, suspects, "comparing"):
+        digests[digest or path].append(path)
+    return tuple(tuple(same) for same in digests.values() if len(same) > 1)
+
+
+def _digest(path: pathlib.Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # is among the unreadable
+        return None

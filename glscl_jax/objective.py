@@ -1,0 +1,138 @@
+"""What training minimises, and its gradient: of a batch whole, or in micro-batches."""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from glscl_jax.blocked_loss import block_count, blocked_contrastive
+from glscl_jax.gradient_cache import cached_gradient
+from glscl_jax.losses import Losses, LossWeights, contrastive, summed
+from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
+from glscl_jax.sharding import constrain_activations
+from glscl_jax.similarity import score
+
+# Texts that are scored against all videos at once; a batch of no more is scored whole. Each holds
+# about ten float32 [B,V] in the backward pass: of 32,768 videos of 12 frames, 4 GB for a block.
+LOSS_BLOCK = 256
+
+
+@flax.struct.dataclass
+class Features:
+    """What the losses need of a batch of B pairs."""
+
+    text: TextFeatures
+    video: VideoFeatures
+
+
+def encode_pairs(
+    params: dict, batch: dict[str, jax.Array], dropout_key: jax.Array | None, *, model: GLSCL
+) -> Features:
+    """Features of a batch of B pairs; no dropout without a key. Arguments as `batch_losses`'."""
+    text, video, _ = model.apply(
+        {"params": params},
+        batch["text_ids"],
+        batch["text_mask"],
+        batch["frames"],
+        batch["frame_mask"],
+        deterministic=dropout_key is None,
+        rngs={} if dropout_key is None else {"dropout": dropout_key},
+    )
+    return Features(text, video)
+
+
+def feature_losses(
+    params: dict,
+    features: Features,
+    *,
+    model: GLSCL,
+    weights: LossWeights,
+    loss_block: int = LOSS_BLOCK,
+    mesh: Mesh | None = None,
+) -> Losses:
+    """The losses of a batch of B pairs; of `params` they need the logit scale alone."""
+    config, text, video = model.config, features.text, features.video
+    logit_scale = params["clip"]["logit_scale"].astype(jnp.float32)
+    scored = functools.partial(score, temperature=config.temperature, lim_weight=config.lim_weight)
+    batch = text.sentence.shape[0]
+    if batch > loss_block:
+        blocks = block_count(batch, loss_block, mesh)
+        joint = blocked_contrastive(
+            text, video, logit_scale, score=scored, blocks=blocks, mesh=mesh
+        )
+    else:
+        joint = contrastive(scored(text, video), logit_scale)
+    return summed(joint, text.queries, video.queries, weights)
+
+
+def batch_losses(
+    params: dict,
+    batch: dict[str, jax.Array],
+    dropout_key: jax.Array | None,
+    *,
+    model: GLSCL,
+    weights: LossWeights,
+    loss_block: int = LOSS_BLOCK,
+    mesh: Mesh | None = None,
+) -> Losses:
+    """The losses of a batch of B pairs; no dropout without a key.
+
+    `batch` holds text_ids and text_mask [B,L], frames [B,V,H,W,3] and frame_mask [B,V].
+    """
+    with constrain_activations(mesh):
+        features = encode_pairs(params, batch, dropout_key, model=model)
+    return feature_losses(
+        params, features, model=model, weights=weights, loss_block=loss_block, mesh=mesh
+    )
+
+
+def gradient(
+    params: dict,
+    batch: dict[str, jax.Array],
+    dropout_key: jax.Array | None,
+    *,
+    model: GLSCL,
+    weights: LossWeights,
+    microbatch: int = 0,
+    loss_block: int = LOSS_BLOCK,
+    mesh: Mesh | None = None,
+) -> tuple[dict, Losses]:
+    """The gradient of a batch's total loss, and the losses.
+
+    Args:
+      params: parameters.
+      batch: see `batch_losses`.
+      dropout_key: none for no dropout. A micro-batch draws its dropout from the key and its own
+        number, the same at both of its passes; a batch without micro-batches from the key alone.
+      model: the model.
+      weights: of the losses.
+      microbatch: pairs whose activations are held at once, a divisor of B (see
+        `gradient_cache`); 0, or B, for all of them.
+      loss_block: a larger batch is scored so many texts at a time (see `blocked_loss`).
+      mesh: the devices that share the batch; none for a single one.
+    """
+    size = len(batch["text_ids"])
+    options = {"model": model, "weights": weights, "loss_block": loss_block, "mesh": mesh}
+    if microbatch in (0, size):
+
+        def whole(params):
+            losses = batch_losses(params, batch, dropout_key, **options)
+            return losses.total, losses
+
+        return jax.grad(whole, has_aux=True)(params)
+
+    def encode(params, part, index):
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        with constrain_activations(mesh):
+            features = encode_pairs(params, part, key, model=model)
+        # The mask is no function of the parameters.
+        return features.replace(video=features.video.replace(mask=None))
+
+    def joint(params, features):
+        video = features.video.replace(mask=batch["frame_mask"])
+        losses = feature_losses(params, features.replace(video=video), **options)
+        return losses.total, losses
+
+    return cached_gradient(encode, joint, params, batch, count=size // microbatch, mesh=mesh)

@@ -1,0 +1,193 @@
+"""Augmentation does to a clip what Pillow does to its frames, and only as its draw says."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from glscl_jax import augment, sharding
+
+HEIGHT, WIDTH = 44, 60
+GREY = (128, 128, 128)
+MAGNITUDES = (-9.9, -7.31, -6.5, 0.0, 3.21, 6.96, 7.5, 9.9)
+
+
+def clip(seed=0, frames=3, height=HEIGHT, width=WIDTH):
+    """Frames uint8 [V,H,W,3]: soft colours, noise, and one that is nearly flat."""
+    rng = np.random.default_rng(seed)
+    soft = rng.integers(30, 220, (5, 6, 3), dtype=np.uint8)
+    soft = np.asarray(Image.fromarray(soft).resize((width, height), Image.BICUBIC))
+    noise = rng.integers(256, size=(height, width, 3), dtype=np.uint8)
+    flat = np.full_like(noise, 77)
+    flat[3:6, 3:9] = 90
+    return np.stack([(soft, noise, flat)[number % 3] for number in range(frames)])
+
+
+# ---- Pillow's own, as the slow oracle: (picture, magnitude) -> picture ---------------------------
+
+
+def transformed(matrix):
+    def operation(picture, magnitude):
+        data = matrix(magnitude / 10, picture.size)
+        return picture.transform(picture.size, Image.AFFINE, data, Image.BICUBIC, fillcolor=GREY)
+
+    return operation
+
+
+def enhanced(kind):
+    return lambda picture, magnitude: kind(picture).enhance(1 + 0.9 * magnitude / 10)
+
+
+def brighter_darks(picture, magnitude):
+    added = int(110 * abs(magnitude) / 10)
+    return picture.point([min(255, v + added) if v < 128 else v for v in range(256)] * 3)
+
+
+PILLOW = {
+    "AutoContrast": lambda picture, magnitude: ImageOps.autocontrast(picture),
+    "Equalize": lambda picture, magnitude: ImageOps.equalize(picture),
+    "Invert": lambda picture, magnitude: ImageOps.invert(picture),
+    "Rotate": lambda picture, magnitude: picture.rotate(
+        30 * magnitude / 10, Image.BICUBIC, fillcolor=GREY
+    ),
+    "Posterize": lambda picture, magnitude: ImageOps.posterize(
+        picture, 4 - int(4 * abs(magnitude) / 10)
+    ),
+    "Solarize": lambda picture, magnitude: ImageOps.solarize(
+        picture, 256 - int(256 * abs(magnitude) / 10)
+    ),
+    "SolarizeAdd": brighter_darks,
+    "Color": enhanced(ImageEnhance.Color),
+    "Contrast": enhanced(ImageEnhance.Contrast),
+    "Brightness": enhanced(ImageEnhance.Brightness),
+    "Sharpness": enhanced(ImageEnhance.Sharpness),
+    "ShearX": transformed(lambda share, size: (1, 0.3 * share, 0, 0, 1, 0)),
+    "ShearY": transformed(lambda share, size: (1, 0, 0, 0.3 * share, 1, 0)),
+    "TranslateX": transformed(lambda share, size: (1, 0, 0.45 * share * size[0], 0, 1, 0)),
+    "TranslateY": transformed(lambda share, size: (1, 0, 0, 0, 1, 0.45 * share * size[1])),
+}
+
+
+def by_pillow(frames, name, magnitude):
+    pictures = [PILLOW[name](Image.fromarray(frame), float(magnitude)) for frame in frames]
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def test_there_are_the_fifteen():
+    assert list(augment.OPERATIONS) == list(PILLOW)
+    assert len(PILLOW) == 15
+
+
+@pytest.mark.parametrize("name", PILLOW)
+def test_operations_are_pillows(name):
+    frames = clip()
+    operation = jax.jit(augment.OPERATIONS[name])
+    for magnitude in map(np.float32, MAGNITUDES):
+        result = np.asarray(operation(frames, magnitude))
+        assert (result.shape, result.dtype) == (frames.shape, np.uint8)
+        differences = np.abs(result.astype(int) - by_pillow(frames, name, magnitude))
+        # Pillow's coordinates are float64: a pixel whose place falls on the edge to within
+        # float32's rounding may be inside for one and outside for the other.
+        beyond = differences.max(-1) > 1
+        assert beyond.mean() < 5e-4, (magnitude, differences.max())
+        assert (differences == 0).mean() > 0.998, magnitude
+
+
+def test_operations_that_change_nothing_at_rest():
+    frames = jnp.asarray(clip())
+    for name in ("Rotate", "Color", "Contrast", "Brightness", "Sharpness", "ShearX", "TranslateY"):
+        result = augment.OPERATIONS[name](frames, np.float32(0))
+        np.testing.assert_array_equal(result, frames)
+
+
+def test_flat_channels_stay():
+    # No contrast to stretch and no histogram to flatten: Pillow leaves such a channel alone.
+    frames = jnp.full((1, 20, 20, 3), jnp.array((0, 100, 255)), jnp.uint8)
+    for name in ("AutoContrast", "Equalize"):
+        result = augment.OPERATIONS[name](frames, np.float32(7))
+        np.testing.assert_array_equal(result, frames)
+
+
+# ---- What is drawn -------------------------------------------------------------------------------
+
+
+def test_draws_are_as_the_reference_says():
+    drawn = augment.draw(0, 5, 4000)
+    operations, magnitudes = np.asarray(drawn.operations), np.asarray(drawn.magnitudes)
+    assert operations.shape == magnitudes.shape == (4000, 4)
+    assert abs((operations == 15).mean() - 0.5) < 0.02
+    shares = np.bincount(operations.ravel(), minlength=16)[:15] / (0.5 * operations.size)
+    np.testing.assert_allclose(shares, 1 / 15, atol=0.01)
+    # With replacement: the same one can come twice.
+    assert any(len(set(row)) < 4 for row in operations[(operations < 15).all(1)])
+    assert abs(np.abs(magnitudes).mean() - 7) < 0.02
+    assert abs(np.abs(magnitudes).std() - 0.5) < 0.02
+    assert abs((magnitudes > 0).mean() - 0.5) < 0.02
+    assert np.abs(magnitudes).max() <= 10
+    # Places of a batch and of a row do not know of each other.
+    assert abs(np.corrcoef(magnitudes.T) - np.eye(4)).max() < 0.06
+
+
+def test_draws_follow_seed_and_step_alone():
+    def told(seed, step):
+        drawn = augment.draw(seed, jnp.int32(step), 16)
+        return np.concatenate([drawn.operations, drawn.magnitudes]).tobytes()
+
+    assert told(1, 7) == told(1, 7)
+    assert len({told(seed, step) for seed in (1, 2) for step in (0, 7, 8)}) == 6
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return np.stack([clip(seed, frames=3) for seed in range(6)])
+
+
+def one_by_one(frames, drawn):
+    """The slow oracle: Pillow on every picture, in the drawn order."""
+    names = [*PILLOW, None]
+    clips = []
+    drawn = (np.asarray(drawn.operations), np.asarray(drawn.magnitudes))
+    for one, operations, magnitudes in zip(frames, *drawn, strict=True):
+        for operation, magnitude in zip(operations, magnitudes, strict=True):
+            if names[operation]:
+                one = by_pillow(one, names[operation], magnitude)
+        clips.append(one)
+    return np.stack(clips)
+
+
+def test_clips_go_through_their_own_operations_in_order(batch):
+    drawn = augment.draw(3, 11, len(batch))
+    assert (np.asarray(drawn.operations) < 15).any(1).sum() >= 5
+    result = np.asarray(jax.jit(augment.augment)(batch, drawn))
+    expected = one_by_one(batch, drawn)
+    # One off by 1 can grow in an operation that follows it.
+    differences = np.abs(result.astype(int) - expected)
+    assert (differences <= 1).mean() > 0.999
+    assert (expected != batch).any((1, 2, 3, 4)).sum() >= 5
+
+
+def test_frames_of_a_clip_are_treated_alike(batch):
+    frames = np.repeat(batch[:, :1], 3, 1)
+    result = np.asarray(jax.jit(augment.augment)(frames, augment.draw(0, 0, len(frames))))
+    np.testing.assert_array_equal(result, np.repeat(result[:, :1], 3, 1))
+
+
+# ---- In a training step --------------------------------------------------------------------------
+
+
+def test_a_step_sees_the_same_however_many_devices(batch):
+    mesh = sharding.make_mesh(jax.devices()[:4], {"data": 2, "fsdp": 1, "tensor": 2})
+    echo = augment.augmented(lambda state, batch: batch, seed=3, mesh=mesh)
+    placed = sharding.put_batch({"frames": batch, "text_ids": np.arange(len(batch))}, mesh)
+    run = jax.jit(lambda step, batch: echo(types.SimpleNamespace(step=step), batch))
+    alone = jax.jit(augment.augment)
+    for step in (5, 6):
+        seen = run(step, placed)
+        expected = np.asarray(alone(batch, augment.draw(3, step, len(batch))))
+        np.testing.assert_array_equal(seen["frames"], expected)
+        np.testing.assert_array_equal(seen["text_ids"], np.arange(len(batch)))
+        assert seen["frames"].sharding.is_equivalent_to(placed["frames"].sharding, 5)
+        assert (expected != batch).any()

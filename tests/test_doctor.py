@@ -1,0 +1,221 @@
+"""The data doctor finds what was broken on purpose, and nothing in what is whole."""
+
+import dataclasses
+import pathlib
+import shutil
+
+import av
+import numpy as np
+import pytest
+
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline import doctor, prepare, rendered
+from glscl_jax.input_pipeline.annotations import READERS, Clip
+from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
+from glscl_jax.input_pipeline.checkup import Checkup, Row
+from tests import benchmark_files
+from tests.conftest import one_line_error
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> pathlib.Path:
+    return benchmark_files.write("msvd", tmp_path_factory.mktemp("whole") / "msvd")
+
+
+@pytest.fixture
+def broken(whole, tmp_path):
+    """The benchmark with one fault of each kind; returns it and the names of its videos."""
+    folder = shutil.copytree(whole, tmp_path / "msvd")
+    videos = sorted((folder / "YouTubeClips").iterdir())
+    videos[0].unlink()
+    videos[1].write_bytes(b"RIFF but no video")
+    videos[2].write_bytes(b"")
+    shutil.copy(videos[3], videos[4])
+    shutil.copy(videos[5], folder / "stray.avi")
+    # The same size, other bytes: no duplicate.
+    videos[6].write_bytes(videos[3].read_bytes()[:-1] + b"\1")
+    (folder / "notes.txt").touch()
+    return folder, [path.name for path in videos]
+
+
+def examine(folder, dataset="msvd"):
+    clips = READERS[dataset](folder)
+    return clips, doctor.examine(clips, folder, dataset, workers=2)
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def test_nothing_to_say(whole, monkeypatch):
+    counts = tuple(
+        Count((split,), (n, n), (3 * n, 3 * n))
+        for split, n in [("train", 12), ("val", 4), ("test", 4)]
+    )
+    published = dataclasses.replace(PUBLISHED["msvd"], counts=counts)
+    monkeypatch.setitem(PUBLISHED, "msvd", published)
+    clips, found = examine(whole)
+    assert not found.remarkable
+    assert found.partial({"train": 12, "val": 4, "test": 4}) == ""
+    assert found.median == pytest.approx(benchmark_files.SECONDS, abs=0.1)
+    prepare.check_findings(found, len(clips), max_failed_share=0.0, allow_partial=False)
+    # A split that nobody published is counted all the same.
+    monkeypatch.setitem(PUBLISHED, "msvd", dataclasses.replace(published, counts=counts[::-1][:2]))
+    assert [row.published is None for row in examine(whole)[1].rows] == [False, False, True]
+
+
+def test_every_fault_is_found(broken):
+    folder, videos = broken
+    clips, found = examine(folder)
+    assert [f"{name}.avi" for name in found.missing] == videos[:1]
+    assert sorted(names(path for path, _ in found.unreadable)) == sorted(videos[1:3])
+    assert {reason for _, reason in found.unreadable} > {"empty file"}
+    assert names(found.strays) == ["stray.avi"]
+    (same,) = found.duplicates
+    assert names(clip.video for clip in same) == videos[3:5]
+    assert not found.outliers
+    assert len(found.failures) == 3
+    told = {row.name: row for row in found.rows}
+    assert sum(row.videos for row in told.values()) == len(clips) == 20
+    assert sum(row.present for row in told.values()) == 19
+    assert sum(row.readable for row in told.values()) == 17
+    table = found.table()
+    for name in [videos[0].removesuffix(".avi"), *videos[1:5], "stray.avi", "48,774", "4,290"]:
+        assert name in table
+    assert videos[7] not in table
+    assert "Venugopalan" in table
+
+
+def test_long_lists_are_cut(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "msvd")
+    for path in (folder / "YouTubeClips").iterdir():
+        path.unlink()
+    found = examine(folder)[1]
+    assert len(found.missing) == 20
+    assert "ids without files: 20" in found.table()
+    assert "  and 15 more" in found.table()
+    assert found.median is None
+
+
+def test_durations(tmp_path):
+    scene = benchmark_files._scenes()["train"][0]
+    clips = []
+    for number, seconds in enumerate([3, 3, 3, 0.25, 40]):
+        path = tmp_path / f"{number}.mp4"
+        repeats = max(1, round(seconds / benchmark_files.SECONDS))
+        write_for(scene, path, repeats, seconds)
+        clips.append(Clip(path.name, path, ("x",), None, None, "train"))
+    found = doctor.examine(clips, tmp_path, "folder", workers=2)
+    assert names(path for path, _ in found.outliers) == ["3.mp4", "4.mp4"]
+    assert "4.mp4: 39.0 s, where 3.0 s is usual" in found.table()
+    assert not found.mismatches
+
+
+def write_for(scene, path, repeats, seconds):
+    """A scene shown over and over, or its beginning."""
+    frames = np.concatenate([rendered.render_clip(scene)] * repeats)
+    if seconds < benchmark_files.SECONDS:
+        frames = frames[: round(seconds * rendered.FRAME_RATE)]
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=rendered.FRAME_RATE)
+        stream.height = stream.width = rendered.SIZE
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def a_checkup(rows, clips) -> Checkup:
+    empty = {
+        field.name: ()
+        for field in dataclasses.fields(Checkup)
+        if field.name not in ("dataset", "folder", "clips", "rows", "source", "median")
+    }
+    return Checkup("x", pathlib.Path(), clips, rows, "a paper", median=None, **empty)
+
+
+def row(splits, videos, captions, published, readable=None):
+    readable = videos if readable is None else readable
+    return Row(splits, videos, readable, readable, captions, published)
+
+
+DIDEMO = Count(("train",), (8_392, 8_395), (8_392, 8_395))
+
+
+@pytest.mark.parametrize(
+    ("told", "clips", "made", "note"),
+    [
+        # What papers differ by is whole, what is annotated and not there is not.
+        (row(("train",), 8_392, 8_392, DIDEMO), {"train": 8_392}, {"train": 8_392}, ""),
+        (row(("train",), 8_395, 8_395, DIDEMO), {"train": 8_395}, {"train": 8_395}, ""),
+        (
+            row(("train",), 8_395, 8_395, DIDEMO, readable=8_392),
+            {"train": 8_395},
+            {"train": 8_392},
+            "8,392 of 8,395 train",
+        ),
+        (
+            row(("train",), 8_000, 8_000, DIDEMO),
+            {"train": 8_000},
+            {"train": 8_000},
+            "8,000 of 8,392",
+        ),
+        (
+            row(("train",), 9_000, 9_000, DIDEMO),
+            {"train": 9_000},
+            {"train": 9_000},
+            "9,000 of 8,395",
+        ),
+        (
+            row(("train",), 8_392, 8_391, DIDEMO),
+            {"train": 8_392},
+            {"train": 8_392},
+            "8,391 of 8,392 captions of train",
+        ),
+        # A validation split is a part of what is published for training.
+        (
+            row(("train", "val"), 8_393, 8_393, DIDEMO),
+            {"train": 8_000, "val": 393},
+            {"train": 8_000, "val": 392},
+            "392 of 393 val",
+        ),
+        (row(("train",), 10, 20, None), {"train": 10}, {}, "0 of 10 train"),
+    ],
+)
+def test_what_it_is_short_of(told, clips, made, note):
+    found = a_checkup((told,), clips)
+    assert found.partial(made).startswith(note)
+    assert bool(found.partial(made)) == bool(note)
+    # No data set is silently other than published.
+    if told.published is not None and made == clips:
+        assert bool(found.mismatches) == bool(note)
+
+
+def test_a_benchmark_that_differs_stops(broken):
+    clips, found = examine(broken[0])
+    with pytest.raises(UserError, match=r"train has 12 videos, published 1,200 \(and .*more diff"):
+        prepare.check_findings(found, len(clips), max_failed_share=1.0, allow_partial=False)
+    prepare.check_findings(found, len(clips), max_failed_share=0.0, allow_partial=True)
+
+
+def test_one_s_own_videos_stop_by_their_share(broken):
+    clips, found = examine(broken[0])
+    found = dataclasses.replace(
+        found, rows=tuple(dataclasses.replace(r, published=None) for r in found.rows)
+    )
+    prepare.check_findings(found, len(clips), max_failed_share=0.15, allow_partial=False)
+    with pytest.raises(UserError, match="3 of 20 clips failed"):
+        prepare.check_findings(found, len(clips), max_failed_share=0.14, allow_partial=False)
+
+
+def test_the_program(broken, run_program):
+    folder, videos = broken
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    arguments = ["--dataset=msvd", f"--source={folder}", "--check"]
+    done = run_program("glscl_jax.input_pipeline.prepare", *arguments, check=False)
+    assert "go on with --allow_partial" in one_line_error(done)
+    assert "duplicate videos:  1" in done.stdout
+    assert videos[1] in done.stdout
+    done = run_program("glscl_jax.input_pipeline.prepare", *arguments, "--allow-partial")
+    assert "unreadable files:  2" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -1,0 +1,279 @@
+"""The mesh's axes, what each device holds, and the same numbers on every mesh."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from glscl_jax import objective, sharding, steps
+from glscl_jax.checkpoint import Checkpoints
+from glscl_jax.errors import UserError
+from glscl_jax.losses import LossWeights
+from glscl_jax.models.glscl import GLSCL
+from glscl_jax.optim import OptimConfig, make_optimizer
+from glscl_jax.workdir import Workdir
+from tests.conftest import one_line_error
+from tests.test_models import TINY
+from tests.test_steps import DROPOUT, train_batch
+
+ONE = {"data": 1}
+
+
+def mesh_of(axes):
+    return sharding.make_mesh(jax.devices()[: math.prod(axes.values())], axes)
+
+
+@pytest.mark.parametrize(
+    ("axes", "sizes"),
+    [
+        (None, (8, 1, 1)),
+        ({"data": -1, "fsdp": 1, "tensor": 1}, (8, 1, 1)),
+        ({"data": 2, "fsdp": -1, "tensor": 2}, (2, 2, 2)),
+        ({"fsdp": 8}, (1, 8, 1)),
+    ],
+)
+def test_axes_take_the_devices(axes, sizes):
+    assert tuple(sharding.make_mesh(jax.devices()[:8], axes).shape.values()) == sizes
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ({"data": 3, "fsdp": -1}, "multiple of 3 devices, and there are 8"),
+        ({"data": 2, "fsdp": 2, "tensor": 1}, "needs 4 devices, and there are 8"),
+        ({"data": -1, "fsdp": -1}, "one of them may be -1"),
+        ({"data": 0}, "sizes are 1 or more"),
+        ({"data": -1, "expert": 2}, "no axis 'expert'"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(axes, told):
+    with pytest.raises(UserError, match=told):
+        sharding.make_mesh(jax.devices()[:8], axes)
+
+
+def test_batch_sizes_must_suit_the_devices():
+    mesh = mesh_of({"data": 8})
+    sharding.check_batch_size(16, mesh)
+    with pytest.raises(UserError, match=r"batch_size 12 .* 8 devices: try 16"):
+        sharding.check_batch_size(12, mesh)
+    # Devices along `tensor` work on the same examples.
+    mesh = mesh_of({"data": 2, "fsdp": 2, "tensor": 2})
+    sharding.check_batch_size(12, mesh)
+    with pytest.raises(UserError, match="4 devices along data and fsdp"):
+        sharding.check_batch_size(6, mesh)
+
+
+@pytest.mark.parametrize(
+    ("microbatch", "told"),
+    [
+        (64, "microbatch 64 does not divide config.batch_size 32"),
+        (5, "microbatch 5 does not divide"),
+        (-8, "microbatch -8"),
+        (4, "microbatch 4 is not divisible by the 8 devices"),
+    ],
+)
+def test_a_microbatch_that_does_not_fit_is_refused(microbatch, told):
+    mesh = mesh_of({"data": 8})
+    for right in (0, 8, 16, 32):
+        sharding.check_microbatch(32, right, mesh)
+    with pytest.raises(UserError, match=told):
+        sharding.check_microbatch(32, microbatch, mesh)
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--config.mesh.fsdp=3", "config.mesh data -1 x fsdp 3 x tensor 1"),
+        ("--config.microbatch=16", "microbatch 16 does not divide config.batch_size 8"),
+        ("--config.microbatch=3", "microbatch 3 does not divide config.batch_size 8"),
+    ],
+)
+def test_training_refuses_them_in_one_line(refusal, tmp_path, flag, told):
+    workdir = tmp_path / "run"
+    error = refusal(
+        "glscl_jax.train", "--config=configs/demo.py:tiny", f"--workdir={workdir}", flag
+    )
+    assert told in error
+    assert not workdir.exists()
+
+
+def bytes_by_device(tree) -> dict:
+    held = dict.fromkeys(jax.devices()[:8], 0)
+    for leaf in jax.tree.leaves(tree):
+        for shard in leaf.addressable_shards:
+            held[shard.device] += shard.data.nbytes
+    return held
+
+
+def test_eight_devices_hold_an_eighth_of_parameters_and_optimiser_state_each():
+    config = OptimConfig()
+    optimizer = make_optimizer(config, 10)
+
+    def begun():
+        return steps.init_state(steps.init_params(GLSCL(TINY), 0), optimizer, config)
+
+    abstract = jax.eval_shape(begun)
+    where = sharding.by_rules(abstract, mesh_of({"fsdp": 8}))
+    # Where each array lies is all that is looked at: their values need no compiling.
+    state = jax.jit(
+        lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract), out_shardings=where
+    )()
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    replicated = [leaf for leaf in jax.tree.leaves(state) if leaf.is_fully_replicated]
+    share = sum(leaf.nbytes for leaf in replicated) / whole
+    print(f"{len(replicated)} arrays, {100 * share:.5f} % of the bytes, are whole on each device")
+    # Scalars alone: the logit scale and its moments, and counters.
+    assert {leaf.shape for leaf in replicated} == {()}
+    assert share < 1e-5
+    for held in bytes_by_device(state).values():
+        assert held / whole == pytest.approx(1 / 8, rel=1e-4)
+        assert held / whole == pytest.approx(sharding.device_share(state))
+
+
+def test_every_product_s_heads_and_hidden_units_are_split_over_tensor():
+    params = jax.eval_shape(lambda: steps.init_params(GLSCL(TINY), 0))
+    where = sharding.by_rules(params, mesh_of({"data": 2, "fsdp": 2, "tensor": 2}))
+    blocks, decoder = where["clip"]["vision"]["transformer"]["blocks"], where["lim"]["decoder"]
+    for first, second in (
+        (blocks["attention"]["qkv_kernel"], blocks["attention"]["out"]["kernel"]),
+        (blocks["mlp_in"]["kernel"], blocks["mlp_out"]["kernel"]),
+        (decoder["cross_attention"]["qkv_kernel"], decoder["cross_attention"]["out"]["kernel"]),
+        (decoder["linear_1"]["kernel"], decoder["linear_2"]["kernel"]),
+    ):
+        # The leading axis counts layers.
+        assert first.spec == PartitionSpec(None, "fsdp", "tensor")
+        assert second.spec == PartitionSpec(None, "tensor", "fsdp")
+
+
+def test_an_axis_that_does_not_divide_stays_whole():
+    tree = {"linear_1": {"kernel": jax.ShapeDtypeStruct((3, 16, 6), np.float32)}}
+    where = sharding.by_rules(tree, mesh_of({"data": 1, "fsdp": 2, "tensor": 4}))
+    assert where["linear_1"]["kernel"].spec == PartitionSpec(None, "fsdp", None)
+
+
+# Without the temporal module, whose blocks are the towers', to compile faster.
+MODEL = GLSCL(dataclasses.replace(DROPOUT, temporal="None"))
+
+
+@functools.cache
+def fresh(**axes):
+    """Parameters of one seed, made where they are to lie."""
+
+    def begin():
+        return steps.init_params(MODEL, 0)
+
+    where = sharding.by_rules(jax.eval_shape(begin), mesh_of(axes))
+    return jax.jit(begin, out_shardings=where)()
+
+
+@functools.cache
+def loss_and_gradient(**axes):
+    mesh, params = mesh_of(axes), fresh(**axes)
+
+    def compute(params, batch):
+        return objective.gradient(
+            params, batch, jax.random.key(7), model=MODEL, weights=LossWeights(), mesh=mesh
+        )
+
+    where = jax.tree.map(lambda leaf: leaf.sharding, params)
+    compiled = jax.jit(compute, out_shardings=(where, sharding.replicated(mesh)))
+    return jax.device_get(compiled(params, sharding.put_batch(train_batch(8), mesh)))
+
+
+@pytest.mark.parametrize(
+    "axes", [{"data": 8}, {"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str
+)
+def test_every_mesh_computes_what_one_device_does(axes):
+    grads, losses = loss_and_gradient(**axes)
+    expected, expected_losses = loss_and_gradient(**ONE)
+    jax.tree.map(np.testing.assert_array_equal, fresh(**axes), fresh(**ONE))
+    for name, value in vars(expected_losses).items():
+        assert getattr(losses, name) == pytest.approx(float(value), rel=1e-5)
+    assert_same_gradient(grads, expected)
+
+
+def assert_same_gradient(grads, expected):
+    """To 1e-5 of each tensor's norm, and of the whole's."""
+    difference = jax.tree.map(np.subtract, grads, expected)
+    assert optax.global_norm(difference) <= 1e-5 * optax.global_norm(expected)
+    for apart, one in zip(jax.tree.leaves(difference), jax.tree.leaves(expected), strict=True):
+        # A tensor whose gradient is a rounding error of others has no digits to compare.
+        assert np.linalg.norm(apart) <= 1e-5 * max(np.linalg.norm(one), 1e-3)
+
+
+def small_state(mesh):
+    """A train state of few numbers, laid out by the rules."""
+    rng = np.random.default_rng(0)
+    params = {"mlp_in": {"kernel": rng.normal(size=(2, 8, 16)).astype(np.float32)}}
+    moments = optax.adam(1e-3).init(jax.tree.map(jnp.asarray, params))
+    state = steps.TrainState(np.int32(7), params, moments, np.int32(2))
+    return jax.device_put(state, sharding.by_rules(state, mesh))
+
+
+def abstract(state, mesh):
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        state,
+        sharding.by_rules(state, mesh),
+    )
+
+
+def test_a_checkpoint_is_restored_onto_another_mesh(tmp_path):
+    state = small_state(mesh_of({"fsdp": 8}))
+    checkpoints = Checkpoints(Workdir(tmp_path), 1)
+    checkpoints.save(state)
+    checkpoints.wait()
+    other = mesh_of({"data": 2, "fsdp": 2, "tensor": 2})
+    restored = checkpoints.restore(abstract(state, other))
+    checkpoints.close()
+    kernel = restored.params["mlp_in"]["kernel"]
+    assert kernel.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
+    assert kernel.addressable_shards[0].data.shape == (2, 4, 8)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_a_checkpoint_from_before_non_finite_steps_were_counted(tmp_path):
+    mesh = mesh_of({"fsdp": 8})
+    state = small_state(mesh)
+    checkpoints = Checkpoints(Workdir(tmp_path), 1)
+    progress = {"step": state.step, "opt_state": state.opt_state}
+    checkpoints._orbax.save_checkpointables(7, {"params": state.params, "progress": progress})
+    restored = checkpoints.restore(abstract(state, mesh))
+    checkpoints.close()
+    assert restored.nonfinite == 0
+    jax.tree.map(np.testing.assert_array_equal, restored.opt_state, state.opt_state)
+
+
+def test_a_run_on_a_mesh_until_it_is_not_finite(shapes, run_program, tmp_path):
+    process = run_program(
+        "glscl_jax.train",
+        "--config=configs/demo.py:tiny",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.dir={shapes / 'data'}",
+        "--config.data.validation_split=",
+        "--config.log_every=1",
+        "--config.mesh.fsdp=2",
+        "--config.mesh.tensor=2",
+        "--config.microbatch=4",
+        "--config.model.temporal=None",
+        # The first step's rate is 0; the second's takes the parameters out of float32's range.
+        "--config.optim.learning_rate=1e38",
+        "--config.max_nonfinite=2",
+        devices=4,
+        check=False,
+    )
+    assert "data 1 x fsdp 2 x tensor 2: a device holds" in process.stdout
+    assert "step 2/12  loss 2." in process.stdout
+    assert "step 3: loss or gradient is not finite" in process.stdout
+    assert "not applied (1 of at most 2); clips " in process.stdout
+    error = one_line_error(process)
+    assert "step 4: " in error
+    assert "(2 of at most 2)" in error
+    clips = error.split("clips ")[1].split(":")[0].split(", ")
+    assert len(set(clips)) == 8
