@@ -22,23 +22,20 @@ SIZES = flags.DEFINE_list("sizes", ["1000", "2000", "4000", "8000"], "Part b: th
 def main():
     sizes = [int(size) for size in SIZES.value]
     lim = Lim()
+    per_item(lim, 1)  # Compiles.
     largest = similarity_features.texts(max(sizes)), similarity_features.videos(max(sizes))
+    print(f"N texts x N videos, K {QUERIES}, V {FRAMES}, L {WORDS}, D {WIDTH}, float32")
+    print(f"{'N':>8}{'items, s':>12}{'pairs, s':>12}{'bare, s':>12}{'pairs / bare':>14}")
     rows = []
     for size in sizes:
         text, video = (jax.tree.map(lambda x, n=size: x[:n], side) for side in largest)
-        rows.append(
-            (
-                timed(lambda n=size: per_item(lim, n), repeats=1),
-                timed(lambda t=text, v=video: score_in_blocks(t, v, **BLOCKING)),
-                timed(bare_products(text, video)),
-            )
+        items = seconds_of(lambda n=size: per_item(lim, n))
+        pairs, bare = fastest(
+            lambda t=text, v=video: score_in_blocks(t, v, **BLOCKING), bare_products(text, video)
         )
-    items, pairs, bare = np.array(rows).T
-    print(f"N texts x N videos, K {QUERIES}, V {FRAMES}, L {WORDS}, D {WIDTH}, float32")
-    print(f"{'N':>8}{'items, s':>12}{'pairs, s':>12}{'bare, s':>12}{'pairs / bare':>14}")
-    for size, item, pair, product in zip(sizes, items, pairs, bare, strict=True):
-        print(f"{size:>8,}{item:12.2f}{pair:12.3f}{product:12.3f}{pair / product:14.2f}")
-    fitted = [exponent(sizes, seconds) for seconds in (items, pairs, bare)]
+        rows.append((items, pairs, bare))
+        print(f"{size:>8,}{items:12.2f}{pairs:12.3f}{bare:12.3f}{pairs / bare:14.2f}", flush=True)
+    fitted = [exponent(sizes, seconds) for seconds in zip(*rows, strict=True)]
     print(f"{'exponent':>8}" + "".join(f"{value:12.2f}" for value in fitted))
 
 
@@ -80,15 +77,20 @@ def bare_products(text, video) -> Callable[[], None]:
     return run
 
 
-def timed(run: Callable[[], object], repeats: int = 2) -> float:
-    """Seconds of the fastest of `repeats` runs, after one that compiles."""
+def fastest(*runs: Callable[[], object], budget: float = 10.0) -> list[float]:
+    """Seconds of each one's fastest run, taking turns for some `budget` seconds, at least twice."""
+    for run in runs:
+        run()  # Compiles.
+    turns, began = [], time.perf_counter()
+    while len(turns) < 2 or time.perf_counter() - began < budget:
+        turns.append([seconds_of(run) for run in runs])
+    return [min(seconds) for seconds in zip(*turns, strict=True)]
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
     run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return time.perf_counter() - start
 
 
 def exponent(sizes, seconds) -> float:

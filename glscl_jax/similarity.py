@@ -17,7 +17,10 @@ from glscl_jax.models.gim import gim_similarity, gram_matrices
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
 from glscl_jax.models.lim import lim_similarity
 
-TEXT_BLOCK, VIDEO_BLOCK = 256, 4096
+TEXT_BLOCK = 256
+# On a CPU larger temporaries (at V = 12 each has 12 MiB) would go back to the kernel with every
+# block, and clearing their pages anew takes as long as the scores.
+VIDEO_BLOCK, VIDEO_BLOCK_ON_CPU = 4096, 1024
 
 
 def score(
@@ -100,8 +103,8 @@ class Blocks:
     Args:
       text, video: features of A texts and B videos.
       temperature, lim_weight: see `score`.
-      text_block, video_block: at most so many texts and videos at once; there are as few blocks
-        as that allows, of equal size.
+      text_block, video_block: at most so many texts and videos at once (more only where each
+        device would have no video); there are as few blocks as that allows, of equal size.
       mesh: the devices that share each block; by default all of this process.
 
     Attributes:
@@ -119,10 +122,13 @@ class Blocks:
         temperature: float,
         lim_weight: float,
         text_block: int = TEXT_BLOCK,
-        video_block: int = VIDEO_BLOCK,
+        video_block: int | None = None,
         mesh: Mesh | None = None,
     ):
         self.mesh = mesh or sharding.make_mesh(jax.local_devices())
+        if video_block is None:
+            on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+            video_block = VIDEO_BLOCK_ON_CPU if on_cpu else VIDEO_BLOCK
         self.texts, self.videos = text.sentence.shape[0], video.frames.shape[0]
         self.text_block = _even(self.texts, text_block)
         self.video_block = _even(self.videos, video_block, self.mesh.size)

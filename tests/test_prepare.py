@@ -457,7 +457,8 @@ def test_a_full_disk_is_one_line(videos, tmp_path, size):
     assert done.returncode == 2, done.stderr
     error = done.stderr.splitlines()[-1]
     assert error == f"error: {disk / 'data'}: No space left on device: nothing was made; make room"
-    assert done.stdout == ""
+    # What was decoded until then, if anything, for when there is room.
+    assert done.stdout.split() in ([], [".preparing"])
 
 
 @pytest.mark.parametrize(

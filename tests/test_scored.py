@@ -77,6 +77,8 @@ def test_the_bank_is_scored_on_the_right_sides(encoded, matrix):
     assert not np.allclose(expected, matrix)
     assert not np.allclose(other, matrix.T)
     np.testing.assert_allclose(changed.row(4), expected[4], rtol=1e-4)
+    best = changed.top(1)["v2t"].scores[:, 0]
+    np.testing.assert_allclose(best, other.max(axis=1), rtol=1e-4)
     found = changed.retrieval()
     np.testing.assert_array_equal(found.t2v.mean, metrics.ranks(expected, encoded.owner).mean)
     np.testing.assert_array_equal(

@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
+from tensorflow_datasets.core import writer
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations
@@ -150,12 +152,25 @@ class Clips(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self):
         raise NotImplementedError("the examples are given to the constructor")
 
+    def _example_writer(self) -> writer.ExampleWriter:
+        return _SameBytes(self.info.file_format)
+
     # TFDS prints here that it downloads, which it does not.
     def _log_download_bytes(self):
         pass
 
     def _log_download_done(self):
         pass
+
+
+class _SameBytes(writer.ExampleWriter):
+    """Writes equal records as equal bytes: protobuf orders a record's fields anew every run."""
+
+    def write(self, path, examples):
+        def same(record: bytes) -> bytes:
+            return tf.train.Example.FromString(record).SerializeToString(deterministic=True)
+
+        return super().write(path, ((key, same(record)) for key, record in examples))
 
 
 def example(clip: Clip, frames: Frames, source: pathlib.Path, settings: Settings) -> dict:
