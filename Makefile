@@ -36,11 +36,13 @@ lint: .venv/dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-bench: .venv/dev
+bench: .venv/bench
 	$(PY) -m benchmarks.similarity
 	$(HUGE_PAGES) $(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.convert
 	$(PY) -m benchmarks.head_flops
+	$(PY) -m benchmarks.input
+	$(PY) -m benchmarks.scaling
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --no-header \
@@ -67,4 +69,10 @@ INSTALL := $(if $(shell command -v uv),uv pip install -q --python $(PY),$(PY) -m
 	@echo "installing requirements-dev.lock into .venv"
 	@$(INSTALL) -r requirements-dev.lock
 	@test $(TORCH) = no || $(PY) -m pip install -q -r requirements-torch.txt
+	@touch $@
+
+# What the benchmarks compare with; without its dependencies, which are all here.
+.venv/bench: .venv/dev requirements-bench.txt
+	@echo "installing requirements-bench.txt into .venv"
+	@$(INSTALL) --no-deps -r requirements-bench.txt
 	@touch $@

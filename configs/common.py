@@ -70,7 +70,10 @@ def base() -> ConfigDict:
     config.optim.learning_rate = 1e-4
     config.optim.coef_lr = 1e-3  # CLIP's factor on it.
     config.optim.clip_group = "^clip/"
+    config.optim.layer_decay = 1.0  # Factor from each block of a CLIP tower to the one below it.
+    # Patterns; a layer of a stack is named by its number: "^clip/vision/transformer/blocks/[0-5]/".
     config.optim.frozen = ("^clip/vision/patch_embedding$",)
+    config.optim.ema = 0.0  # The parameters' moving average, e.g. 0.999; 0: none.
     config.optim.warmup = 0.1  # Share of the run.
     config.optim.b1 = 0.9
     config.optim.b2 = 0.98
@@ -101,10 +104,11 @@ def shrunk(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def variant_of(config: ConfigDict, name: str | None) -> ConfigDict:
-    """What `configs/x.py:name` means: nothing, or "tiny"."""
+def variant_of(config: ConfigDict, name: str | None, *others: str) -> ConfigDict:
+    """What `configs/x.py:name` means: nothing, or "tiny"; the file itself sees to `others`."""
     if not name:
         return config
     if name != "tiny":
-        raise ValueError(f"no variant {name!r} of this config: there is only :tiny")
+        there = " and ".join(f":{known}" for known in (*others, "tiny"))
+        raise ValueError(f"no variant {name!r} of this config: there is only {there}")
     return shrunk(config)

@@ -26,4 +26,4 @@ def get_config(variant: str | None = None):
     if variant == "7k":
         config.data.dir = "prepared/msrvtt_7k"
         return config
-    return common.variant_of(config, variant)
+    return common.variant_of(config, variant, "7k")

@@ -2,7 +2,8 @@
 
 Each step of a run is saved as `checkpoints/STEP/{params,progress}`: `params` alone is what
 evaluation and search read; `progress` is the optimiser's state and the step, which is also the
-position in the data. A step appears whole or not at all.
+position in the data. Where a moving average of the parameters is kept, it is what `params` has,
+and `progress` has the parameters themselves. A step appears whole or not at all.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
+from glscl_jax import ema
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.steps import TrainState
@@ -70,9 +72,11 @@ class Checkpoints:
             "opt_state": state.opt_state,
             "nonfinite": state.nonfinite,
         }
+        if state.ema is not None:
+            progress["raw"] = ema.part_of(state.params, state.ema)
         try:
             self._orbax.save_checkpointables_async(
-                step, {"params": state.params, "progress": progress}, metrics=metrics, force=True
+                step, {"params": state.evaluated, "progress": progress}, metrics=metrics, force=True
             )
             self._saved = step
         except Exception as error:
@@ -98,29 +102,44 @@ class Checkpoints:
     def restore(self, abstract: TrainState) -> TrainState:
         """The latest state.
 
+        A moving average that the checkpoint lacks begins as a copy of its parameters; one that is
+        no longer wanted is left out.
+
         Args:
           abstract: shapes, dtypes and shardings, as `jax.eval_shape` and `jax.ShapeDtypeStruct`
             give them.
 
         Raises:
-          UserError: the checkpoint is damaged.
+          UserError: the checkpoint is damaged, or other parameters were frozen in it.
         """
         step = self.latest
         path = self.directory / str(step)
+        params = abstract.params
         progress = {"step": abstract.step, "opt_state": abstract.opt_state}
         try:
+            stored = ocp.metadata(path, "progress").metadata
+            _check_same_moments(path, stored["opt_state"], abstract.opt_state)
             # Runs that began before these were counted have no such number.
-            if "nonfinite" in ocp.metadata(path, "progress").metadata:
+            if "nonfinite" in stored:
                 progress["nonfinite"] = abstract.nonfinite
+            if "raw" in stored:
+                params = abstract.evaluated
+                progress["raw"] = ema.part_of(abstract.params, stored["raw"])
             loaded = self._orbax.load_checkpointables(
-                step, {"params": abstract.params, "progress": progress}
+                step, {"params": params, "progress": progress}
             )
+        except UserError:
+            raise
         except Exception as error:
             raise _damaged(path, error) from error
-        progress = loaded["progress"]
+        params, progress = loaded["params"], loaded["progress"]
         if "nonfinite" not in progress:
             progress["nonfinite"] = jax.device_put(np.int32(0), abstract.nonfinite.sharding)
-        return TrainState(params=loaded["params"], **progress)
+        raw, average = progress.pop("raw", None), None
+        if abstract.ema is not None:
+            average = ema.part_of(params, abstract.ema)
+            average = ema.copied(average) if raw is None else average
+        return TrainState(params=ema.overlaid(params, raw), ema=average, **progress)
 
     def close(self) -> None:
         """Waits for the last save; raises a `UserError` if it failed."""
@@ -196,6 +215,16 @@ def _load_params(path: pathlib.Path, sharding: Sharding) -> dict:
         return ocp.load(path, abstract, checkpointable_name="params")
     except Exception as error:
         raise _damaged(path, error) from error
+
+
+def _check_same_moments(path: pathlib.Path, stored, abstract) -> None:
+    """Raises a `UserError` if the optimiser's state is not of the same arrays."""
+    old, new = (sorted(leaf.shape for leaf in jax.tree.leaves(tree)) for tree in (stored, abstract))
+    if old != new:
+        raise UserError(
+            f"the run of {path} did not train the same parameters: go on with the "
+            "config.optim.frozen and clip_group that it had, or give the run a --workdir of its own"
+        )
 
 
 def _steps_on_disk(directory: pathlib.Path) -> list[int]:

@@ -72,6 +72,9 @@ TOP_K = flags.DEFINE_integer(
     "top_k", None, "Write every query's best items, so many, with their scores into top.csv."
 )
 REPORT = flags.DEFINE_boolean("report", True, "Write report.html, with pictures and examples.")
+EXAMPLES = flags.DEFINE_integer(
+    "examples", 5, "Queries in report.html of the best, of the median and of the worst each."
+)
 
 
 def main(_):
@@ -111,6 +114,8 @@ def opened() -> tuple[Task, dict[str, features.Store]]:
     settings = query_bank_settings()
     if DSL_TEMPERATURE.value <= 0:
         raise UserError(f"--dsl_temperature {DSL_TEMPERATURE.value:g}: take one above 0")
+    if EXAMPLES.value < 1:
+        raise UserError(f"--examples {EXAMPLES.value}: take 1 or more, or --noreport")
     if SAVE_FEATURES.value and jax.process_count() > 1:
         raise UserError("--save_features works in one process only: leave it out")
     task = open_task(CHECKPOINT.value, CONFIG.value, SPLIT.value, STEP.value, OUT.value)
@@ -213,6 +218,7 @@ def write_report(task: Task, encoded: EncodedSplit, result, scores, page_title: 
         temperature=config.temperature,
         lim_weight=config.lim_weight,
         frames_of=lambda clip_id: task.frames(task.split, places[clip_id]),
+        examples=EXAMPLES.value,
     )
 
 

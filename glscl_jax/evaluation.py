@@ -26,6 +26,9 @@ from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
 from glscl_jax.workdir import Workdir, read_json
 
+# What `prepare` could not read: a program, so its name for the file cannot be imported.
+FAILED = "failed.csv"
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -38,6 +41,7 @@ class Task:
       data: the prepared data set.
       split: the part of it to evaluate.
       tokenizer: the checkpoint's.
+      failed: clips of it that the data set's failed.csv lists.
       mesh: the devices.
       out: where results go; it exists.
     """
@@ -48,29 +52,33 @@ class Task:
     data: builder.PreparedData
     split: str
     tokenizer: Tokenizer
+    failed: frozenset[str]
     mesh: Mesh
     out: pathlib.Path
 
-    def batches(
-        self, split: str, first: int = 0, stop: int | None = None, batch_size: int | None = None
-    ) -> Iterable[pipeline.VideoBatch]:
-        """Batches of a split's clips `first` to `stop` - 1, of all by default."""
-        count = self.data.splits[split]
-        stop = count if stop is None else stop
-        if first >= stop:
-            return ()
-        part = split if (first, stop) == (0, count) else f"{split}[{first}:{stop}]"
-        return pipeline.eval_batches(
-            dataclasses.replace(self.data, splits={part: stop - first}),
-            part,
-            batch_size=batch_size or self.config.eval_batch_size,
-            num_frames=self.config.data.num_frames,
+    def batches(self, split: str, first: int = 0) -> Iterable[pipeline.VideoBatch]:
+        """This process's share of the batches of a split's clips from number `first` on."""
+        return self._batches(
+            split,
+            first,
+            self.data.splits[split],
+            batch_size=self.config.eval_batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
 
     def frames(self, split: str, place: int) -> list[np.ndarray]:
         """The frames of a split's clip that are encoded, in order, uint8 [S,S,3]."""
-        (batch,) = self.batches(split, place, place + 1, batch_size=1)
+        (batch,) = self._batches(split, place, place + 1, batch_size=1)
         return list(batch.frames[0][batch.frame_mask[0] > 0])
+
+    def _batches(self, split: str, first: int, stop: int, **sizes):
+        if first >= stop:
+            return ()
+        whole = (first, stop) == (0, self.data.splits[split])
+        part = split if whole else f"{split}[{first}:{stop}]"
+        data = dataclasses.replace(self.data, splits={part: stop - first})
+        return pipeline.eval_batches(data, part, num_frames=self.config.data.num_frames, **sizes)
 
     def store(self, directory: str | os.PathLike, split: str) -> features.Store:
         """Kept features of a split; raises a `UserError` if they are of something else."""
@@ -89,14 +97,6 @@ class Task:
             **dataclasses.asdict(self.data.settings),
         }
         return features.Store.open(pathlib.Path(directory) / split, identity=identity)
-
-    def failed(self, split: str) -> int:
-        """How many clips of a split could not be read when the data set was prepared."""
-        path = pathlib.Path(self.config.data.dir) / "failed.csv"
-        if not path.exists():
-            return 0
-        with path.open(newline="", encoding="utf-8") as file:
-            return sum(row.get("split") == split for row in csv.DictReader(file))
 
     def trained_otherwise(self) -> str:
         """The settings in which a run's training read its data differently, "" for none."""
@@ -135,9 +135,30 @@ def open_task(
     pipeline.check_settings(data, frame_rate=config.data.frame_rate, image_size=image_size)
     split = split or config.data.test_split
     check_split(data, split, "--split")
+    failed = failed_clips(config.data.dir, split)
     sha256 = run_card.parameters_sha256(loaded.params)
     out = _writable(pathlib.Path(out or loaded.directory))
-    return Task(loaded, sha256, config, data, split, tokenizer, mesh, out)
+    return Task(loaded, sha256, config, data, split, tokenizer, failed, mesh, out)
+
+
+def failed_clips(data_dir: str | os.PathLike, split: str) -> frozenset[str]:
+    """Ids of the clips of a split that a data directory's failed.csv lists.
+
+    The last `prepare` there wrote it, which may have ended without a data set of its own: what
+    counts is which of them the split lacks.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = pathlib.Path(data_dir) / FAILED
+    if not path.exists():
+        return frozenset()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+            return frozenset(row["clip"] for row in rows if row["split"] == split)
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}): prepare again, or remove it") from error
 
 
 def check_split(data: builder.PreparedData, split: str, flag: str) -> None:
@@ -221,7 +242,7 @@ def facts(
         "data": {
             "dataset": settings.dataset,
             **run_card.split_facts(encoded, task.split),
-            "failed": task.failed(task.split),
+            "failed": len(task.failed - set(encoded.clip_ids)),
             "partial": getattr(settings, "partial", ""),
         },
         "settings": {

@@ -7,9 +7,11 @@ import time
 import jax
 from tensorboardX import SummaryWriter
 
-from glscl_jax import progress, steps
+from glscl_jax import memory, progress, steps
 from glscl_jax.checkpoint import BEST
+from glscl_jax.compiled import Compilation
 from glscl_jax.optim import warmup_cosine
+from glscl_jax.utilisation import Utilisation
 from glscl_jax.workdir import Workdir
 
 
@@ -53,11 +55,27 @@ def _keep_until(path: pathlib.Path, step: int) -> pathlib.Path:
 class Log:
     """What the terminal, metrics.jsonl and TensorBoard are told of a run.
 
-    Speeds leave out the first step, which compiles, and the time of validations.
+    Speeds leave out the first step, which compiles, and the time of validations and saving.
     """
 
-    def __init__(self, config, logbook: Logbook, first: int, total: int):
-        self._config, self._logbook = config, logbook
+    def __init__(
+        self,
+        config,
+        logbook: Logbook | None,
+        first: int,
+        total: int,
+        utilisation: Utilisation,
+    ):
+        """Begins.
+
+        Args:
+          config: the run's.
+          logbook: where figures go. None says nothing anywhere: of several processes one speaks.
+          first: steps done before.
+          total: steps of the whole run.
+          utilisation: what clips a second are measured against.
+        """
+        self._config, self._logbook, self._utilisation = config, logbook, utilisation
         self._first, self._done, self._total = first, first, total
         self._schedule = warmup_cosine(total, config.optim.warmup)
         self._pending = None
@@ -79,8 +97,29 @@ class Log:
                     return
                 yield batch
 
+        if self._logbook is None:
+            return timed()
         size, clips = self._config.batch_size, (self._total - self._first) * self._config.batch_size
         return progress.track(timed(), "training", clips, each=size, plain=False)
+
+    def write_compiled(self, compilation: Compilation) -> None:
+        """Says what the step took to compile, and what its speed will be measured against."""
+        if self._logbook is None:
+            return
+        use, plan = self._utilisation, compilation.memory
+        figures = {
+            "start/compile_seconds": compilation.seconds,
+            "start/clip_flops": float(use.clip_flops),
+            "start/peak_flops": use.peak.flops,
+        }
+        if plan is not None:
+            figures["start/planned_gib"] = plan.peak / memory.GIB
+        self._logbook.write(self._done, figures)
+        print(
+            f"compiled in {compilation.seconds:.1f} s{f'; {plan}' if plan else ''}\n"
+            f"{use.clip_flops / 1e9:,.4g} GFLOP a clip, forward and backward; peak {use.peak}",
+            flush=True,
+        )
 
     def add(self, figures: steps.StepMetrics) -> int:
         """Takes a step's figures, logs every so many; returns the number of steps done."""
@@ -95,13 +134,17 @@ class Log:
             jax.block_until_ready(figures)
             self._reset()
         elif self._done % self._config.log_every == 0 or self._done == self._total:
-            self._write(jax.device_get(figures))
+            figures = jax.block_until_ready(figures)
+            if self._logbook is not None:
+                self._write(jax.device_get(figures))
+            self._reset()
         return self._done
 
     def _write(self, figures: steps.StepMetrics):
         elapsed = time.perf_counter() - self._since
         rate = self._steps / elapsed
-        factor = float(self._schedule(self._done - 1))
+        # The schedule counts updates, and steps that were not applied are none.
+        factor = float(self._schedule(max(0, self._done - 1 - int(figures.nonfinite))))
         learning_rate = self._config.optim.learning_rate * factor
         losses = figures.losses
         values = {
@@ -113,8 +156,7 @@ class Log:
             "logit_scale": figures.logit_scale,
             "learning_rate/new": learning_rate,
             "learning_rate/clip": learning_rate * self._config.optim.coef_lr,
-            "speed/clips_per_second": rate * self._config.batch_size,
-            "speed/input_wait": self._waited / elapsed,
+            **self._speed(rate * self._config.batch_size, self._waited / elapsed),
         }
         values = {name: float(value) for name, value in values.items()}
         self._logbook.write(self._done, values)
@@ -124,22 +166,33 @@ class Log:
             f"(contrastive {losses.contrastive:.4f}, diversity {losses.diversity:.2e}, "
             f"consistency {losses.consistency:.2e})  "
             f"lr {values['learning_rate/new']:.2e} clip {values['learning_rate/clip']:.2e}  "
-            f"scale {figures.logit_scale:.1f}  "
-            f"{values['speed/clips_per_second']:,.0f} clips/s, "
-            f"{100 * values['speed/input_wait']:.0f}% waiting for input, {left} left",
+            f"scale {figures.logit_scale:.1f}  {_speed_line(values)}, {left} left",
             flush=True,
         )
-        self._reset()
+
+    def _speed(self, clips_per_second: float, input_wait: float) -> dict[str, float]:
+        use, used = self._utilisation, memory.used()
+        figures = {
+            "speed/clips_per_second": clips_per_second,
+            "speed/clips_per_second_per_device": clips_per_second / use.devices,
+            "speed/input_wait": input_wait,
+            "speed/mfu": use.of(clips_per_second),
+        }
+        if used is not None:
+            figures[f"memory/{used.place}_peak_gib"] = used.peak / memory.GIB
+        return figures
 
     def pause(self, work):
         """Does something that the speeds leave out; returns what it returns."""
+        jax.block_until_ready(self._pending)  # Still the step's own time.
         before = time.perf_counter()
-        jax.block_until_ready(self._pending)
         result = work()
         self._since += time.perf_counter() - before
         return result
 
     def write_validation(self, scores: dict[str, float]):
+        if self._logbook is None:
+            return
         self._logbook.write(
             self._done, {f"validation/{name}": value for name, value in scores.items()}
         )
@@ -150,4 +203,18 @@ class Log:
         )
 
     def close(self):
+        if self._logbook is None:
+            return
         self._logbook.close()
+        if self._done > self._first and (used := memory.used()) is not None:
+            print(f"most memory in use: {used}", flush=True)
+
+
+def _speed_line(values: dict[str, float]) -> str:
+    rates = (values["speed/clips_per_second"], values["speed/clips_per_second_per_device"])
+    clips, by_device = (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in rates)
+    return (
+        f"{clips} clips/s, {by_device} clips/s/device, "
+        f"{100 * values['speed/input_wait']:.0f}% waiting for input, "
+        f"{100 * values['speed/mfu']:.1f}% MFU"
+    )

@@ -1,10 +1,9 @@
-"""BertAdam, its schedule, and which parameters get what.
+"""BertAdam, its clips and its schedule.
 
 The reference's optimiser is Adam without bias correction and with decoupled weight decay, two
 gradient clips in a row, and a learning rate for CLIP a thousand times smaller than the rest's.
 """
 
-import dataclasses
 import re
 from collections.abc import Callable
 
@@ -13,61 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from glscl_jax.groups import STACKED, groups_of, map_groups, path_name, train_part
+from glscl_jax.optim_config import OptimConfig
+
 # torch.nn.utils.clip_grad_norm_ divides by the norm plus this.
 TORCH_CLIP_EPS = 1e-6
-
-# Stacks of layers: the first axis counts layers, each of which is a tensor of its own in PyTorch.
-STACKED = re.compile(r"/(blocks|decoder|video_decoder)/")
 
 # What the released code keeps in float16 on a GPU: CLIP's convolution, linear and attention
 # weights and biases and the two projections, not its LayerNorms, embeddings or logit scale.
 HALF_PRECISION = re.compile(
     r"^clip/.*(patch_embedding|projection|attention/.*|mlp_(in|out)/(kernel|bias))$"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """The optimiser's settings; the defaults are the reference's.
-
-    Attributes:
-      learning_rate: peak, of the new modules.
-      coef_lr: factor on it for the parameters that `clip_group` matches.
-      clip_group: pattern on parameter paths, such as "clip/text/projection".
-      frozen: patterns; parameters that match one are never updated and have no optimiser state.
-      warmup: share of the run over which the rate climbs from 0.
-      b1, b2, eps: Adam's.
-      weight_decay: decoupled, times the learning rate; not on paths matching `no_decay`.
-      no_decay: pattern.
-      max_global_norm, max_tensor_norm: of the gradient, clipped in this order.
-      clip_numerics: "float32", or "float16_reference" for CLIP's weights and their moments in
-        float16 as the released code has them on a GPU.
-    """
-
-    learning_rate: float = 1e-4
-    coef_lr: float = 1e-3
-    clip_group: str = "^clip/"
-    frozen: tuple[str, ...] = ("^clip/vision/patch_embedding$",)
-    warmup: float = 0.1
-    b1: float = 0.9
-    b2: float = 0.98
-    eps: float = 1e-6
-    weight_decay: float = 0.2
-    no_decay: str = "bias$"
-    max_global_norm: float = 1.0
-    max_tensor_norm: float = 1.0
-    clip_numerics: str = "float32"
-
-    def __post_init__(self):
-        if self.clip_numerics not in ("float32", "float16_reference"):
-            raise ValueError(
-                f"clip_numerics is {self.clip_numerics!r}, not float32 or float16_reference"
-            )
-
-
-def path_name(path) -> str:
-    """A tree path as "clip/text/projection"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def warmup_cosine(total_steps: int, warmup: float) -> optax.Schedule:
@@ -137,20 +92,27 @@ def _added(scalar: float, dtype) -> float:
     return float(np.asarray(scalar, np.float16 if dtype == jnp.float16 else np.float64))
 
 
-def bert_adam(config: OptimConfig, schedule: optax.Schedule, rate: float, decays: Callable):
+def bert_adam(
+    config: OptimConfig,
+    schedule: optax.Schedule,
+    rate: float,
+    decays: Callable,
+    factors: Callable = lambda path: np.ones(1, np.float32),
+) -> optax.GradientTransformation:
     """Adam without bias correction; decoupled decay added before the learning rate.
 
     `m' = b1 m + (1-b1) g`, `v' = b2 v + (1-b2) g^2`,
-    `p' = p - rate * schedule * (m' / (sqrt(v') + eps) + decay p)`.
+    `p' = p - rate * factor * schedule * (m' / (sqrt(v') + eps) + decay p)`.
 
     The moments have the parameter's dtype. Where that is float16 every operation is rounded to
     it, in PyTorch's order.
 
     Args:
       config: constants.
-      schedule: step -> factor on the rate.
+      schedule: updates done before this one -> factor on the rate.
       rate: peak learning rate.
       decays: parameter path -> whether it decays.
+      factors: parameter path -> factor on the rate, float32 [layers] of a stack, else [1].
     """
 
     def init(params):
@@ -172,13 +134,15 @@ def bert_adam(config: OptimConfig, schedule: optax.Schedule, rate: float, decays
             return rounded(rounded(config.b2 * v.astype(jnp.float32)) + pulled)
 
         def change(path, m, v, param):
-            rounded = _rounding(param.dtype)
+            name, rounded = path_name(path), _rounding(param.dtype)
             eps = _added(config.eps, param.dtype)
             step = rounded(m / rounded(rounded(jnp.sqrt(v)) + eps))
-            if decays(path_name(path)):
+            if decays(name):
                 decay = rounded(config.weight_decay * param.astype(jnp.float32))
                 step = rounded(step + decay)
-            return rounded(-step_rate * step).astype(param.dtype)
+            # [layers] against [layers, ...]; a scalar has no axis at all.
+            factor = factors(name).reshape(((-1,) + (1,) * (param.ndim - 1))[: param.ndim])
+            return rounded(-step_rate * factor * step).astype(param.dtype)
 
         mu = jax.tree.map(first, grads, state.mu)
         nu = jax.tree.map(second, grads, state.nu)
@@ -195,49 +159,73 @@ def bert_adam(config: OptimConfig, schedule: optax.Schedule, rate: float, decays
 def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
     """Both clips, then BertAdam by groups; frozen parameters have neither gradient nor state.
 
+    Of a stack that trains in part, the moments of the layers that do are held in one array.
+
     Args:
       config: see `OptimConfig`.
-      total_steps: updates in the whole run, which the schedule spans.
+      total_steps: updates in the whole run, which the schedule spans. It goes by the updates that
+        were made.
     """
     schedule = warmup_cosine(total_steps, config.warmup)
 
-    def decays(path):
-        return not re.search(config.no_decay, path)
+    def init(params):
+        groups = groups_of(params, config)
+        return _by_groups(config, schedule, groups).init(map_groups(train_part, groups, params))
 
-    groups = {
-        "new": bert_adam(config, schedule, config.learning_rate, decays),
-        "clip": bert_adam(config, schedule, config.learning_rate * config.coef_lr, decays),
+    def update(grads, state, params):
+        groups = groups_of(params, config)
+        grads, trained = (map_groups(train_part, groups, tree) for tree in (grads, params))
+        updates, state = _by_groups(config, schedule, groups).update(grads, state, trained)
+
+        def whole(update, param, group):
+            if group.rows is None:
+                return update
+            return jnp.zeros(param.shape, update.dtype).at[group.rows].set(update)
+
+        return map_groups(whole, groups, updates, params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _by_groups(config, schedule, groups) -> optax.GradientTransformation:
+    """What `make_optimizer` does to the parts that train."""
+
+    def labels(params):
+        return map_groups(lambda _, group: group.label, groups, params)
+
+    def is_frozen(params):
+        return map_groups(
+            lambda _, group: "frozen" if group.label == "frozen" else "trained", groups, params
+        )
+
+    def adam(rate):
+        return bert_adam(
+            config,
+            schedule,
+            rate,
+            decays=lambda path: groups[path].decays,
+            factors=lambda path: groups[path].factor,
+        )
+
+    by_rate = {
+        "new": adam(config.learning_rate),
+        "clip": adam(config.learning_rate * config.coef_lr),
     }
     trained = optax.chain(
         clip_global_norm(config.max_global_norm),
         clip_tensor_norms(config.max_tensor_norm),
-        optax.partition(groups, lambda params: _labels(params, config)),
+        optax.partition(by_rate, labels),
     )
-    return optax.partition(
-        {"trained": trained, "frozen": optax.set_to_zero()},
-        lambda params: jax.tree.map(
-            lambda label: "frozen" if label == "frozen" else "trained", _labels(params, config)
-        ),
-    )
-
-
-def _labels(params, config: OptimConfig):
-    """Each parameter's group: "frozen", "clip" or "new"."""
-
-    def label(path, _):
-        name = path_name(path)
-        if any(re.search(pattern, name) for pattern in config.frozen):
-            return "frozen"
-        return "clip" if re.search(config.clip_group, name) else "new"
-
-    return jax.tree_util.tree_map_with_path(label, params)
+    return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, is_frozen)
 
 
 def trainable(grads, config: OptimConfig):
-    """`grads` without the frozen parameters: what the norms and the clips see."""
-    return jax.tree.map(
-        lambda grad, label: None if label == "frozen" else grad, grads, _labels(grads, config)
-    )
+    """`grads` without what is frozen: what the norms and the clips see."""
+
+    def part(grad, group):
+        return None if group.label == "frozen" else train_part(grad, group)
+
+    return map_groups(part, groups_of(grads, config), grads)
 
 
 def cast_params(params, config: OptimConfig):

@@ -53,8 +53,11 @@ def write_report(
       the file's path.
 
     Raises:
-      UserError: a video's frames are not those that were encoded, or the file cannot be written.
+      UserError: no examples are asked for, a video's frames are not those that were encoded, or
+        the file cannot be written.
     """
+    if examples < 1:
+        raise UserError(f"a report with {examples} examples of each kind: show 1 or more")
     chosen = choose(retrieval.t2v.mean, encoded.owner, examples)
     explain = Explainer(encoded, scores_of, temperature, frames_of)
     groups = {

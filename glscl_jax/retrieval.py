@@ -1,12 +1,17 @@
-"""Encode a split, score it, rank it: what validation, evaluation and search share."""
+"""Encode a split, score it, rank it: what validation, evaluation and search share.
+
+In several processes each reads and tokenizes its share of every batch, and all get all features.
+"""
 
 import collections
 import functools
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from glscl_jax import features, metrics, progress, ranking, sharding, steps
@@ -21,7 +26,8 @@ class Encoder:
     """The model's two sides, compiled once a batch shape, on a mesh.
 
     `start_text` and `start_video` return at once, with arrays that the devices are still working
-    on; `text` and `video` wait for them.
+    on, for `fetch`; `text` and `video` wait for them. Each process gives its own rows of a batch,
+    equally many, and gets the features of all: its first process's rows come first.
     """
 
     def __init__(self, model: GLSCL, mesh: Mesh):
@@ -29,6 +35,8 @@ class Encoder:
         options = {"out_shardings": sharding.replicated(mesh)}
         self._text = jax.jit(functools.partial(steps.encode_text, model=model), **options)
         self._video = jax.jit(functools.partial(steps.encode_video, model=model), **options)
+        self._whole = jax.jit(lambda array: array, **options)
+        self._orders: dict[int, np.ndarray] = {}
 
     def start_text(self, params, ids: np.ndarray, mask: np.ndarray) -> TextFeatures:
         """int32 [A,L] twice -> features on the devices."""
@@ -42,11 +50,28 @@ class Encoder:
 
     def text(self, params, ids: np.ndarray, mask: np.ndarray) -> TextFeatures:
         """int32 [A,L] twice -> features on the host."""
-        return jax.device_get(self.start_text(params, ids, mask))
+        return self.fetch(self.start_text(params, ids, mask))
 
     def video(self, params, frames: np.ndarray, mask: np.ndarray) -> VideoFeatures:
         """uint8 [B,V,H,W,3] and int32 [B,V] -> features on the host."""
-        return jax.device_get(self.start_video(params, frames, mask))
+        return self.fetch(self.start_video(params, frames, mask))
+
+    def fetch(self, found: TextFeatures | VideoFeatures) -> TextFeatures | VideoFeatures:
+        """Features of a batch that was started, on the host."""
+        found = jax.device_get(found)
+        if jax.process_count() == 1:
+            return found
+        rows = len(jax.tree.leaves(found)[0])
+        if rows not in self._orders:
+            self._orders[rows] = self._order(rows)
+        return jax.tree.map(lambda x: x[self._orders[rows]], found)
+
+    def _order(self, rows: int) -> np.ndarray:
+        """Where a batch's rows lie, process by process: along a mesh processes may alternate."""
+        own = rows // jax.process_count()
+        numbers = jax.process_index() * own + np.arange(own, dtype=np.int32)
+        batch = sharding.put_batch({"numbers": numbers}, self.mesh)
+        return np.argsort(jax.device_get(self._whole(batch["numbers"])))
 
 
 def encode_split(
@@ -67,19 +92,21 @@ def encode_split(
     Args:
       encoder: see there.
       params: parameters.
-      batches: of videos, with frames, frame_mask, clip_ids, captions and real (the number of
-        clips that are not padding), as `input_pipeline.pipeline.eval_batches` gives them; with
-        `keep` those after its first `keep.done` batches.
+      batches: this process's share of each batch of videos, with frames, frame_mask, clip_ids
+        and captions (of the clips that are not padding), as `input_pipeline.pipeline.eval_batches`
+        gives them; with `keep` those after its first `keep.done` batches.
       tokenize: captions -> an object with ids and mask, int32 [A,L].
-      batch_size: of videos and of captions; one shape of each is compiled.
+      batch_size: of videos and of captions over all processes; one shape of each is compiled.
       total: number of videos, for the progress.
       show: whether to show progress.
-      keep: where features are kept. Batches that it has are read, the others added.
+      keep: where features are kept. Batches that it has are read, the others added. For a single
+        process.
 
     Raises:
-      UserError: a video or a caption whose features are not finite, a video without captions, or
-        features that cannot be kept.
+      UserError: a video or a caption whose features no score can be made of, a video without
+        captions, or features that cannot be kept.
     """
+    show = show and not jax.process_index()
     gathering = features.Gathering()
     begun = time.perf_counter()
     kept = keep.done if keep else 0
@@ -107,12 +134,24 @@ def _encoded_videos(encoder, params, batches) -> Iterator[features.Arrays]:
     def start(batch):
         return encoder.start_video(params, batch.frames, batch.frame_mask)
 
-    for batch, found in _one_ahead(start, batches):
-        real = batch.real
-        if real:
-            yield features.video_arrays(
-                _first(found, real), batch.clip_ids[:real], batch.captions[:real]
-            )
+    for batch, found in _one_ahead(start, encoder.fetch, batches):
+        # Padding is at the end of the last batch, so at the end of all processes' rows, too.
+        clips = _of_all(list(zip(batch.clip_ids, batch.captions, strict=True)))
+        if clips:
+            clip_ids, captions = map(list, zip(*clips, strict=True))
+            yield features.video_arrays(_first(found, len(clips)), clip_ids, captions)
+
+
+def _of_all(values: list) -> list:
+    """The JSON values of all processes, the first one's first."""
+    if jax.process_count() == 1:
+        return values
+    told = np.frombuffer(json.dumps(values).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(told)))
+    # A power of two: each size is a program of its own.
+    room = 1 << int(sizes.max()).bit_length()
+    rows = multihost_utils.process_allgather(np.pad(told, (0, room - len(told))))
+    return [x for row, size in zip(rows, sizes, strict=True) for x in json.loads(bytes(row[:size]))]
 
 
 def _gather_texts(encoder, params, gathering, tokenize, batch_size, show, keep) -> None:
@@ -123,12 +162,15 @@ def _gather_texts(encoder, params, gathering, tokenize, batch_size, show, keep) 
     for number in range(kept):
         gathering.add_texts(keep.get("text", number))
 
+    each = batch_size // jax.process_count()
+    own = slice(jax.process_index() * each, (jax.process_index() + 1) * each)
+
     def start(part):
         # Only one shape is compiled: the last batch is filled up with its last caption.
-        tokens = tokenize(part + part[-1:] * (batch_size - len(part)))
+        tokens = tokenize((part + part[-1:] * (batch_size - len(part)))[own])
         return encoder.start_text(params, tokens.ids, tokens.mask)
 
-    new = _one_ahead(start, parts[kept:])
+    new = _one_ahead(start, encoder.fetch, parts[kept:])
     if show:
         left = sum(map(len, parts[kept:]))
         new = progress.track(new, "encoding captions", left, "captions", each=batch_size)
@@ -139,16 +181,16 @@ def _gather_texts(encoder, params, gathering, tokenize, batch_size, show, keep) 
             keep.put("text", number, arrays)
 
 
-def _one_ahead(start: Callable, inputs: Iterable) -> Iterator[tuple]:
-    """Yields (input, what `start` made of it, on the host), the next one started before."""
+def _one_ahead(start: Callable, fetch: Callable, inputs: Iterable) -> Iterator[tuple]:
+    """Yields (input, what was fetched of what `start` began), the next one started before."""
     under_way = collections.deque()
     for item in inputs:
         under_way.append((item, start(item)))
         if len(under_way) > 1:
             item, found = under_way.popleft()
-            yield item, jax.device_get(found)
+            yield item, fetch(found)
     for item, found in under_way:
-        yield item, jax.device_get(found)
+        yield item, fetch(found)
 
 
 def _first(found, count: int):
@@ -159,7 +201,8 @@ def check_split(encoded: EncodedSplit) -> None:
     """Whether a split can be ranked.
 
     Raises:
-      UserError: naming a video without a caption or a caption whose video is not there.
+      UserError: naming a video without a caption, a caption whose video is not there, or an item
+        whose features have no direction, so that the GIM's cosine has no value.
     """
     videos, owner = len(encoded.clip_ids), np.asarray(encoded.owner)
     lost = np.flatnonzero((owner < 0) | (owner >= videos))
@@ -173,6 +216,28 @@ def check_split(encoded: EncodedSplit) -> None:
         raise UserError(
             f"clip {encoded.clip_ids[silent[0]]!r} has no caption ({len(silent)} such clips): "
             "prepare the split again"
+        )
+    text, video = encoded.text, encoded.video
+    _check_directions("text features", text.sentence[:, None], None, encoded.captions)
+    _check_directions("video features", video.frames, video.mask, encoded.clip_ids)
+
+
+def _check_directions(name: str, vectors, mask, names: list[str]) -> None:
+    """Raises a `UserError` for an item of [n,V,D] with a vector of no length that counts."""
+    broken = []
+    # A slice at a time: all in float32 would be gigabytes.
+    for start in range(0, len(names), 1024):
+        part = np.asarray(vectors[start : start + 1024], np.float32)
+        real = np.ones(part.shape[:2], bool) if mask is None else mask[start : start + 1024] > 0
+        squares = np.einsum("nVD,nVD->nV", part, part)
+        usable = (squares > 0) & np.isfinite(squares)
+        good = (usable | ~real).all(axis=1) & real.any(axis=1)
+        broken += (start + np.flatnonzero(~good)).tolist()
+    if broken:
+        raise UserError(
+            f"the {name} of {names[broken[0]]!r} have a length of 0, or one beyond float32 "
+            f"({len(broken)} of {len(names)} such items): look at that item, or take another "
+            "checkpoint"
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from glscl_jax import ema
 from glscl_jax.losses import Losses, LossWeights
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
 from glscl_jax.objective import LOSS_BLOCK, gradient
@@ -23,15 +24,28 @@ class TrainState:
     Attributes:
       step: int32 [], batches done; also the position in the data.
       params: parameters.
-      opt_state: the optimiser's.
+      opt_state: the optimiser's. It counts the updates that were made, and its schedule goes by
+        these.
       nonfinite: int32 [], how many of the steps were not applied: their loss or gradient was not
         finite.
+      ema: float32, the moving average of what is trained (see `ema`), or None.
     """
 
     step: jax.Array
     params: dict
     opt_state: optax.OptState
     nonfinite: jax.Array
+    ema: dict | None = None
+
+    @property
+    def updates(self) -> jax.Array:
+        """int32 [], updates made: the schedule's position."""
+        return self.step - self.nonfinite
+
+    @property
+    def evaluated(self) -> dict:
+        """The parameters to validate with and to keep: the average, where there is one."""
+        return ema.overlaid(self.params, self.ema)
 
 
 @flax.struct.dataclass
@@ -69,7 +83,7 @@ def init_state(
     params = cast_params(params, config)
     # Made twice: a buffer that stands in two places cannot be donated.
     step, nonfinite = (jnp.zeros((), jnp.int32) for _ in range(2))
-    return TrainState(step, params, optimizer.init(params), nonfinite)
+    return TrainState(step, params, optimizer.init(params), nonfinite, ema.begun(params, config))
 
 
 def train_step(
@@ -85,7 +99,13 @@ def train_step(
     loss_block: int = LOSS_BLOCK,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
-    """One update; none, but counted, where the loss or the gradient is not finite.
+    """One update, be it of several micro-batches.
+
+    Where the loss or the gradient is not finite there is none: the step is counted, but neither
+    parameters nor their average, neither moments nor the schedule's position change. What is
+    frozen needs no gradient, and what computes it is dropped in compiling, as nothing uses it;
+    but of a stack that trains in part, the gradient of all layers is computed where they are
+    scanned.
 
     Dropout is a function of (seed, step) and of the micro-batch's size, whatever the devices.
     """
@@ -105,13 +125,16 @@ def train_step(
 
     def applied():
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return hold_logit_scale(optax.apply_updates(state.params, updates)), opt_state
+        params = hold_logit_scale(optax.apply_updates(state.params, updates))
+        return params, opt_state, ema.moved(state.ema, params, optim)
 
-    params, opt_state = jax.lax.cond(finite, applied, lambda: (state.params, state.opt_state))
+    params, opt_state, average = jax.lax.cond(
+        finite, applied, lambda: (state.params, state.opt_state, state.ema)
+    )
     nonfinite = state.nonfinite + ~finite
     logit_scale = jnp.exp(params["clip"]["logit_scale"].astype(jnp.float32))
     metrics = StepMetrics(losses, grad_norm, logit_scale, nonfinite)
-    return TrainState(state.step + 1, params, opt_state, nonfinite), metrics
+    return TrainState(state.step + 1, params, opt_state, nonfinite, average), metrics
 
 
 def hold_logit_scale(params: dict) -> dict:

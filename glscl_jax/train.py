@@ -16,9 +16,21 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from glscl_jax import metrics, program, recipe, retrieval, sharding, steps
+from glscl_jax import (
+    augment,
+    metrics,
+    program,
+    recipe,
+    retrieval,
+    sharding,
+    steps,
+    trace,
+    utilisation,
+)
 from glscl_jax.checkpoint import Checkpoints, load_model
+from glscl_jax.compiled import CompiledStep
 from glscl_jax.errors import UserError
+from glscl_jax.groups import check_patterns
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.logbook import Log, Logbook
@@ -33,6 +45,9 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run's files go. A run that is there already goes on."
+)
+PROFILE = flags.DEFINE_string(
+    "profile", "", "Steps to trace into the workdir's profile/: how many, or FIRST:LAST."
 )
 
 
@@ -49,7 +64,9 @@ def main(_):
     tokenizer = open_tokenizer(config, settings)
     per_epoch = pipeline.steps_per_epoch(data, config.data.train_split, config.batch_size)
     total = config.num_steps or config.num_epochs * per_epoch
+    trace.read_window(PROFILE.value, 0, total)
     model = GLSCL(settings.model)
+    check_patterns(jax.eval_shape(lambda: steps.init_params(model, 0)), settings.optim)
     optimizer = make_optimizer(settings.optim, total)
     validation = Validation(config, data, tokenizer, model, mesh)
 
@@ -58,24 +75,28 @@ def main(_):
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
     state = start(config, settings, model, optimizer, checkpoints, mesh)
     first = int(state.step)
+    window = trace.read_window(PROFILE.value, first, total)
     announce(config, state, first, total, mesh)
 
     batches = training_batches(config, data, tokenizer, first, total)
+    log = open_log(config, settings, workdir, mesh, first, total)
+    tracer = trace.Trace(window, workdir.profile, log.pause)
     step = compiled_step(config, settings, model, optimizer, mesh, state)
-    log = Log(config, Logbook(workdir, first), first, total)
+    step = CompiledStep(step, log.write_compiled)
     nonfinite = NonFinite(config.max_nonfinite, int(state.nonfinite), clip_ids(config, data))
     validate_every = config.validate_every or per_epoch
-    for batch in log.watch(batches):
-        state, figures = step(state, sharding.put_batch(on_device(batch), mesh))
-        done = log.add(figures)
+    for number, batch in enumerate(log.watch(batches), first + 1):
+        with tracer.step(number):
+            state, figures = step(state, sharding.put_batch(on_device(batch), mesh))
+            done = log.add(figures)
         nonfinite.add(done, figures, batch["clip_index"])
         last = done == total
         if validation.split and (done % validate_every == 0 or last):
-            scores = log.pause(lambda state=state: validation(state.params))
+            scores = log.pause(lambda state=state: validation(state.evaluated))
             log.write_validation(scores)
-            checkpoints.save(state, scores)
+            log.pause(lambda state=state, scores=scores: checkpoints.save(state, scores))
         elif last or (config.checkpoint_every and done % config.checkpoint_every == 0):
-            checkpoints.save(state)
+            log.pause(lambda state=state: checkpoints.save(state))
 
     nonfinite.look()
     checkpoints.close()
@@ -162,6 +183,13 @@ def announce(config, state, first: int, total: int, mesh) -> None:
         print(f"{axes}: a device holds {100 * share:.2f} % of parameters and optimiser state")
 
 
+def open_log(config, settings: recipe.Recipe, workdir, mesh, first: int, total: int) -> Log:
+    """The run's log, which only the first process writes."""
+    logbook = Logbook(workdir, first) if jax.process_index() == 0 else None
+    against = utilisation.of_training(settings.model, config, mesh)
+    return Log(config, logbook, first, total, against)
+
+
 def training_batches(config, data, tokenizer, first: int, total: int):
     """This host's share of the batches of steps `first` to `total` - 1."""
     return pipeline.train_batches(
@@ -194,6 +222,8 @@ def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh, state
         microbatch=config.microbatch,
         mesh=mesh,
     )
+    if config.data.augment:
+        step = augment.augmented(step, seed=config.seed, mesh=mesh)
     where = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
 

@@ -6,6 +6,7 @@ tokenizer/        captions to ids
 metrics.jsonl     one line of figures every so many steps
 checkpoints/      see checkpoint.py
 events.out.*      TensorBoard
+profile/          traces of steps, see trace.py
 """
 
 import json
@@ -29,6 +30,7 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.tokenizer = self.path / "tokenizer"
         self.metrics = self.path / "metrics.jsonl"
+        self.profile = self.path / "profile"
 
     def begin(self, config: ConfigDict, model: GLSCLConfig) -> None:
         """Writes down what the run is made with, or checks that an earlier start agrees.

@@ -60,43 +60,63 @@ def program_environment(cache: pathlib.Path, devices: int = 1) -> dict[str, str]
 
 
 @pytest.fixture(scope="session")
-def refusal():
-    """Runs a program that is to refuse its arguments; returns the one line of its error."""
-    processes = {}
+def forks(run_program):
+    """Runs programs as `run_program` does, in forks of one process: without seconds of imports.
 
-    def run(name: str, *args) -> str:
-        if name not in processes:
-            processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "tests.forking", name],
-                cwd=REPO,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"XLA_FLAGS": QUICK_COMPILE},
-            )
-        process = processes[name]
-        process.stdin.write(json.dumps(list(map(str, args))) + "\n")
+    `together` runs several side by side, each (NAME, ARGS ...).
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.forking"],
+        cwd=REPO,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=program_environment(run_program.cache),
+    )
+
+    def together(*runs, devices: int = 1, check: bool = True):
+        flags = {"XLA_FLAGS": program_environment(run_program.cache, devices)["XLA_FLAGS"]}
+        process.stdin.write(json.dumps([[flags, *map(str, run)] for run in runs]) + "\n")
         process.stdin.flush()
-        done = json.loads(process.stdout.readline())
-        return one_line_error(subprocess.CompletedProcess(args, **done))
+        answers = json.loads(process.stdout.readline())
+        finished = [
+            subprocess.CompletedProcess(run, **answer)
+            for run, answer in zip(runs, answers, strict=True)
+        ]
+        for done in finished:
+            assert not check or done.returncode == 0, done.stdout + done.stderr
+        return finished
 
-    yield run
-    for process in processes.values():
-        process.stdin.close()
-        process.wait()
+    def one(name: str, *args, **options) -> subprocess.CompletedProcess:
+        return together((name, *args), **options)[0]
+
+    one.together = together
+    yield one
+    process.stdin.close()
+    process.wait()
 
 
 @pytest.fixture(scope="session")
-def shapes(tmp_path_factory, run_program) -> pathlib.Path:
+def refusal(forks):
+    """Runs a program that is to refuse its arguments; returns the one line of its error."""
+
+    def run(name: str, *args) -> str:
+        return one_line_error(forks(name, *args, devices=8, check=False))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory, forks) -> pathlib.Path:
     """A small rendered and prepared data set: 32 training, 8 validation and 8 test clips."""
     folder = tmp_path_factory.mktemp("shapes")
-    run_program(
+    forks(
         "glscl_jax.input_pipeline.rendered",
         f"--out={folder / 'videos'}",
         "--clips=32",
         "--held_out=8",
     )
-    run_program(
+    forks(
         "glscl_jax.input_pipeline.prepare",
         "--dataset=folder",
         f"--source={folder / 'videos'}",

@@ -1,40 +1,96 @@
-"""A program imported once and run many times: `python -m tests.forking glscl_jax.train`.
+"""Programs run by a process that has imported what takes most of their time.
 
-Reads a JSON list of arguments a line, runs the program's main in a fork of this process, and
-prints what came of it as JSON. Importing TensorFlow and JAX takes most of the time that a
-program needs to refuse a wrong argument.
+    python -m tests.forking glscl_jax.train     one program
+    python -m tests.forking                     any of them, as `python -m` runs it
+
+The first reads a JSON list of arguments a line. The second reads a list of runs, each a list of
+the environment that it adds, the program and its arguments; those of a line run side by side. Each
+run is a fork of this process; what came of it is printed as JSON.
 """
 
 import importlib
 import io
 import json
 import os
+import runpy
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
 
 from glscl_jax import program
 
+# Without flags, which a program defines when it starts.
+LIBRARIES = ("glscl_jax.evaluation", "glscl_jax.logbook", "glscl_jax.report", "glscl_jax.optim")
 
-def run_forked(main, arguments: list[str]) -> dict:
-    """Exit status, standard output and standard error of one run."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        child = os.fork()
-        if not child:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
+
+class Forked:
+    """A run under way in a fork of this process."""
+
+    def __init__(self, run: Callable[[], None], arguments: list[str]):
+        self._streams = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        self._child = os.fork()
+        if not self._child:
+            for number, stream in enumerate(self._streams, 1):
+                os.dup2(stream.fileno(), number)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            sys.argv = [sys.argv[1], *arguments]
-            program.run(main)
-            os._exit(0)  # app.run has left already, unless main returned.
-        _, status = os.waitpid(child, 0)
+            sys.argv = arguments
+            self._leave(run)
+
+    @staticmethod
+    def _leave(run: Callable[[], None]):
+        """Ends the fork with `run`'s status, without the seconds of taking TensorFlow down."""
+        try:
+            run()
+            code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def result(self) -> dict:
+        """Exit status, standard output and standard error, once it has ended."""
+        _, status = os.waitpid(self._child, 0)
         texts = []
-        for stream in (out, err):
+        for stream in self._streams:
             stream.seek(0, io.SEEK_SET)
             texts.append(stream.read())
-    return {"returncode": os.waitstatus_to_exitcode(status), "stdout": texts[0], "stderr": texts[1]}
+            stream.close()
+        code = os.waitstatus_to_exitcode(status)
+        return {"returncode": code, "stdout": texts[0], "stderr": texts[1]}
+
+
+def run_one(module, arguments: list[str]) -> dict:
+    """A run of an imported program."""
+    return Forked(lambda: program.run(module.main), [module.__name__, *arguments]).result()
+
+
+def run_together(runs: list[list]) -> list[dict]:
+    """Runs of any programs, each [environment, program, arguments ...], side by side."""
+
+    def main(environment, name):
+        os.environ.update(environment)
+        # As the interpreter would; the arguments stay.
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+    under_way = [
+        Forked(lambda env=env, name=name: main(env, name), [name, *arguments])
+        for env, name, *arguments in runs
+    ]
+    return [forked.result() for forked in under_way]
 
 
 if __name__ == "__main__":
-    module = importlib.import_module(sys.argv[1])
+    if len(sys.argv) > 1:
+        imported = importlib.import_module(sys.argv[1])
+        answer = lambda arguments: run_one(imported, arguments)  # noqa: E731
+    else:
+        for name in LIBRARIES:
+            importlib.import_module(name)
+        answer = run_together
     for line in sys.stdin:
-        print(json.dumps(run_forked(module.main, json.loads(line))), flush=True)
+        print(json.dumps(answer(json.loads(line))), flush=True)

@@ -208,14 +208,14 @@ def test_one_s_own_videos_stop_by_their_share(broken):
         prepare.check_findings(found, len(clips), max_failed_share=0.14, allow_partial=False)
 
 
-def test_the_program(broken, run_program):
+def test_the_program(broken, forks):
     folder, videos = broken
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     arguments = ["--dataset=msvd", f"--source={folder}", "--check"]
-    done = run_program("glscl_jax.input_pipeline.prepare", *arguments, check=False)
+    done = forks("glscl_jax.input_pipeline.prepare", *arguments, check=False)
     assert "go on with --allow_partial" in one_line_error(done)
     assert "duplicate videos:  1" in done.stdout
     assert videos[1] in done.stdout
-    done = run_program("glscl_jax.input_pipeline.prepare", *arguments, "--allow-partial")
+    done = forks("glscl_jax.input_pipeline.prepare", *arguments, "--allow-partial")
     assert "unreadable files:  2" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

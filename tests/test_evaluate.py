@@ -1,27 +1,31 @@
 """Evaluation of a trained run: what it writes, what it reads again, and what it refuses."""
 
 import csv
+import functools
 import json
+import pathlib
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 
-from glscl_jax import compare, metrics, rank_files, run_card, sharding
+from glscl_jax import compare, evaluation, features, metrics, rank_files, run_card, sharding
 from glscl_jax.checkpoint import load_model, save_params
-from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline import builder, pipeline, prepare
+from glscl_jax.input_pipeline.annotations import Clip
+from glscl_jax.input_pipeline.checkup import Failure
 from glscl_jax.rerank import DUAL_SOFTMAX
-from tests.conftest import REPO, one_line_error, program_environment
+from tests import benchmark_files
+from tests.test_similarity import slow_score
 
 
 @pytest.fixture(scope="module")
-def workdir(shapes, run_program, tmp_path_factory):
+def workdir(shapes, forks, tmp_path_factory):
     """A run of a few steps."""
     workdir = tmp_path_factory.mktemp("evaluated") / "run"
-    run_program(
+    forks(
         "glscl_jax.train",
         "--config=configs/demo.py:tiny",
         f"--workdir={workdir}",
@@ -33,31 +37,11 @@ def workdir(shapes, run_program, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def evaluate(run_program):
-    """Runs the program in a fork, on eight devices; `refused` gives the line of its error."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.forking", "glscl_jax.evaluate"],
-        cwd=REPO,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=program_environment(run_program.cache),
-    )
-
-    def run(*arguments, check=True) -> subprocess.CompletedProcess:
-        process.stdin.write(json.dumps(list(map(str, arguments))) + "\n")
-        process.stdin.flush()
-        done = subprocess.CompletedProcess(arguments, **json.loads(process.stdout.readline()))
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def refused(*arguments) -> str:
-        return one_line_error(run(*arguments, check=False))
-
-    run.refused = refused
-    yield run
-    process.stdin.close()
-    process.wait()
+def evaluate(forks, refusal):
+    """Runs the program; `refused` gives the line of its error."""
+    run = functools.partial(forks, "glscl_jax.evaluate")
+    run.refused = functools.partial(refusal, "glscl_jax.evaluate")
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +129,10 @@ def test_kept_features_are_read_and_give_the_same(workdir, evaluated, evaluate, 
     assert not (tmp_path / "report.html").exists()
 
 
-def test_two_runs_are_compared(workdir, evaluated, run_program):
-    # As a user starts it, not in a fork.
-    told = run_program("glscl_jax.evaluate", "compare", workdir, workdir).stdout
+def test_two_runs_are_compared(workdir, evaluated, evaluate):
+    told = evaluate("compare", workdir, workdir).stdout
     assert told.count("+0.0 to +0.0: within noise") == 12
+    assert "RUN_B is missing" in evaluate.refused("compare", workdir)
 
 
 def test_features_of_another_checkpoint_are_refused(workdir, evaluated, evaluate):
@@ -222,6 +206,7 @@ def test_a_checkpoint_is_needed(evaluate):
         (["--rerank=qbnorm", "--qb_theta=0"], "theta"),
         (["--rerank=dsl"], "dual_softmax"),
         (["--rerank=dual_softmax", "--dsl_temperature=0"], "--dsl_temperature 0"),
+        (["--examples=0"], "--examples 0: take 1 or more"),
         (["--out=README.md"], "--out README.md"),
         (["--config=configs/demo.py:tiny", "--config.data.tokenizer=other"], "with the tokenizer"),
         (["--config=configs/demo.py:tiny", "--config.data.num_words=33"], "num_words 33"),
@@ -292,9 +277,70 @@ def test_a_half_written_checkpoint_is_passed_over(workdir, evaluate, tmp_path):
     assert "(step 2)" in done.stdout
 
 
-def test_several_captions_a_video():
-    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.4], [0.1, 0.6]])
-    result = metrics.retrieval(scores, np.array([0, 0, 1, 1]))
-    assert result.t2v.mean.tolist() == [1, 2, 1, 1]
-    # Video 1's best caption among all (0.8) belongs to video 0.
-    assert result.v2t.mean.tolist() == [1, 2]
+@pytest.fixture(scope="module")
+def msvd(forks, tmp_path_factory):
+    """MSVD's own layout, small, one test video of which cannot be read: the prepared data."""
+    folder = tmp_path_factory.mktemp("msvd")
+    source = benchmark_files.write("msvd", folder / "source")
+    lost = (source / "test_list.txt").read_text().split()[0]
+    (source / "YouTubeClips" / f"{lost}.avi").write_bytes(b"no video")
+    forks(
+        "glscl_jax.input_pipeline.prepare",
+        "--dataset=msvd",
+        f"--source={source}",
+        f"--data_dir={folder / 'data'}",
+        "--frame_rate=2",
+        "--image_size=32",
+        "--allow-partial",
+    )
+    return folder / "data"
+
+
+def place(scores, own) -> float:
+    """The mean place of the right one: two videos share a caption, so their groups tie."""
+    return 1 + sum(x > own for x in scores) + (sum(x == own for x in scores) - 1) / 2
+
+
+def test_several_captions_a_video(workdir, msvd, evaluate, tmp_path):
+    evaluate(
+        f"--checkpoint={workdir}",
+        "--config=configs/demo.py:tiny",
+        f"--config.data.dir={msvd}",
+        f"--save-features={tmp_path / 'kept'}",
+        f"--out={tmp_path}",
+        "--noreport",
+    )
+    card = results(tmp_path)
+    data = card["data"]
+    assert (data["dataset"], data["texts"], data["videos"]) == ("msvd", 9, 3)
+    assert (card["t2v"]["queries"], card["v2t"]["queries"]) == (9, 3)
+    assert data["failed"] == 1
+    assert "3 of 670 test" in data["partial"]
+    # Slow oracle: the features' scores one by one, every caption and every video in turn.
+    encoded = features.load_features(tmp_path / "kept" / "test")
+    scores = slow_score(encoded.text, encoded.video, temperature=3.0, lim_weight=0.5)
+    groups = [scores[encoded.owner == b].max(axis=0) for b in range(3)]
+    right = {
+        "t2v": [place(row, row[b]) for row, b in zip(scores, encoded.owner, strict=True)],
+        "v2t": [place([group[b] for group in groups], groups[b][b]) for b in range(3)],
+    }
+    for name, ranks in right.items():
+        assert card[name]["mean"]["R@1"] == pytest.approx(100 * np.mean(np.equal(ranks, 1)))
+        assert card[name]["mean"]["MnR"] == pytest.approx(np.mean(ranks))
+    found = rank_files.read_ranks(tmp_path)
+    assert found["t2v"].ranks.mean.tolist() == right["t2v"]
+    assert found["v2t"].ranks.mean.tolist() == right["v2t"]
+
+
+def test_clips_that_could_not_be_read_are_those_that_prepare_lists(tmp_path):
+    assert evaluation.failed_clips(tmp_path, "test") == set()
+    lost = [
+        Failure(Clip(name, pathlib.Path(name), ("a dog",), None, None, split), "empty, or no video")
+        for name, split in (("one, two.mp4", "test"), ("three.mp4", "train"), ("4.mp4", "test"))
+    ]
+    prepare._write_list(lost, tmp_path / prepare.FAILED_FILE)
+    assert evaluation.failed_clips(tmp_path, "test") == {"one, two.mp4", "4.mp4"}
+    for damage in (b"\xff\xfe", b"one,two\n1,2\n"):
+        (tmp_path / evaluation.FAILED).write_bytes(damage)
+        with pytest.raises(UserError, match=r"failed\.csv is damaged"):
+            evaluation.failed_clips(tmp_path, "test")

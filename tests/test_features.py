@@ -252,9 +252,11 @@ def test_the_next_batch_is_started_before_the_last_is_fetched():
         told.append(f"start {number}")
         return np.array(number)
 
-    for number, found in retrieval._one_ahead(start, range(3)):
-        assert found == number
+    def fetch(number):
         told.append(f"fetch {number}")
+        return int(number)
+
+    assert list(retrieval._one_ahead(start, fetch, range(3))) == [(0, 0), (1, 1), (2, 2)]
     assert told == ["start 0", "start 1", "fetch 0", "start 2", "fetch 1", "fetch 2"]
 
 
@@ -273,3 +275,36 @@ def test_captions_and_videos_that_do_not_meet_are_named(owner, told):
     with pytest.raises(UserError) as refused:
         retrieval.check_split(encoded)
     assert told in str(refused.value)
+
+
+def small_split() -> features.EncodedSplit:
+    """Three captions, each of a video of its own; padded frames are zero, as they may be."""
+    text, video = random_features()
+    text, frames = jax.tree.map(lambda x: x[:3].copy(), text), video.frames * video.mask[..., None]
+    names = ["first", "second", "third"]
+    video = video.replace(frames=frames, mask=video.mask.copy())
+    return features.EncodedSplit(text, video, np.arange(3), names, CLIP_IDS, 6, {})
+
+
+@pytest.mark.parametrize("length", [0, 1e-30, 1e30])
+def test_an_item_without_a_direction_is_named(length):
+    retrieval.check_split(small_split())
+    told = "'second' have a length of 0, or one beyond float32 (1 of 3 such items)"
+    encoded = small_split()
+    encoded.text.sentence[1] *= length
+    with pytest.raises(UserError) as refused:
+        retrieval.check_split(encoded)
+    assert f"the text features of {told}" in str(refused.value)
+    # Of one real frame alone the softmax may make all there is.
+    encoded = small_split()
+    encoded.video.frames[2, 1] *= length
+    encoded.video.frames[0, 0] *= length
+    with pytest.raises(UserError, match=rf"video features of '{CLIP_IDS[0][:3]}.*\(2 of 3"):
+        retrieval.check_split(encoded)
+
+
+def test_a_video_without_a_frame_is_named():
+    encoded = small_split()
+    encoded.video.mask[1] = 0
+    with pytest.raises(UserError, match=r"video features of 'zwei .*\(1 of 3"):
+        retrieval.check_split(encoded)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder, order, pipeline, rendered, video
+from glscl_jax.input_pipeline import builder, order, pipeline, reader, rendered, video
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.order import train_order
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
@@ -222,6 +222,23 @@ def test_the_records_hold_the_clips(data):
 def test_a_resumed_run_reads_what_it_would_have_read(train, first_step):
     whole = list(train())
     assert_equal(whole[first_step:], train(first_step=first_step))
+
+
+@pytest.mark.parametrize(("part_bytes", "size"), [(1, 1), (15_000, 2), (21_000, 3)])
+def test_batches_are_the_same_in_parts(data, train, monkeypatch, part_bytes, size):
+    def evaluated():
+        return list(pipeline.eval_batches(data, "val", batch_size=BATCH, num_frames=NUM_FRAMES))
+
+    clip_bytes = NUM_FRAMES * SIZE**2 * 3
+    assert reader.part_size(BATCH, clip_bytes) == BATCH
+    whole, whole_videos = list(train()), evaluated()
+    monkeypatch.setattr(reader, "_PART_BYTES", part_bytes)
+    assert reader.part_size(BATCH, clip_bytes) == size
+    assert_equal(whole, train())
+    for batch, other in zip(evaluated(), whole_videos, strict=True):
+        np.testing.assert_array_equal(batch.frames, other.frames)
+        np.testing.assert_array_equal(batch.frame_mask, other.frame_mask)
+        assert (batch.clip_ids, batch.captions) == (other.clip_ids, other.captions)
 
 
 def test_a_late_step_is_as_near_as_the_first(train):

@@ -31,9 +31,9 @@ from glscl_jax.input_pipeline import (
     rendered,
     video,
 )
-from tests.conftest import one_line_error
 
 ROOT = pathlib.Path(__file__).parent.parent
+PROGRAM = "glscl_jax.input_pipeline.prepare"
 
 
 @pytest.fixture(scope="module")
@@ -268,32 +268,46 @@ def test_what_was_there_stays_until_the_new_is_whole(faulty, tmp_path, monkeypat
     assert own.read_bytes() == b"mine"
 
 
-def test_killed_outright_leaves_no_half_data_set(videos, tmp_path):
-    source, data_dir = tmp_path / "source", tmp_path / "data"
+def test_killed_outright_it_goes_on_from_what_is_decoded(videos, tmp_path, monkeypatch):
+    source, data_dir, segments = tmp_path / "source", tmp_path / "data", 200
     source.mkdir()
     long = "a.mp4"
     (source / long).write_bytes(next((videos / "videos").iterdir()).read_bytes())
     # Many segments of one video, so that the run is long enough to be caught in the middle.
-    rows = [["video", "caption", "start"]] + [[long, "x", i / 10000] for i in range(2000)]
+    rows = [["video", "caption", "start"]] + [[long, "x", i / 10000] for i in range(segments)]
     with (source / "captions.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    process = start_program(source, data_dir, "--frame_rate=12", "--image_size=224")
+    process = start_program(source, data_dir, "--frame_rate=12", "--image_size=64")
+    decoded = data_dir / ".preparing" / "decoded"
     deadline = time.monotonic() + 60
-    while not list(data_dir.glob(".preparing/clips/folder/*incomplete*")):
+    while not decoded.is_dir() or len(list(decoded.glob("*.npz"))) < segments // 10:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
+    there = len(list(decoded.glob("*.npz")))
+    assert segments // 10 <= there < segments
+    assert list(data_dir.glob(".preparing/clips/folder/*incomplete*"))
     with pytest.raises(UserError, match="preparing was cut short"):
         builder.open_data(data_dir)
-    report = run(videos, data_dir)
-    assert builder.open_data(data_dir).splits == report.splits
-    assert not (data_dir / ".preparing").exists()
+
+    really, sizes = video.read_frames, []
+
+    def counted(*args, **kwargs):
+        sizes.append(kwargs["size"])
+        return really(*args, **kwargs)
+
+    monkeypatch.setattr(video, "read_frames", counted)
+    how = {"frame_rate": 12.0, "image_size": 64}
+    run(source, data_dir, **how)
+    assert sizes.count(64) == segments - there
+    run(source, tmp_path / "at once", **how)
+    assert files_of(data_dir) == files_of(tmp_path / "at once")
 
 
 def start_program(source, data_dir, *more, stderr=subprocess.PIPE):
-    program = [sys.executable, "-m", "glscl_jax.input_pipeline.prepare", "--source", str(source)]
+    program = [sys.executable, "-m", PROGRAM, "--source", str(source)]
     return subprocess.Popen(
         [*program, "--data_dir", str(data_dir), *more],
         cwd=ROOT,
@@ -303,13 +317,13 @@ def start_program(source, data_dir, *more, stderr=subprocess.PIPE):
     )
 
 
-def test_the_program(faulty, tmp_path):
+def test_the_program(faulty, tmp_path, forks):
     source, data_dir = faulty[0], tmp_path / "data"
 
     def call(*more):
-        process = start_program(source, data_dir, "--max_failed_share=0.3", *more)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out.strip(), err.strip()
+        paths = f"--source={source}", f"--data_dir={data_dir}"
+        done = forks(PROGRAM, *paths, "--max_failed_share=0.3", *more, check=False)
+        return done.returncode, done.stdout.strip(), done.stderr.strip()
 
     summary = (
         f"8 of 11 clips (train 8); 3 failed, listed in {data_dir / 'failed.csv'};"
@@ -417,13 +431,12 @@ def test_what_came_of_it_is_no_setting(videos, tmp_path):
     assert builder.open_data(tmp_path).settings.partial == ""
 
 
-def test_one_writer_at_a_time(videos, tmp_path):
+def test_one_writer_at_a_time(videos, tmp_path, forks):
     data_dir = tmp_path / "data"
     with lock.claimed(data_dir):
-        process = start_program(videos, data_dir)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 2
-        assert err == (
+        done = forks(PROGRAM, f"--source={videos}", f"--data_dir={data_dir}", check=False)
+        assert done.returncode == 2
+        assert done.stderr == (
             f"error: --data_dir {data_dir}: another prepare is writing there:"
             " wait for it, or name another\n"
         )
@@ -445,7 +458,7 @@ def test_a_full_disk_is_one_line(videos, tmp_path, size):
     # A small disk of its own, which the rest of the system does not see.
     mount = f"mount -t tmpfs -o size={size} none {disk}"
     script = f"{mount} && $0 $@; code=$?; ls -A {disk}/data; exit $code"
-    program = [sys.executable, "-m", "glscl_jax.input_pipeline.prepare", "--source", str(videos)]
+    program = [sys.executable, "-m", PROGRAM, "--source", str(videos)]
     flags = ["--data_dir", str(disk / "data"), "--frame_rate=12", "--jpeg_quality=100"]
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, *program, *flags],
@@ -472,6 +485,5 @@ def test_a_full_disk_is_one_line(videos, tmp_path, size):
         (["--source=.", "--check", "--dataset=tvr"], "tvr"),
     ],
 )
-def test_wrong_arguments(run_program, flags, told):
-    done = run_program("glscl_jax.input_pipeline.prepare", *flags, check=False)
-    assert told in one_line_error(done)
+def test_wrong_arguments(refusal, flags, told):
+    assert told in refusal(PROGRAM, *flags)

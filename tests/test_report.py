@@ -301,6 +301,13 @@ def test_frames_that_are_not_those_encoded(split, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("examples", [0, -1])
+def test_a_report_of_nothing_is_refused(split, tmp_path, examples):
+    with pytest.raises(UserError, match=f"with {examples} examples of each kind"):
+        split.write(tmp_path, examples=examples)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_place_that_cannot_be_written(split, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"report.html cannot be written: (Not a dir|File exists)"):

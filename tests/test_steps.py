@@ -7,9 +7,10 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from glscl_jax import objective, steps
+from glscl_jax import ema, objective, steps
 from glscl_jax.errors import UserError
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCL
@@ -18,8 +19,12 @@ from glscl_jax.optim import OptimConfig, make_optimizer
 from tests.conftest import REPO
 from tests.test_models import TINY, batch
 
+PATCHES = "^clip/vision/patch_embedding$"
 # What tests of meshes and micro-batches train.
 DROPOUT = dataclasses.replace(TINY, lim_dropout=0.1)
+CONFIG = OptimConfig(
+    learning_rate=1e-3, coef_lr=1.0, ema=0.75, frozen=(PATCHES, "^clip/text/transformer/blocks/0/")
+)
 
 
 def train_batch(size=8):
@@ -31,7 +36,7 @@ def train_batch(size=8):
 @functools.cache
 def compiled():
     """A fresh state, and the step."""
-    config, model = OptimConfig(learning_rate=1e-3, coef_lr=1.0), GLSCL(DROPOUT)
+    config, model = CONFIG, GLSCL(DROPOUT)
     optimizer = make_optimizer(config, 10)
     step = functools.partial(
         steps.train_step,
@@ -94,12 +99,45 @@ def test_a_step_that_is_not_finite_is_counted_and_changes_nothing_else():
     assert (after.step, after.nonfinite, metrics.nonfinite) == (3, 1, 1)
     jax.tree.map(np.testing.assert_array_equal, after.params, bad.params)
     jax.tree.map(np.testing.assert_array_equal, after.opt_state, bad.opt_state)
+    jax.tree.map(np.testing.assert_array_equal, after.ema, bad.ema)
+    assert after.updates == 2
+    assert counts(after) == {2}
     # The next one goes on.
     last, metrics = step(good.replace(nonfinite=after.nonfinite), train_batch())
     assert (last.step, last.nonfinite) == (3, 1)
+    assert counts(last) == {3}
     assert np.isfinite(metrics.losses.total)
     changed = jax.tree.map(lambda one, other: (one != other).any(), last.params, good.params)
     assert any(jax.tree.leaves(changed))
+
+
+def counts(state) -> set[int]:
+    """The updates that the optimiser's groups have counted: their place in the schedule."""
+    return {int(count) for _, count in optax.tree.get_all_with_path(state.opt_state, "count")}
+
+
+def test_the_average_follows_and_the_frozen_stay():
+    state, step = compiled()
+    expected = jax.device_get(state.ema)
+    start = jax.device_get(state.params)
+    for _ in range(2):
+        state, _ = step(state, train_batch())
+        now = ema.part_of(jax.device_get(state.params), expected)
+        expected = jax.tree.map(lambda mean, param: 0.75 * mean + 0.25 * param, expected, now)
+    # The second update is the first that moves anything: the first has rate 0.
+    assert (expected["lim"]["queries"] != start["lim"]["queries"]).any()
+    for found, mean in zip(jax.tree.leaves(state.ema), jax.tree.leaves(expected), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-7)
+    assert "patch_embedding" not in state.ema["clip"]["vision"]
+    kernel, mean, before = (
+        tree["clip"]["text"]["transformer"]["blocks"]["mlp_in"]["kernel"]
+        for tree in (state.params, state.ema, start)
+    )
+    np.testing.assert_array_equal(kernel[0], before[0])
+    np.testing.assert_array_equal(mean[0], before[0])
+    assert (kernel[1] != before[1]).any()
+    assert state.evaluated["lim"]["queries"] is state.ema["lim"]["queries"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -390,6 +390,14 @@ def test_faults_are_named(tmp_path, fault):
     assert "\n" not in str(error.value)
 
 
+def test_durations_are_the_headers(tmp_path):
+    assert video.duration(write(tmp_path / "a.mp4", 90)) == pytest.approx(3.0)
+    with pytest.raises(VideoError, match=r"^not a video that can be read \(Invalid data[^\n]*\)$"):
+        video.duration(holding(tmp_path / "b.mp4", NOISE))
+    with pytest.raises(VideoError, match="No such file"):
+        video.duration(tmp_path / "gone.mp4")
+
+
 # Matroska's header has no duration per stream, only one for the longest.
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
 @pytest.mark.parametrize("bframes", [0, 2])

@@ -28,7 +28,10 @@ def batches(folder: pathlib.Path, batch_size: int, num_steps: int):
     )
     for batch in reader:
         placed = jax.block_until_ready(sharding.put_batch(batch, mesh))
-        yield len(batch["frames"]), int(np.sum(placed["frame_mask"]))
+        counts = len(batch["frames"]), int(np.sum(placed["frame_mask"]))
+        # As after a step: or the next batch would be read beside two copies of this one.
+        del batch, placed
+        yield counts
 
 
 if __name__ == "__main__":

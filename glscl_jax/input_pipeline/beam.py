@@ -1,13 +1,16 @@
 """Preparing on Apache Beam: clips are work items of a cluster, or of processes on this machine.
 
 The builder is the same; instead of examples it is given a transform that makes them. All workers
-need the videos and the data directory under the same paths, on a shared file system.
+need the videos and the data directory under the same paths, on a shared file system, and this
+package.
 """
 
 import contextlib
 import dataclasses
 import io
+import re
 import shlex
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,12 +20,6 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import examples
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.kept import Store
-
-try:
-    import apache_beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-except ImportError:
-    apache_beam = None
 
 RUNNERS = ("DirectRunner", "SparkRunner", "FlinkRunner", "DataflowRunner", "PortableRunner")
 _WATCH_SECONDS = 0.5
@@ -43,11 +40,13 @@ def engine(runner: str, options: str, workers: int) -> dict:
     Raises:
       UserError: Beam is not installed, or does not take the options.
     """
-    if apache_beam is None:
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
         raise UserError(
             "--beam_runner needs Apache Beam: pip install -r requirements.txt"
             " -r requirements-beam.txt, in a virtual environment of its own"
-        )
+        ) from error
     try:
         given = shlex.split(options)
     except ValueError as error:
@@ -61,62 +60,139 @@ def engine(runner: str, options: str, workers: int) -> dict:
     try:
         with contextlib.redirect_stderr(said):
             parsed = PipelineOptions(given)
-            parsed.get_all_options()
+            unknown = _unknown(parsed)
     except SystemExit as error:
         reason = said.getvalue().strip().rpartition("error: ")[2]
         raise UserError(f"--beam_options {options!r}: {reason}") from error
+    # Other engines can have options that Beam hands on without knowing them.
+    if unknown and runner == "FnApiRunner":
+        raise UserError(f"--beam_options {options!r}: it has no --{', --'.join(unknown)}")
     return {"beam_runner": runner, "beam_options": parsed}
 
 
+def _unknown(options) -> list[str]:
+    """Names of the options given that Beam itself does not know, and would drop without a word."""
+    known = options.get_all_options()
+    return sorted(options.get_all_options(retain_unknown_options=True).keys() - known.keys())
+
+
 @contextlib.contextmanager
-def by_split(clips: Sequence[Clip], store: Store) -> Iterator[dict]:
-    """Each split's transform, as `examples.by_split` gives its iterator, with progress.
+def by_split(clips: Sequence[Clip], store: Store, engine: dict) -> Iterator[dict]:
+    """Decodes all clips, then gives each split's transform as `examples.by_split` its iterator.
+
+    Two runs of the engine: of the first the files alone stay, so that what came of it can be
+    judged before anything is written.
 
     Args:
       clips: what to decode.
       store: how, and where the frames are kept.
+      engine: `engine`'s.
 
     Raises:
-      UserError: when they have run, if none of a split's clips can be read, or a worker left
-        nothing of a clip.
+      UserError: the engine or a worker fails, in the body too; none of a split's clips can be
+        read; the workers left nothing of a clip.
     """
+    import apache_beam
+
     clips = [dataclasses.replace(clip, video=clip.video.absolute()) for clip in clips]
     store = store.absolute()
     there = examples.begin(store, clips)
-    try:
-        with _watched(store, len(clips), len(there)):
-            yield {
-                split: _examples(members, store)
-                for split, members in examples.of_splits(clips).items()
-            }
-    except Exception:
-        # TFDS cannot write an empty split, and says so in the words of a worker.
-        examples.check_splits(clips, store.losses(clips))
-        raise
-
-
-def check_shared(store: Store, undone: Sequence[Clip]) -> None:
-    """Raises `UserError` if workers have decoded clips and the files are not here."""
-    if undone:
+    # A job's description has bounds on some engines, and captions are most of a clip.
+    todo = [dataclasses.replace(clip, captions=()) for clip in clips if clip.clip_id not in there]
+    if todo:
+        runner, options = engine["beam_runner"], engine["beam_options"]
+        with (
+            _one_line(),
+            _watched(store, len(clips), len(there)),
+            apache_beam.Pipeline(runner, options) as pipeline,  # runs as it closes
+        ):
+            _ = pipeline | _spread(todo) | apache_beam.Map(_decode, store)
+    losses = store.losses(clips)
+    if losses.undone:
         raise UserError(
-            f"the workers left nothing of {len(undone)} clips (first {undone[0].clip_id!r}) in"
-            f" {store.directory}: every one needs --data_dir and the videos under these paths"
+            f"the workers left nothing of {len(losses.undone)} clips"
+            f" (first {losses.undone[0].clip_id!r}) in {store.directory}: every one needs"
+            " --data_dir and the videos under these paths"
         )
+    examples.check_splits(clips, losses)
+    with _one_line():
+        yield {
+            split: _spread(members) | apache_beam.FlatMap(_readable, store)
+            for split, members in examples.of_splits(clips).items()
+        }
 
 
-def _examples(clips: Sequence[Clip], store: Store) -> "apache_beam.PTransform":
-    return (
-        apache_beam.Create(clips)
-        # Without it a runner may decode them all where it listed them.
-        | apache_beam.Reshuffle()
-        | apache_beam.FlatMap(_readable, store)
-    )
+def _spread(clips: Sequence[Clip]):
+    """A Beam transform that deals clips out to the workers."""
+    import apache_beam
+
+    # Without the second a runner may do all of them where it listed them.
+    return apache_beam.Create(clips) | apache_beam.Reshuffle()
+
+
+def _decode(clip: Clip, store: Store) -> None:
+    """A work item; what comes of it is in the store."""
+    store.decoded(clip)
 
 
 def _readable(clip: Clip, store: Store) -> list[tuple[str, dict]]:
-    """A work item: the clip's id and example, if it has one."""
+    """The clip's id and example, if it has one."""
     done = store.decoded(clip)
     return [] if done.example is None else [(clip.clip_id, done.example)]
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Tells what stopped an engine in one line; of a worker's traceback it takes the last.
+
+    Raises:
+      UserError: the body raised anything, or a worker process of the direct runner is gone.
+    """
+    with _heeded() as gone:
+        try:
+            yield
+            return
+        except UserError:
+            raise
+        except Exception as error:
+            reason, cause = _reason(error), error
+        except KeyboardInterrupt as error:
+            if not gone:
+                raise
+            reason, cause = str(gone[0]), error
+    raise UserError(
+        f"Apache Beam: {reason}: nothing was made; mend that, and the next run goes on from what"
+        " is decoded"
+    ) from cause
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    if any(line.startswith("Traceback ") for line in lines):
+        return re.sub(r" \[while running .*", "", lines[-1])
+    return ": ".join([type(error).__name__, *lines[:5]])
+
+
+@contextlib.contextmanager
+def _heeded() -> Iterator[list[BaseException]]:
+    """Interrupts the body when a worker process is gone: the direct runner would wait forever.
+
+    It starts each from a thread of its own, which raises when its process ends badly; so do those
+    that were talking to it. Yields what they raise.
+    """
+    gone, usual = [], threading.excepthook
+
+    def hook(told):
+        if told.thread.name == "run_worker":
+            gone.append(told.exc_value)
+            # Not _thread.interrupt_main, which does not wake a thread that waits.
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.excepthook = hook
+    try:
+        yield gone
+    finally:
+        threading.excepthook = usual
 
 
 @contextlib.contextmanager
@@ -126,7 +202,8 @@ def _watched(store: Store, total: int, there: int) -> Iterator[None]:
 
     def watch():
         ticks = progress.track(range(total - there), "preparing", total - there)
-        shown, spent = there - 1, 0.0
+        next(ticks, None)  # the rate counts from here
+        shown, spent = there, 0.0
         while shown < total:
             ended = over.wait(max(_WATCH_SECONDS, _WATCH_SHARE * spent))
             begun = time.monotonic()

@@ -133,9 +133,7 @@ class Checkup:
             lines.append(f"published: {self.source}")
         lines.append("")
         lines += _finding("ids without files", self.missing, str)
-        lines += _finding(
-            "unreadable files", self.unreadable, lambda x: f"{self._of(x[0])}: {x[1]}"
-        )
+        lines += _finding("unreadable files", self.unreadable, self._reason)
         lines += _finding("files without ids", self.strays, self._of)
         lines += _finding("duplicate videos", self.duplicates, self._group)
         lines += _finding("duration outliers", self.outliers, self._outlier)

@@ -12,8 +12,6 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 
-import av
-
 from glscl_jax import progress
 from glscl_jax.input_pipeline import video
 from glscl_jax.input_pipeline.annotations.clip import Clip
@@ -107,13 +105,9 @@ def _each(pool, look: Callable, paths: Sequence[pathlib.Path], label: str) -> It
 def _probe(path: pathlib.Path) -> _Probe:
     try:
         video.read_frames(path, size=_PROBE_SIZE, end=0.0)
-        with video._open(path) as container:
-            known = container.duration
+        return _Probe(video.duration(path), "")
     except video.VideoError as error:
         return _Probe(None, str(error))
-    except (av.FFmpegError, OSError) as error:  # gone or broken since
-        return _Probe(None, str(error).splitlines()[0])
-    return _Probe(None if known is None else known / av.time_base, "")
 
 
 def _duplicates(pool, paths: Iterable[pathlib.Path]) -> tuple[tuple[pathlib.Path, ...], ...]:

@@ -5,24 +5,20 @@ of it and the seed, so a run resumes at any step, at once and exactly, on any nu
 """
 
 import dataclasses
-import os
-import re
-import weakref
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline import reader
 from glscl_jax.input_pipeline.builder import PreparedData
 from glscl_jax.input_pipeline.order import Picked, train_order
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
 # The GPU is JAX's: TensorFlow would take nearly all of its memory at its first operation.
 tf.config.set_visible_devices([], "GPU")
-
-# Few batches wait ready: one of 128 clips of 12 frames of 224 x 224 is 231 MB.
-_READY_BATCHES = 2
 
 # "text_ids" and "text_mask" int32 [B, L], "frames" uint8 [B, V, S, S, 3], "frame_mask" int32
 # [B, V], and "clip_index" int32 [B], the clip's place in its split. A plain dict of arrays, which
@@ -150,9 +146,10 @@ def train_batches(
         return {"text_ids": ids, "text_mask": mask, **batch}
 
     steps = tf.data.Dataset.range(first_step, num_steps)
-    examples = _examples(steps, source, pick, example)
-    batches = examples.batch(batch_size // process_count, drop_remainder=True)
-    return _Reader(batches.map(with_ids), split)
+    own = batch_size // process_count
+    part = _part_size(data, own, num_frames)
+    parts = _parts(steps, source, pick, example, part).map(with_ids)
+    return reader.Reader(parts, split, own // part, functools.partial(reader.join, batch_size=own))
 
 
 def eval_batches(
@@ -182,18 +179,25 @@ def eval_batches(
         kept = {"clip_id": fields["clip_id"], "captions": fields["captions"], "place": place}
         return kept | _frames(fields, num_frames, data.settings.image_size)
 
-    def video_batch(batch) -> VideoBatch:
-        real = int(np.count_nonzero(batch["place"] < len(source)))
-        return VideoBatch(
-            batch["frames"],
-            batch["frame_mask"],
-            [clip_id.decode() for clip_id in batch["clip_id"][:real]],
-            [[one.decode() for one in captions] for captions in batch["captions"][:real]],
-        )
+    def video_batch(parts) -> VideoBatch:
+        clip_ids, captions = [], []
+
+        def arrays():
+            for part in parts:
+                real = int(np.count_nonzero(part.pop("place") < len(source)))
+                clip_ids.extend(clip_id.decode() for clip_id in part.pop("clip_id")[:real])
+                told = part.pop("captions")[:real]
+                captions.extend([one.decode() for one in of_clip] for of_clip in told)
+                yield part
+
+        joined = reader.join(arrays(), own)
+        return VideoBatch(joined["frames"], joined["frame_mask"], clip_ids, captions)
 
     steps = tf.data.Dataset.range(-(-len(source) // batch_size))
-    batches = _examples(steps, source, pick, example).ragged_batch(batch_size // process_count)
-    return _Reader(batches, split, video_batch)
+    own = batch_size // process_count
+    part = _part_size(data, own, num_frames)
+    parts = _parts(steps, source, pick, example, part)
+    return reader.Reader(parts, split, own // part, video_batch)
 
 
 def pick_frames(count: tf.Tensor, num_frames: int) -> tf.Tensor:
@@ -257,64 +261,31 @@ def _share(batch_size: int, process_index: int, process_count: int) -> slice:
     return slice(process_index * each, (process_index + 1) * each)
 
 
-def _examples(
-    steps: tf.data.Dataset, source, pick: Callable[[int], Picked], example: Callable
+def _part_size(data: PreparedData, own: int, num_frames: int) -> int:
+    """Clips that tf.data puts together, of a host's `own` in a batch."""
+    return reader.part_size(own, num_frames * data.settings.image_size**2 * 3)
+
+
+def _parts(
+    steps: tf.data.Dataset, source, pick: Callable[[int], Picked], example: Callable, size: int
 ) -> tf.data.Dataset:
-    """The steps' records, one by one: `example(record, clip, turn)` of each."""
+    """The steps' records, `size` at a time: `example(record, clip, turn)` of each, in batches."""
 
-    def fetch(step):
-        picked = pick(int(step))
+    def picked(step):
+        whole = pick(int(step))
+        return whole.clips, whole.turns
+
+    def fetch(clips):
         # As objects: NumPy's own bytes would lose the zeros at the end of a record.
-        records = np.array(source.__getitems__(picked.clips.tolist()), dtype=object)
-        return records, picked.clips, picked.turns
+        return np.array(source.__getitems__(clips.tolist()), dtype=object)
 
-    def read(step):
-        columns = tf.numpy_function(fetch, [step], [tf.string, tf.int64, tf.int64])
+    def pick_step(step):
+        columns = tf.numpy_function(picked, [step], [tf.int64, tf.int64])
         return tuple(tf.ensure_shape(column, [None]) for column in columns)
 
-    examples = steps.map(read).prefetch(1).unbatch()
-    return examples.map(example, num_parallel_calls=_cores())
+    def read(clips, turns):
+        return tf.ensure_shape(tf.numpy_function(fetch, [clips], tf.string), [size]), clips, turns
 
-
-class _Reader:
-    """Reads batches ahead until closed, dropped, or the interpreter exits."""
-
-    def __init__(self, batches: tf.data.Dataset, split: str, convert: Callable = lambda b: b):
-        options = tf.data.Options()
-        # A pool of its own, no larger than the cores that JAX's step needs as well; and nothing
-        # that grows by itself.
-        options.threading.private_threadpool_size = _cores()
-        options.threading.max_intra_op_parallelism = 1
-        options.autotune.enabled = False
-        ready = batches.prefetch(_READY_BATCHES).with_options(options)
-        self._running = [ready.as_numpy_iterator()]
-        self._split, self._convert = split, convert
-        # At exit too: TensorFlow's threads call Python, and would wait for it for ever.
-        self.close = weakref.finalize(self, self._running.clear)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if not self._running:
-            raise StopIteration
-        try:
-            return self._convert(next(self._running[0]))
-        except tf.errors.OpError as error:
-            raise UserError(
-                f"split {self._split!r} of the prepared data set: {_reason(error)}; prepare it"
-                " again with --overwrite"
-            ) from error
-
-
-def _reason(error: tf.errors.OpError) -> str:
-    # TensorFlow wraps what an operation said in the names of the nodes around it.
-    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", error.message).split("[Op:")[0]
-    return " ".join(text.replace("assertion failed:", "").split()).strip("[]")
-
-
-def _cores() -> int:
-    """The processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    places = steps.map(pick_step).unbatch().batch(size, drop_remainder=True)
+    examples = places.map(read).prefetch(1).unbatch()
+    return examples.map(example, num_parallel_calls=reader.cores()).ragged_batch(size)

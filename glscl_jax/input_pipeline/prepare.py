@@ -103,11 +103,12 @@ def prepare(
             check_findings(checkup, len(clips), max_failed_share, allow_partial)
             known = {failure.clip.clip_id for failure in checkup.failures if allow_partial}
             decoding = (
-                beam.by_split(clips, store) if engine else examples.by_split(clips, store, workers)
+                beam.by_split(clips, store, engine)
+                if engine
+                else examples.by_split(clips, store, workers)
             )
             with decoding as told, builder.written(told, data_dir, settings, engine) as note:
                 losses = store.losses(clips)
-                beam.check_shared(store, losses.undone)
                 new = [failure for failure in losses.failed if failure.clip.clip_id not in known]
                 _check_share(new, len(clips) - len(known), max_failed_share)
                 partial = checkup.partial(_made(clips, losses.failed))

@@ -103,6 +103,20 @@ def read_frames(
     return Frames(np.stack([images[ticks] for ticks in kept]), times, fault)
 
 
+def duration(path: pathlib.Path) -> float | None:
+    """Seconds that a file's header says it is long; None if it says nothing.
+
+    Raises:
+      VideoError: it cannot be opened.
+    """
+    try:
+        with _open(pathlib.Path(path)) as container:
+            known = container.duration
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"not a video that can be read ({_reason(error)})") from error
+    return None if known is None else known / av.time_base
+
+
 def _fault(timeline: Timeline, chosen: list[int], images: dict) -> str | None:
     lost = [ticks for ticks in chosen if ticks not in images]
     if not lost:

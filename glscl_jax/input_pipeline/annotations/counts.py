@@ -1,4 +1,7 @@
-"""How many videos and captions the benchmarks have, as published."""
+"""How many videos and captions the benchmarks have, as published; beside each number its source.
+
+"Counted" is what the published annotation files hold, where the tests could read them.
+"""
 
 import dataclasses
 
@@ -34,44 +37,66 @@ def _paragraphs(split: tuple[str, ...], fewest: int, most: int) -> Count:
     return Count(split, (fewest, most), (fewest, most))
 
 
+# Yu et al. 2018 (JSFusion), one caption a video; counted.
 _MSRVTT_TEST = _exactly(("test",), 1_000, 1_000)
 
 PUBLISHED = {
     "msrvtt_9k": Published(
-        (_exactly(("train", "val"), 9_000, 180_000), _MSRVTT_TEST),
+        (
+            # Ids: Gabeur et al. 2020 (MMT), counted. Captions: 20 a video, Xu et al. 2016.
+            _exactly(("train", "val"), 9_000, 180_000),
+            _MSRVTT_TEST,
+        ),
         "Xu et al. 2016 (20 captions a video); Yu et al. 2018 (test 1k-A); Gabeur et al. 2020 (9k)",
     ),
     "msrvtt_7k": Published(
-        (_exactly(("train", "val"), 7_010, 140_200), _MSRVTT_TEST),
+        (
+            # Ids: the list of Miech et al. 2019 (HowTo100M), counted. Captions: as above.
+            _exactly(("train", "val"), 7_010, 140_200),
+            _MSRVTT_TEST,
+        ),
         "Xu et al. 2016 (20 captions a video); Yu et al. 2018 (test 1k-A); Miech et al. 2019 (7k)",
     ),
     "msvd": Published(
         (
+            # Ids: Venugopalan et al. 2015. Captions: captions_msvd.json. All counted.
             _exactly(("train",), 1_200, 48_774),
             _exactly(("val",), 100, 4_290),
             _exactly(("test",), 670, 27_763),
         ),
         "Venugopalan et al. 2015 (the split); captions as counted in captions_msvd.json",
     ),
-    # 33 training clips have two sentences; up to three clips are left out (lsmdc.EXCLUDED).
     "lsmdc": Published(
         (
-            Count(("train",), (101_043, 101_046), (101_076, 101_079)),
-            Count(("val",), (7_405, 7_408), (7_405, 7_408)),
+            # 101,079 sentences: the README of the 2016 challenge, which adds that one clip can have
+            # several and does not count clips. Of 118,114 sentences in all (Rohrbach et al., arXiv
+            # 1605.03705) on 118,081 clips (Luo et al. 2022) the difference would make 101,046 here:
+            # not verified, so that whatever is between passes. Up to three clips are left out
+            # (lsmdc.EXCLUDED).
+            Count(("train",), (101_043, 101_079), (101_076, 101_079)),
+            # 7,408: the same README. Two of those left out are from film scripts, which it says are
+            # in training alone; where the third is could not be verified.
+            Count(("val",), (7_407, 7_408), (7_407, 7_408)),
+            # Yu et al. 2018; the README of Liu et al. 2019 (collaborative experts) counts the same.
             _exactly(("test",), 1_000, 1_000),
         ),
-        "LSMDC 2016 challenge (its README; Rohrbach et al. 2017)",
+        "README of the LSMDC 2016 challenge (sentences); training videos not verified",
     ),
     "didemo": Published(
         (
+            # 8,395: Hendricks et al. 2017. 8,392: the list of Liu et al. 2019, its README says so.
             _paragraphs(("train",), 8_392, 8_395),
+            # 1,065: both.
             _paragraphs(("val",), 1_065, 1_065),
+            # 1,004: both; 1,003 with CLIP4Clip (Luo et al. 2022).
             _paragraphs(("test",), 1_003, 1_004),
         ),
-        "Hendricks et al. 2017; papers on retrieval count 8,392 to 8,395 and 1,003 to 1,004",
+        "Hendricks et al. 2017; Liu et al. 2019 (8,392 train); Luo et al. 2022 (1,003 test)",
     ),
     "activitynet": Published(
         (
+            # 10,009 and 4,917 (val_1): Krishna et al. 2017, as counted by Liu et al. 2019; the
+            # paragraphs: Zhang et al. 2018.
             _paragraphs(("train", "val"), 10_009, 10_009),
             _paragraphs(("test",), 4_917, 4_917),
         ),

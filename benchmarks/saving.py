@@ -1,0 +1,111 @@
+"""What a checkpoint that is written while training goes on costs the steps.
+
+    python -m benchmarks.saving                      ViT-B/32: parameters and moments, 1.8 GB
+    python -m benchmarks.saving --clips=8 --saves=5
+
+Usual steps, then `Checkpoints.save` as `train` calls it, then steps until the checkpoint is on
+disk, over and over. The steps that began before it was are the overlapping ones.
+"""
+
+import dataclasses
+import pathlib
+import statistics
+import tempfile
+
+import jax
+from absl import flags
+
+from benchmarks.jax_glscl import FRAMES, JaxStep, make_inputs
+from benchmarks.machine import machine
+from benchmarks.timing import seconds, summary
+from glscl_jax import program
+from glscl_jax.checkpoint import Checkpoints
+from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.workdir import Workdir
+
+AIM = 1.1  # Of the overlapping steps' median over the usual steps'.
+
+
+@dataclasses.dataclass
+class Times:
+    """Seconds.
+
+    Attributes:
+      usual: of steps with nothing being written.
+      overlapping: of steps that began while a checkpoint was being written.
+      blocked: that `save` kept training waiting, for each save.
+    """
+
+    usual: list[float] = dataclasses.field(default_factory=list)
+    overlapping: list[float] = dataclasses.field(default_factory=list)
+    blocked: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """Median overlapping step over median usual step."""
+        return statistics.median(self.overlapping) / statistics.median(self.usual)
+
+    @property
+    def cost(self) -> float:
+        """Seconds that training is longer for each save, all told."""
+        usual = statistics.median(self.usual)
+        extra = sum(step - usual for step in self.overlapping)
+        return (extra + sum(self.blocked)) / len(self.blocked)
+
+
+def main(_):
+    config = GLSCLConfig(clip=VARIANTS[flags.FLAGS.variant])
+    step = JaxStep(config, make_inputs(flags.FLAGS.clips, config.clip))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(step.state))
+    with tempfile.TemporaryDirectory(dir=flags.FLAGS.folder) as folder:
+        times = measure(step, pathlib.Path(folder), flags.FLAGS.saves, flags.FLAGS.usual)
+    print(
+        f"training while a checkpoint of {size / 1e9:.2f} GB is written, {flags.FLAGS.variant}, "
+        f"{flags.FLAGS.clips} clips x {FRAMES} frames, {flags.FLAGS.saves} saves"
+    )
+    print(machine())
+    print("\n".join(table(times)))
+
+
+def measure(step: JaxStep, folder: pathlib.Path, saves: int, usual: int) -> Times:
+    """Times `saves` saves under `folder`, each after `usual` timed steps and one that is not."""
+    times, checkpoints = Times(), Checkpoints(Workdir(folder), keep=1)
+    step()  # Compiles.
+    for _ in range(saves):
+        step()
+        times.usual += [seconds(step) for _ in range(usual)]
+        # Orbax gives the directory its name when all that is in it has been written.
+        written = checkpoints.directory / str(int(step.state.step))
+        times.blocked.append(seconds(lambda: checkpoints.save(step.state)))
+        times.overlapping.append(seconds(step))
+        while not written.exists():
+            times.overlapping.append(seconds(step))
+        checkpoints.wait()
+    checkpoints.close()
+    return times
+
+
+def table(times: Times) -> list[str]:
+    """Its lines."""
+    blocked = statistics.median(times.blocked)
+    return [
+        f"{'usual':<14} {summary(times.usual)}",
+        f"{'while saving':<14} {summary(times.overlapping)}",
+        f"{'ratio':<14} {times.ratio:8.3f}   (the aim is at most {AIM})",
+        f"{'save() itself':<14} {blocked:8.3f} s that training waits",
+        f"{'a save costs':<14} {times.cost:8.3f} s of training, all told",
+    ]
+
+
+def _define_flags() -> None:
+    flags.DEFINE_enum("variant", "ViT-B/32", list(VARIANTS), "CLIP's sizes.")
+    flags.DEFINE_integer("clips", 4, "Clips in a batch.", lower_bound=2)
+    flags.DEFINE_integer("saves", 4, "Checkpoints to write.", lower_bound=1)
+    flags.DEFINE_integer("usual", 3, "Timed steps before each of them.", lower_bound=1)
+    flags.DEFINE_string("folder", None, "Where to write them; a temporary one without it.")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    program.run(main)

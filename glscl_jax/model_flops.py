@@ -1,0 +1,99 @@
+"""FLOPs that a clip costs the model, counted by hand from its sizes.
+
+XLA's own count of a compiled step is of no use for a rate: it counts a loop's body once however
+often it runs (layers are scanned, micro-batches too), and on the other hand all that `remat`,
+gradient caching and the blocked loss compute a second time, which is work but no progress.
+"""
+
+import dataclasses
+
+from glscl_jax.models.glscl import GLSCLConfig
+
+# The backward pass of a product is two products of its size: by its input and by its weights.
+# Nothing is taken off for frames' pixels, which need no gradient: 1 % at ViT-B/32.
+TRAINING = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardFlops:
+    """A clip's share of a batch's forward pass, padding included, as computed.
+
+    Two for each multiply-add of a matrix product. Softmax, norms, activations and the losses'
+    sums over queries are left out: a few percent of what the products take, and no unit that
+    peaks are stated for does them.
+
+    Attributes:
+      vision: the vision tower, all frames.
+      text: the text tower.
+      temporal: the module over frames.
+      lim: the decoder, for the caption and for the frames.
+      score: of the caption against all videos of the batch.
+    """
+
+    vision: int
+    text: int
+    temporal: int
+    lim: int
+    score: int
+
+    @property
+    def total(self) -> int:
+        return sum(dataclasses.astuple(self))
+
+
+def forward_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -> ForwardFlops:
+    """FLOPs of a forward pass for each of `batch` clips of `frames` frames and `words` tokens."""
+    clip, width = config.clip, config.clip.embed_dim
+    patches = (clip.image_size // clip.patch_size) ** 2
+    frame = (
+        patches * 3 * clip.patch_size**2 * clip.vision_width
+        + clip.vision_layers * _block(1 + patches, clip.vision_width)
+        + clip.vision_width * width  # Only the class token is projected.
+    )
+    text = clip.text_layers * _block(words, clip.text_width) + words * clip.text_width * width
+    temporal = {
+        "seqTransf": config.temporal_layers * _block(frames, width),
+        "seqLSTM": frames * 2 * width * 4 * width,
+        "None": 0,
+    }[config.temporal]
+    # Frames' weights and a row of weights times the Gram matrix, a pair each; the queries' inner
+    # product; and the Gram matrix, a video.
+    pair = frames * (width + frames) + config.queries * width
+    return ForwardFlops(
+        vision=2 * frames * frame,
+        text=2 * text,
+        temporal=2 * temporal,
+        lim=2 * (_decoder(config, words) + _decoder(config, frames)),
+        score=2 * (batch * pair + frames**2 * width),
+    )
+
+
+def training_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -> int:
+    """FLOPs of a forward and a backward pass for each clip, without recomputation."""
+    return TRAINING * forward_flops(config, batch=batch, words=words, frames=frames).total
+
+
+def _block(length: int, width: int) -> int:
+    """Multiply-adds of a `ResidualBlock`: `12 L D^2 + 2 L^2 D`.
+
+    Four projections of attention and an MLP of 4 D there and back; then the weights of attention
+    and their sum, the masked ones as well.
+    """
+    return 12 * length * width**2 + 2 * length**2 * width
+
+
+def _decoder(config: GLSCLConfig, memory: int) -> int:
+    """Multiply-adds of the LIM's N layers over M tokens or frames.
+
+    `N (6 K D^2 + 2 K^2 D + 2 M D^2 + 2 K M D + 2 K D F)`: attention among K queries, attention
+    to the memory, whose keys and values are projected anew in every layer, and the feed-forward.
+    """
+    count, width = config.queries, config.clip.embed_dim
+    layer = (
+        6 * count * width**2
+        + 2 * count**2 * width
+        + 2 * memory * width**2
+        + 2 * count * memory * width
+        + 2 * count * width * config.lim_feed_forward
+    )
+    return config.lim_layers * layer

@@ -1,0 +1,110 @@
+"""Decoded clips as files: what is read again is what was decoded, and what is stale goes."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+
+from glscl_jax.input_pipeline import builder, kept, rendered, video
+from glscl_jax.input_pipeline.annotations import Clip
+
+SETTINGS = builder.Settings("folder", 2.0, 32, 95, "")
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    rendered.write_video(rendered.render_clip(rendered.scenes(0, 4, 4)[0]), folder / "a.mp4")
+    return folder
+
+
+@pytest.fixture
+def clips(source):
+    """Segments of one video; the last starts beyond its end."""
+    return [
+        Clip(f"a.mp4#t={start}", source / "a.mp4", ("x",), start, None, "train")
+        for start in (0.0, 0.5, 1000.0)
+    ]
+
+
+@pytest.fixture
+def store(source, tmp_path):
+    return kept.Store(tmp_path / "kept", source, SETTINGS)
+
+
+def decode_all(store, clips):
+    there = store.start(clips)
+    for clip in clips:
+        store.decoded(clip)
+    return there
+
+
+def test_what_is_kept_is_what_was_decoded(store, clips, monkeypatch):
+    clip = clips[1]
+    assert store.start([clip]) == frozenset()
+    assert store.losses([clip]).undone == (clip,)
+    fresh = store.decoded(clip)
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "read_frames", None)  # would fail if it were decoded again
+        read = store.decoded(clip)
+    assert store.start([clip]) == {clip.clip_id}
+    assert fresh.fault == read.fault == ""
+    assert fresh.example.keys() == read.example.keys()
+    for key, value in fresh.example.items():
+        np.testing.assert_array_equal(read.example[key], value)
+    assert read.example["frame_times"].dtype == fresh.example["frame_times"].dtype
+    # Cut short by the machine, not by us: the clip is decoded anew.
+    (path,) = store.directory.glob("*.npz")
+    whole = path.read_bytes()
+    for size in (0, 100, len(whole) - 10):
+        path.write_bytes(whole[:size])
+        assert store.decoded(clip).example["frames"] == fresh.example["frames"]
+        assert path.read_bytes() == whole
+
+
+def test_what_failed_is_tried_again(store, clips):
+    assert decode_all(store, clips) == frozenset()
+    (failure,) = store.losses(clips).failed
+    assert failure.clip is clips[2]
+    assert store.finished() == 3
+    assert store.start(clips) == {clip.clip_id for clip in clips[:2]}
+    assert store.losses(clips).undone == (clips[2],)
+
+
+def test_what_is_of_no_use_goes(store, clips, source):
+    decode_all(store, clips)
+    (store.directory / "half.0123.part").touch()  # of a run that was killed
+    assert store.start(clips[:1]) == {clips[0].clip_id}
+    assert len(list(store.directory.iterdir())) == 1
+    # A video that is another now, and frames of another size.
+    smaller = dataclasses.replace(store, settings=dataclasses.replace(SETTINGS, image_size=16))
+    assert smaller.losses(clips[:1]).undone == (clips[0],)
+    os.utime(source / "a.mp4", (1, 1))
+    assert store.start(clips) == frozenset()
+    assert not list(store.directory.iterdir())
+
+
+def test_clips_that_say_other_things_of_the_same_frames_share_them(store, clips):
+    decode_all(store, clips[:1])
+    (frames,) = store.directory.iterdir()
+    before = frames.stat().st_mtime_ns
+    other = dataclasses.replace(clips[0], captions=("said otherwise",))
+    assert store.start([other]) == {other.clip_id}
+    assert store.decoded(other).example["captions"] == ["said otherwise"]
+    assert frames.stat().st_mtime_ns == before
+
+
+def test_a_full_disk_leaves_no_half_file(store, clips, monkeypatch):
+    store.start(clips)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.decoded(clips[0])
+    assert not list(store.directory.iterdir())
+    store.clear()
+    assert not store.directory.exists()
