@@ -39,6 +39,9 @@ lint: .venv/dev
 bench: .venv/bench
 	$(PY) -m benchmarks.similarity
 	$(HUGE_PAGES) $(PY) -m benchmarks.train_step
+	$(HUGE_PAGES) $(PY) -m benchmarks.layouts
+	$(HUGE_PAGES) $(PY) -m benchmarks.saving
+	$(PY) -m benchmarks.gpu_step
 	$(PY) -m benchmarks.convert
 	$(PY) -m benchmarks.head_flops
 	$(PY) -m benchmarks.input

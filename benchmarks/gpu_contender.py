@@ -1,7 +1,6 @@
 """One contender of `gpu_step`, in a process of its own: it has the device's memory to itself."""
 
 import dataclasses
-import functools
 import json
 import os
 import subprocess
@@ -84,21 +83,21 @@ def _ceiling(task: Task) -> dict:
 
 
 def _jax(task: Task) -> dict:
-    """Step times, and the FLOPs of the model's products in a step without recomputation."""
+    """Step times, and the model's FLOPs in a step."""
     import jax
 
-    from benchmarks.jax_glscl import JaxStep, fresh_state, jitted_step, make_inputs
-    from benchmarks.products import product_flops
+    from benchmarks.jax_glscl import WORDS, JaxStep, make_inputs
+    from glscl_jax.model_flops import training_flops
     from glscl_jax.models.clip import VARIANTS
     from glscl_jax.models.glscl import GLSCLConfig
 
-    plain = GLSCLConfig(clip=VARIANTS[task.variant], dtype="bfloat16")
-    inputs = make_inputs(task.clips, plain.clip, task.frames)
-    state = jax.eval_shape(functools.partial(fresh_state, plain))
-    flops = product_flops(jitted_step(plain), state, inputs)
-    config = dataclasses.replace(plain, remat=task.remat, scan=task.scan)
-    times = _timed(JaxStep(config, jax.device_put(inputs)), task.steps)
-    return {"seconds": times, "flops": flops}
+    config = GLSCLConfig(
+        clip=VARIANTS[task.variant], dtype="bfloat16", remat=task.remat, scan=task.scan
+    )
+    inputs = jax.device_put(make_inputs(task.clips, config.clip, task.frames))
+    times = _timed(JaxStep(config, inputs), task.steps)
+    flops = training_flops(config, batch=task.clips, words=WORDS, frames=task.frames)
+    return {"seconds": times, "flops": task.clips * flops}
 
 
 def _torch(task: Task) -> dict:

@@ -9,12 +9,13 @@ then the fastest of them and PyTorch in turns. PyTorch has autocast to bfloat16,
 fused attention and a fused AdamW, and recomputes layers only where it would not fit otherwise.
 Each turn is a process of its own with the whole device to itself.
 
-Utilisation is the model's matrix products (counted without recomputation, 2 for a multiply-add)
-over time, as a share of what a chain of 8192 x 8192 products reaches in the same run.
+Utilisation is the model's FLOPs (`model_flops.py`: matrix products without recomputation) over
+time, as a share of what a chain of 8192 x 8192 products reaches in the same run.
 """
 
 import dataclasses
 import statistics
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -58,7 +59,7 @@ def main(_):
     for variant in size.variants:
         print(f"\n{variant}", flush=True)
         one = Task("jax", variant, size.clips, size.frames, size.steps, compiled=compiled)
-        compare(one, ceiling, flags.FLAGS.rounds)
+        compare(one, ceiling, flags.FLAGS.rounds, flags.FLAGS.layouts)
 
 
 def chosen(usual: Size) -> Size:
@@ -68,9 +69,9 @@ def chosen(usual: Size) -> Size:
     return dataclasses.replace(usual, **{name: value for name, value in given.items() if value})
 
 
-def compare(task: Task, ceiling: dict, rounds: int) -> None:
+def compare(task: Task, ceiling: dict, rounds: int, layouts: Sequence[str]) -> None:
     """Prints the rows of one variant."""
-    mine = fastest_layout(task, ceiling["ceiling"])
+    mine = fastest_layout(task, ceiling["ceiling"], layouts)
     other = torch_that_runs(dataclasses.replace(task, kind="torch"), ceiling["platform"])
     if mine is None:
         print("no layout got through: nothing to compare")
@@ -93,7 +94,7 @@ def compare(task: Task, ceiling: dict, rounds: int) -> None:
         print(f"  {'times as fast as PyTorch':<26}{ratio:8.2f} (aim {SPEED_UP})", flush=True)
 
 
-def fastest_layout(task: Task, ceiling: float) -> Task | None:
+def fastest_layout(task: Task, ceiling: float, layouts: Sequence[str]) -> Task | None:
     """Prints a row for each layout; the fastest, looped over layers or written out."""
     medians = {}
 
@@ -109,7 +110,7 @@ def fastest_layout(task: Task, ceiling: float) -> Task | None:
         share = result["flops"] / medians[layout] / ceiling
         print(f"  {name:<26}{summary(result['seconds'])}, {100 * share:.1f} %", flush=True)
 
-    for remat in flags.FLAGS.layouts:
+    for remat in layouts:
         try_out(dataclasses.replace(task, remat=remat))
     if medians:
         # Written out, compiling takes several times as long: only where it may matter.

@@ -24,6 +24,7 @@ from ml_collections import config_flags
 from glscl_jax import (
     compare,
     features,
+    launch,
     metrics,
     program,
     rank_files,
@@ -78,6 +79,12 @@ EXAMPLES = flags.DEFINE_integer(
 
 
 def main(_):
+    with launch.joined():
+        evaluate()
+
+
+def evaluate() -> None:
+    """Encodes, ranks, and writes what is found."""
     stages = run_card.Stages()
     with stages("load"):
         task, stores = opened()

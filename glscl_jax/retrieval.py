@@ -5,16 +5,15 @@ In several processes each reads and tokenizes its share of every batch, and all 
 
 import collections
 import functools
-import json
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from glscl_jax import features, metrics, progress, ranking, sharding, steps
+from glscl_jax import features, metrics, processes, progress, ranking, sharding, steps
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
@@ -136,22 +135,11 @@ def _encoded_videos(encoder, params, batches) -> Iterator[features.Arrays]:
 
     for batch, found in _one_ahead(start, encoder.fetch, batches):
         # Padding is at the end of the last batch, so at the end of all processes' rows, too.
-        clips = _of_all(list(zip(batch.clip_ids, batch.captions, strict=True)))
+        own = list(zip(batch.clip_ids, batch.captions, strict=True))
+        clips = list(itertools.chain.from_iterable(processes.gathered(own)))
         if clips:
             clip_ids, captions = map(list, zip(*clips, strict=True))
             yield features.video_arrays(_first(found, len(clips)), clip_ids, captions)
-
-
-def _of_all(values: list) -> list:
-    """The JSON values of all processes, the first one's first."""
-    if jax.process_count() == 1:
-        return values
-    told = np.frombuffer(json.dumps(values).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int32(len(told)))
-    # A power of two: each size is a program of its own.
-    room = 1 << int(sizes.max()).bit_length()
-    rows = multihost_utils.process_allgather(np.pad(told, (0, room - len(told))))
-    return [x for row, size in zip(rows, sizes, strict=True) for x in json.loads(bytes(row[:size]))]
 
 
 def _gather_texts(encoder, params, gathering, tokenize, batch_size, show, keep) -> None:

@@ -58,7 +58,20 @@ def make_mesh(
     devices = jax.devices() if devices is None else devices
     sizes = _sizes({DATA: -1} if axes is None else axes, len(devices))
     # Auto axes let the compiler place what the model does not say; JAX's default is Explicit.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    _check_hosts(mesh)
+    return mesh
+
+
+def _check_hosts(mesh: Mesh) -> None:
+    """Raises a `UserError` unless each process has a part of the batch of its own to read."""
+    for row in mesh.devices.reshape(-1, mesh.shape[TENSOR]):
+        if len({device.process_index for device in row}) > 1:
+            raise UserError(
+                f"config.mesh.tensor {mesh.shape[TENSOR]} goes over hosts of "
+                f"{jax.local_device_count()} devices: take a divisor of that, and fsdp or data "
+                "for the rest"
+            )
 
 
 def _sizes(axes: Mapping[str, int], devices: int) -> tuple[int, ...]:

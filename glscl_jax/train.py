@@ -5,9 +5,12 @@
     ... --config.batch_size=64 --config.optim.learning_rate=3e-4                # any setting
 
 The work directory holds the config, the figures (metrics.jsonl and TensorBoard's), and the
-checkpoints. Started again on the same one, a run goes on where it stopped, exactly.
+checkpoints. Started again on the same one, a run goes on where it stopped, exactly. At SIGTERM it
+saves and ends with status 75; with 69 when another of its processes is lost. docs/training.md has
+clusters.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 
@@ -18,7 +21,9 @@ from ml_collections import config_flags
 
 from glscl_jax import (
     augment,
+    launch,
     metrics,
+    processes,
     program,
     recipe,
     retrieval,
@@ -37,6 +42,7 @@ from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import make_optimizer
+from glscl_jax.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.warm_start import start_params
 from glscl_jax.workdir import Workdir
 
@@ -52,9 +58,14 @@ PROFILE = flags.DEFINE_string(
 
 
 def main(_):
-    config, workdir = CONFIG.value, Workdir(WORKDIR.value)
+    with launch.joined(), contextlib.ExitStack() as claims:
+        return train(CONFIG.value, Workdir(WORKDIR.value), claims)
 
+
+def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
+    """Trains to the end, or to a scheduler's notice; returns the program's exit status."""
     # Everything that can be wrong is found before the work directory is touched.
+    launch.check_agreement(config)
     settings = recipe.read(config)
     mesh = sharding.make_mesh(axes=config.mesh.to_dict())
     sharding.check_batch_size(config.batch_size, mesh)
@@ -70,8 +81,7 @@ def main(_):
     optimizer = make_optimizer(settings.optim, total)
     validation = Validation(config, data, tokenizer, model, mesh)
 
-    workdir.begin(config, settings.model)
-    tokenizer.save(workdir.tokenizer)
+    processes.by_first(lambda: begin(workdir, config, settings, tokenizer, claims))
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
     state = start(config, settings, model, optimizer, checkpoints, mesh)
     first = int(state.step)
@@ -85,23 +95,48 @@ def main(_):
     step = CompiledStep(step, log.write_compiled)
     nonfinite = NonFinite(config.max_nonfinite, int(state.nonfinite), clip_ids(config, data))
     validate_every = config.validate_every or per_epoch
+    preemption, done = Preemption(), first
     for number, batch in enumerate(log.watch(batches), first + 1):
         with tracer.step(number):
             state, figures = step(state, sharding.put_batch(on_device(batch), mesh))
             done = log.add(figures)
         nonfinite.add(done, figures, batch["clip_index"])
         last = done == total
-        if validation.split and (done % validate_every == 0 or last):
+        preempted = preemption.reached(done) and not last
+        if validation.split and (done % validate_every == 0 or last) and not preempted:
             scores = log.pause(lambda state=state: validation(state.evaluated))
             log.write_validation(scores)
             log.pause(lambda state=state, scores=scores: checkpoints.save(state, scores))
-        elif last or (config.checkpoint_every and done % config.checkpoint_every == 0):
+        elif last or preempted or _is_due(config.checkpoint_every, done):
             log.pause(lambda state=state: checkpoints.save(state))
+        if preempted:
+            break
 
     nonfinite.look()
     checkpoints.close()
     log.close()
-    print(f"trained to step {total}; the run's files are in {workdir.path}")
+    if done < total:
+        say(f"told to end: saved at step {done} of {total}; start again to go on from there")
+        return PREEMPTED_STATUS
+    say(f"trained to step {total}; the run's files are in {workdir.path}")
+    return 0
+
+
+def begin(workdir: Workdir, config, settings, tokenizer, claims: contextlib.ExitStack) -> None:
+    """Makes the work directory this run's, until `claims` end, and writes down what it is."""
+    claims.enter_context(workdir.claimed())
+    workdir.begin(config, settings.model)
+    tokenizer.save(workdir.tokenizer)
+
+
+def say(line: str) -> None:
+    """Prints a line, once for all processes."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
+def _is_due(every: int, done: int) -> bool:
+    return bool(every) and done % every == 0
 
 
 def open_data(config, settings: recipe.Recipe) -> builder.PreparedData:
@@ -113,7 +148,7 @@ def open_data(config, settings: recipe.Recipe) -> builder.PreparedData:
         data, frame_rate=config.data.frame_rate, image_size=settings.model.clip.image_size
     )
     if data.settings.partial:
-        print(f"partial: {data.settings.partial}", flush=True)
+        say(f"partial: {data.settings.partial}")
     return data
 
 
@@ -171,16 +206,16 @@ def announce(config, state, first: int, total: int, mesh) -> None:
     device = jax.devices()[0]
     where = f"{mesh.size} x {device.device_kind} ({device.platform})"
     if first >= total:
-        print(f"nothing to train: the run has reached its last step, {total}")
+        say(f"nothing to train: the run has reached its last step, {total}")
         return
-    print(
+    hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    say(
         f"training {count:,} parameters from step {first} to {total}, "
-        f"batches of {config.batch_size} clips, on {where}",
-        flush=True,
+        f"batches of {config.batch_size} clips, on {where}{hosts}"
     )
     if (share := sharding.device_share(state)) < 1:
         axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-        print(f"{axes}: a device holds {100 * share:.2f} % of parameters and optimiser state")
+        say(f"{axes}: a device holds {100 * share:.2f} % of parameters and optimiser state")
 
 
 def open_log(config, settings: recipe.Recipe, workdir, mesh, first: int, total: int) -> Log:
@@ -263,6 +298,8 @@ class Validation:
             self.split,
             batch_size=config.eval_batch_size,
             num_frames=config.data.num_frames,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
         encoded = retrieval.encode_split(
             self._encoder,

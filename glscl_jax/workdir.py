@@ -15,8 +15,11 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+from glscl_jax import lock
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig, model_config, model_settings
+
+LOCK_FILE = ".running.lock"
 
 # Settings that fix what a step computes: a run cannot go on with others.
 FIXED = ("seed", "batch_size", "data", "model")
@@ -50,16 +53,20 @@ class Workdir:
         except OSError as error:
             raise UserError(f"--workdir {self.path}: {error.strerror}") from error
 
+    def claimed(self):
+        """A context in which no other run may use the directory; see `lock.claimed`."""
+        return lock.claimed(self.path, LOCK_FILE, f"--workdir {self.path}", "another run is in it")
+
     def _check_same(self, new: dict) -> None:
         way_out = f"give the run a --workdir of its own, or remove {self.path}"
-        if differences := _differences(self._read("model.json"), new["model.json"]):
-            raise UserError(f"the run in {self.path} has another model ({differences}): {way_out}")
+        if found := differences(self._read("model.json"), new["model.json"]):
+            raise UserError(f"the run in {self.path} has another model ({found}): {way_out}")
         old = self._read("config.json")
         old, given = (
             {key: x[key] for key in FIXED if key in x} for x in (old or {}, new["config.json"])
         )
-        if old and (differences := _differences(old, given)):
-            raise UserError(f"the run in {self.path} has another {differences}: {way_out}")
+        if old and (found := differences(old, given)):
+            raise UserError(f"the run in {self.path} has another {found}: {way_out}")
 
     def _read(self, name: str) -> dict | None:
         path = self.path / name
@@ -113,13 +120,13 @@ def write_json(path: pathlib.Path, content: dict) -> None:
     unfinished.replace(path)
 
 
-def _differences(old: dict | None, new: dict, prefix: str = "") -> str:
-    """The settings in which two nested dicts differ, "" for none (or nothing to compare)."""
+def differences(old: dict | None, new: dict, prefix: str = "") -> str:
+    """Tells the settings in which two nested dicts differ, "" for none (or nothing to compare)."""
     found = []
     for key in new if old is not None else ():
         before, after = old.get(key), new[key]
         if isinstance(after, dict) and isinstance(before, dict):
-            if inner := _differences(before, after, f"{prefix}{key}."):
+            if inner := differences(before, after, f"{prefix}{key}."):
                 found.append(inner)
         elif before != after:
             found.append(f"{prefix}{key} {before!r}, now {after!r}")

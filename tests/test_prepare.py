@@ -26,7 +26,6 @@ from glscl_jax.input_pipeline import (
     builder,
     examples,
     kept,
-    lock,
     prepare,
     rendered,
     video,
@@ -433,20 +432,20 @@ def test_what_came_of_it_is_no_setting(videos, tmp_path):
 
 def test_one_writer_at_a_time(videos, tmp_path, forks):
     data_dir = tmp_path / "data"
-    with lock.claimed(data_dir):
+    with prepare.claimed(data_dir):
         done = forks(PROGRAM, f"--source={videos}", f"--data_dir={data_dir}", check=False)
         assert done.returncode == 2
         assert done.stderr == (
             f"error: --data_dir {data_dir}: another prepare is writing there:"
             " wait for it, or name another\n"
         )
-        with lock.claimed(tmp_path / "another"):
+        with prepare.claimed(tmp_path / "another"):
             pass
     assert not list(data_dir.iterdir())
     # Of a run that was killed.
-    (data_dir / lock.LOCK_FILE).touch()
+    (data_dir / prepare.LOCK_FILE).touch()
     assert run(videos, data_dir).splits
-    assert not (data_dir / lock.LOCK_FILE).exists()
+    assert not (data_dir / prepare.LOCK_FILE).exists()
 
 
 @pytest.mark.parametrize("size", ["4k", "200k"])

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from tensorboardX.proto import event_pb2
 
 from glscl_jax import sharding
 from glscl_jax.checkpoint import load_model
+from glscl_jax.preemption import PREEMPTED_STATUS
 from tests.conftest import REPO, one_line_error, program_environment
 
 STEPS = 40
@@ -230,3 +232,26 @@ def test_a_workdir_of_another_run_is_left_alone(trained, shapes, refusal, flag, 
     assert told in error
     assert "--workdir" in error
     assert (workdir / "config.json").read_text() == before
+
+
+def test_told_to_end_it_saves_and_goes_on_exactly(shapes, run_program, trained, tmp_path):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "glscl_jax.train", *arguments(shapes, workdir)],
+        cwd=REPO,
+        env=program_environment(run_program.cache),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("step 7/"):
+            break
+    process.terminate()
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == PREEMPTED_STATUS
+    saved = int(re.search(rf"saved at step (\d+) of {STEPS}", told)[1])
+    assert (workdir / "checkpoints" / str(saved)).is_dir()
+    again = run_program("glscl_jax.train", *arguments(shapes, workdir))
+    assert f"from step {saved} " in again.stdout
+    for one, other in zip(parameters(workdir), parameters(trained[0]), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -32,9 +32,9 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from glscl_jax import program
+from glscl_jax import lock, program
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import annotations, beam, builder, doctor, examples, lock
+from glscl_jax.input_pipeline import annotations, beam, builder, doctor, examples
 from glscl_jax.input_pipeline.annotations import Clip, validation
 from glscl_jax.input_pipeline.builder import Settings
 from glscl_jax.input_pipeline.checkup import Checkup, Failure
@@ -42,6 +42,14 @@ from glscl_jax.input_pipeline.kept import Losses, Store
 
 FAILED_FILE = "failed.csv"
 DAMAGED_FILE = "damaged.csv"
+LOCK_FILE = ".preparing.lock"
+
+
+def claimed(data_dir: pathlib.Path):
+    """A context that keeps other writers out of the data directory; see `lock.claimed`."""
+    return lock.claimed(
+        data_dir, LOCK_FILE, f"--data_dir {data_dir}", "another prepare is writing there"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +101,7 @@ def prepare(
         failed.csv names them, and what was in `data_dir` before stays. So it does if the disk is
         full, or another process writes there.
     """
-    with lock.claimed(data_dir), _one_line(data_dir):
+    with claimed(data_dir), _one_line(data_dir):
         checkup = doctor.examine(clips, folder, settings.dataset, workers=workers)
         if checkup.remarkable:
             print(f"{checkup.table()}\n", flush=True)

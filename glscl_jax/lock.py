@@ -1,4 +1,4 @@
-"""One writer at a time in a data directory."""
+"""One writer at a time in a directory."""
 
 import contextlib
 import fcntl
@@ -8,32 +8,34 @@ from collections.abc import Iterator
 
 from glscl_jax.errors import UserError
 
-LOCK_FILE = ".preparing.lock"
-
 
 @contextlib.contextmanager
-def claimed(data_dir: pathlib.Path) -> Iterator[None]:
+def claimed(directory: pathlib.Path, name: str, flag: str, taken: str) -> Iterator[None]:
     """Makes a directory if it is not there, and keeps other writers out of it for the body.
 
     The claim ends with the process, however that ends: the file that may stay is no claim.
 
+    Args:
+      directory: what to claim.
+      name: of the file in it that is locked.
+      flag: how the user named the directory.
+      taken: what is wrong when another has it.
+
     Raises:
-      UserError: another process is writing there, or the directory cannot be made.
+      UserError: another process has it, or the directory cannot be made.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        file = _locked(data_dir / LOCK_FILE)
+        directory.mkdir(parents=True, exist_ok=True)
+        file = _locked(directory / name)
     except BlockingIOError as error:
-        raise UserError(
-            f"--data_dir {data_dir}: another prepare is writing there: wait for it, or name another"
-        ) from error
+        raise UserError(f"{flag}: {taken}: wait for it, or name another") from error
     except OSError as error:
-        raise UserError(f"--data_dir {data_dir}: {error.strerror}") from error
+        raise UserError(f"{flag}: {error.strerror}") from error
     with file:
         try:
             yield
         finally:
-            (data_dir / LOCK_FILE).unlink(missing_ok=True)
+            (directory / name).unlink(missing_ok=True)
 
 
 def _locked(path: pathlib.Path):

@@ -1,0 +1,226 @@
+"""Starts a program in several processes: they find each other, and end when one is lost.
+
+A cluster says who is there: SLURM's variables, a TPU pod's. Elsewhere flags do: --coordinator
+host:port --num_processes N --process_id I, in every process the same but for the last.
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+from absl import flags
+from jax._src import distributed  # The client behind jax.distributed, which tells who lives.
+from ml_collections import ConfigDict
+
+from glscl_jax import processes
+from glscl_jax.errors import UserError
+from glscl_jax.workdir import differences
+
+# sysexits.h's EX_UNAVAILABLE: nothing is wrong with what was asked for; start again.
+PEER_LOST_STATUS = 69
+_LOOK_SECONDS = 1.0
+_DAY_MILLISECONDS = 86_400_000
+_ONE_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "host:port of process 0, to start several processes by hand."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "With --coordinator: how many there are.", lower_bound=1
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0
+)
+PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer_timeout",
+    60,
+    "Seconds to wait for the other processes at the start, and after which one that is not heard "
+    "of ends the run.",
+    lower_bound=2,
+)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Joins the run's other processes for the body, if there are any; before JAX's first use.
+
+    While it runs, a process that dies ends the others with a line and `PEER_LOST_STATUS`; process
+    0, through which they meet, with the runtime's own message and an abort.
+
+    Raises:
+      UserError: the flags do not fit together, or the others cannot be reached.
+    """
+    if not _several():
+        yield
+        return
+    _connect()
+    watch = _Watch()
+    watch.start()
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        # Communication that breaks off is mostly a peer's death, which the watch will name.
+        watch.join(2 * PEER_TIMEOUT.value)
+        raise
+    # Process 0 has what the others meet through: it must not leave before them. However long
+    # one is at work alone: if it dies, the watch ends the others.
+    _client().wait_at_barrier("done", _DAY_MILLISECONDS)
+    watch.stop()
+    jax.distributed.shutdown()
+
+
+def check_agreement(config: ConfigDict) -> None:
+    """Whether all processes have the same config and the same code.
+
+    Raises:
+      UserError: in all of them, naming the first that differs.
+    """
+    mine = {"code": _code(), "jax": jax.__version__, "config": config.to_dict()}
+    first, *others = processes.gathered(mine)
+    for number, other in enumerate(others, 1):
+        if found := differences(first["config"], other["config"]):
+            raise UserError(f"process {number} has another config ({found}): give all the same")
+        if first != other:
+            raise UserError(
+                f"process {number} runs another version of glscl_jax or of JAX than process 0: "
+                "install the same on all hosts"
+            )
+
+
+def _code() -> str:
+    """A digest of this package's sources."""
+    package = pathlib.Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _several() -> bool:
+    """Whether this is one of several processes."""
+    given = {
+        "--num_processes": NUM_PROCESSES.value is not None,
+        "--process_id": PROCESS_ID.value is not None,
+    }
+    if COORDINATOR.value:
+        if missing := [name for name, there in given.items() if not there]:
+            raise UserError(f"--coordinator needs {missing[0]} beside it")
+        host, colon, port = COORDINATOR.value.rpartition(":")
+        if not (host and colon and port.isdigit()):
+            raise UserError(f"--coordinator {COORDINATOR.value}: give host:port, e.g. node1:1234")
+        if PROCESS_ID.value >= NUM_PROCESSES.value:
+            raise UserError(
+                f"--process_id {PROCESS_ID.value} of --num_processes {NUM_PROCESSES.value}: "
+                f"take 0 to {NUM_PROCESSES.value - 1}"
+            )
+        return NUM_PROCESSES.value > 1
+    if alone := [name for name, there in given.items() if there]:
+        raise UserError(f"{alone[0]} needs --coordinator host:port beside it")
+    slurm = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ
+    # One name a host; a single host has one, or none.
+    return slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def _connect() -> None:
+    # Otherwise the runtime ends a process whose peer has died, with a page of its own words.
+    jax.config.update("jax_enable_recoverability", True)
+    # On CPUs, XLA would run collectives that do not depend on each other in another order in each
+    # process, and Gloo tells them apart by their order: wrong sums, now and then an abort.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_ORDER}".strip()
+    if PROCESS_ID.value:
+        _wait_for(COORDINATOR.value)
+    where = COORDINATOR.value or "the address that the cluster tells"
+    told = f"could not meet the other processes at {where} within {PEER_TIMEOUT.value} s"
+    way_out = "see that all are started and reach it, or raise --peer_timeout"
+    try:
+        jax.distributed.initialize(
+            COORDINATOR.value or None,
+            NUM_PROCESSES.value,
+            PROCESS_ID.value,
+            initialization_timeout=PEER_TIMEOUT.value,
+            heartbeat_timeout_seconds=PEER_TIMEOUT.value,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UserError(f"{told} ({reason}): {way_out}") from error
+    state = distributed.global_state
+    try:
+        state.client.key_value_set(f"host/{state.process_id}", socket.gethostname())
+        state.client.wait_at_barrier("start", 1000 * PEER_TIMEOUT.value)
+    except RuntimeError as error:
+        raise UserError(f"{told}: {way_out}") from error
+
+
+def _end(named: str) -> None:
+    """Ends this process for the loss of another."""
+    print(
+        f"error: lost process {named}: its own output says why; start all again to go on from the "
+        "last checkpoint",
+        file=sys.stderr,
+        flush=True,
+    )
+    # The main thread may wait for the lost one for ever.
+    os._exit(PEER_LOST_STATUS)
+
+
+def _wait_for(address: str) -> None:
+    """Returns when something answers there; the runtime would abort if nothing did.
+
+    Raises:
+      UserError: nothing has for --peer_timeout seconds.
+    """
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + PEER_TIMEOUT.value
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"--coordinator {address} could not be reached within {PEER_TIMEOUT.value} s "
+                    f"({error.strerror or error}): see that process 0 runs there, or raise "
+                    "--peer_timeout"
+                ) from error
+        time.sleep(0.2)
+
+
+def _client():
+    return distributed.global_state.client
+
+
+class _Watch(threading.Thread):
+    """Ends this process when another is not heard of any more."""
+
+    def __init__(self):
+        super().__init__(name="peers", daemon=True)
+        state = distributed.global_state
+        self._all = list(range(state.num_processes))
+        self._hosts = [state.client.blocking_key_value_get(f"host/{i}", 10_000) for i in self._all]
+        self._born = state.client.get_live_nodes(self._all)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._stopped.wait(_LOOK_SECONDS):
+            lost = self._lost()
+            if lost and not self._stopped.is_set():
+                _end(", ".join(f"{number} on {self._hosts[number]}" for number in lost))
+
+    def _lost(self) -> list[int]:
+        """Processes that do not live, or that were started anew, which is as bad."""
+        try:
+            live = _client().get_live_nodes(self._all)
+        except (RuntimeError, AttributeError):
+            return [0]  # who answers such questions
+        return [number for number in self._all if live.get(number) != self._born.get(number)]

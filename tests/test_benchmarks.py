@@ -1,0 +1,190 @@
+"""The training benchmarks at sizes of nothing: what they time, count, choose and draw."""
+
+import dataclasses
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import gpu_step, layouts, precision, saving
+from benchmarks.gpu_contender import ContenderError, Task
+from benchmarks.jax_glscl import fresh_state, make_inputs
+from benchmarks.timing import take_turns
+from configs import demo
+from glscl_jax import recipe
+from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.steps import TrainState
+
+TINY = GLSCLConfig(
+    clip=VARIANTS["tiny"], temporal_layers=2, lim_layers=2, lim_feed_forward=64, lim_dropout=0.0
+)
+
+
+def test_turns():
+    calls = []
+    contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
+    times = take_turns(contenders, rounds=2, turn=2)
+    # One to compile each, then turns of one that is not timed and two that are.
+    assert "".join(calls) == "ab" + "aaabbb" * 2
+    assert [len(x) for x in times.values()] == [4, 4]
+
+
+def test_a_batch_is_what_the_model_takes():
+    inputs = make_inputs(3, VARIANTS["tiny"], frames=2)
+    assert inputs["frames"].shape == (3, 2, 32, 32, 3)
+    ids, mask = inputs["text_ids"], inputs["text_mask"]
+    # The end token, which is the highest id, stands last in each caption, and padding is 0.
+    assert (ids.argmax(1) == mask.sum(1) - 1).all()
+    assert ids.max() == VARIANTS["tiny"].vocab_size - 1
+    assert not ids[mask == 0].any()
+
+
+def test_recomputing_takes_less_memory_and_more_flops():
+    inputs = make_inputs(2, TINY.clip, frames=2)
+    all_six = layouts.layouts(TINY)
+    assert {(x.remat, x.scan) for x in all_six} == {
+        (remat, scan) for remat in ("none", "dots", "full") for scan in (True, False)
+    }
+    plain, full = (x for x in all_six if x.scan and x.remat in ("none", "full"))
+    compiled = {layout: layouts.compile_step(layout, inputs) for layout in (plain, full)}
+    assert compiled[full].temporary < compiled[plain].temporary
+    assert compiled[full].flops > compiled[plain].flops
+
+    turns = layouts.Turns(jax.jit(lambda: fresh_state(TINY))(), inputs)
+    turns.step(compiled[plain])
+    turns.step(compiled[full])
+    assert int(turns.state.step) == 2
+
+    _, first, second = layouts.table(compiled, {plain: [1.0, 2.0, 9.0], full: [3.0]})
+    assert first.split()[:2] == ["none", "on"]
+    assert "2.000" in first
+    assert second.split()[:2] == ["full", "on"]
+    assert "1.50" in second
+
+
+class Counting:
+    """A step that does nothing but count."""
+
+    def __init__(self):
+        zero = jnp.zeros((), jnp.int32)
+        self.state = TrainState(zero, {"w": jnp.ones(4)}, {"m": jnp.zeros(4)}, zero + 0)
+        self.steps = 0
+
+    def __call__(self):
+        time.sleep(0.001)
+        self.steps += 1
+        self.state = self.state.replace(step=self.state.step + 1)
+
+
+def test_saves_among_steps(tmp_path):
+    step = Counting()
+    times = saving.measure(step, tmp_path, saves=2, usual=3)
+    assert len(times.usual) == 6
+    assert len(times.blocked) == 2
+    assert len(times.overlapping) >= 2
+    assert step.steps == 1 + 2 * (1 + 3) + len(times.overlapping)
+    # The second save came after all but its own overlapping steps; one checkpoint is kept.
+    (kept,) = [x for x in (tmp_path / "checkpoints").iterdir() if x.name.isdigit()]
+    assert 2 + 2 * 4 <= int(kept.name) < step.steps
+
+
+def test_what_a_save_costs():
+    times = saving.Times(usual=[1.0, 1.0, 4.0], overlapping=[1.5, 2.0, 1.0, 1.5], blocked=[3.0, 1])
+    assert times.ratio == 1.5
+    # Two seconds in steps and four in save(), over two saves.
+    assert times.cost == 3.0
+    assert "1.500" in saving.table(times)[2]
+
+
+@pytest.fixture
+def curve(tmp_path):
+    """Of 45 logged steps, 2 to 46, whose losses are their numbers."""
+    records = [
+        {"step": step, "loss/total": float(step), "speed/clips_per_second": 32.0}
+        for step in range(2, 47)
+    ]
+    records.append({"step": 46, "validation/R@1": 12.5})
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"batch_size": 64}', encoding="utf-8")
+    return precision.read_curve(tmp_path)
+
+
+def test_windows_of_a_curve(curve):
+    ends, means = curve.windows()
+    assert ends.tolist() == [20, 40]
+    assert means.tolist() == [np.mean(range(2, 21)), np.mean(range(21, 41))]
+    assert (curve.recall, curve.seconds) == (12.5, 2.0)
+    row = precision.table({("float32", "42"): curve})[-1]
+    assert row.split() == ["float32,", "seed", "42", "11.0000", "30.5000", "12.5", "2.000"]
+
+
+def test_the_picture(curve, tmp_path):
+    pictures = [tmp_path / name for name in ("a.svg", "b.svg")]
+    for picture in pictures:
+        precision.draw(dict.fromkeys(precision.RUNS, curve), picture)
+    text = pictures[0].read_text(encoding="utf-8")
+    assert all(label in text for label in precision.LABELS.values())
+    assert text == pictures[1].read_text(encoding="utf-8")
+
+
+def test_the_precisions_are_settings_of_the_demo():
+    read = {}
+    for name, flags in precision.RUNS.items():
+        config = demo.get_config()
+        for flag in flags:
+            key, _, value = flag.removeprefix("--config.").partition("=")
+            config.update_from_flattened_dict({key: value})
+        settings = recipe.read(config)
+        read[name] = (settings.model.dtype, settings.optim.clip_numerics)
+    assert read == {
+        "float32": ("float32", "float32"),
+        "bfloat16": ("bfloat16", "float32"),
+        "float16_reference": ("float32", "float16_reference"),
+    }
+
+
+def test_the_fastest_layout_that_fits(monkeypatch, capsys):
+    def in_process(task):
+        if task.remat == "none":
+            raise ContenderError("XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while ...")
+        seconds = {("dots", True): 2.0, ("full", True): 3.0, ("dots", False): 1.5}
+        return {"seconds": [seconds[task.remat, task.scan]], "flops": 6e12}
+
+    monkeypatch.setattr(gpu_step, "in_process", in_process)
+    best = gpu_step.fastest_layout(Task("jax"), 1e13, ["none", "dots", "full"])
+    assert (best.remat, best.scan) == ("dots", False)
+    rows = capsys.readouterr().out.splitlines()
+    assert "does not fit" in rows[0]
+    assert rows[1].endswith("30.0 %")
+    assert len(rows) == 4
+
+
+def test_pytorch_s_next_best_is_named(monkeypatch, capsys):
+    def in_process(task):
+        if task.compiled:
+            raise ContenderError("RuntimeError: no C++ compiler")
+        return {"seconds": [1.0], "device": "cpu"}
+
+    monkeypatch.setattr(gpu_step, "in_process", in_process)
+    task = Task("torch", compiled=True)
+    assert gpu_step.torch_that_runs(task, "cpu") == dataclasses.replace(task, compiled=False)
+    rows = capsys.readouterr().out
+    assert rows.count("failed: RuntimeError: no C++ compiler") == 2
+    assert gpu_step.torch_that_runs(task, "gpu") is None
+    assert "sees no GPU" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variant", ["tiny", "ViT-B/16"])
+def test_pytorch_s_model_has_as_many_parameters(variant):
+    torch = pytest.importorskip("torch")
+    from benchmarks.torch_glscl import TorchGLSCL
+
+    with torch.device("meta"):
+        theirs = sum(x.numel() for x in TorchGLSCL(VARIANTS[variant]).parameters())
+    state = jax.eval_shape(lambda: fresh_state(GLSCLConfig(clip=VARIANTS[variant])))
+    assert theirs == sum(x.size for x in jax.tree.leaves(state.params))

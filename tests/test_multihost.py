@@ -1,0 +1,167 @@
+"""Several real processes that train one model: the same numbers, one set of files, no hanging."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from glscl_jax import sharding
+from glscl_jax.checkpoint import load_model
+from glscl_jax.launch import PEER_LOST_STATUS
+from glscl_jax.workdir import Workdir
+from tests.conftest import REPO, one_line_error, program_environment
+
+TRAIN = "glscl_jax.train"
+STEPS = 8
+
+
+def arguments(shapes, workdir, *more):
+    return (
+        "--config=configs/demo.py:tiny",
+        f"--workdir={workdir}",
+        f"--config.data.dir={shapes / 'data'}",
+        f"--config.num_steps={STEPS}",
+        f"--config.validate_every={STEPS}",
+        "--config.checkpoint_every=2",
+        "--config.log_every=1",
+        *more,
+    )
+
+
+def together(count):
+    """The flags of so many processes that meet on this machine."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{free.getsockname()[1]}"
+    shared = (f"--coordinator={where}", f"--num_processes={count}", "--peer_timeout=20")
+    return [(*shared, f"--process_id={number}") for number in range(count)]
+
+
+def parameters(workdir):
+    sharded = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+    return load_model(workdir, sharded, STEPS).params
+
+
+def assert_same_parameters(one, other):
+    """To 1e-5 of each tensor's norm."""
+
+    def check(a, b):
+        assert np.linalg.norm(a - b) <= 1e-5 * max(float(np.linalg.norm(b)), 1e-3)
+
+    jax.tree.map(check, one, other)
+
+
+def figures(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(shapes, forks, tmp_path_factory):
+    """A run of one process with four devices."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    forks(TRAIN, *arguments(shapes, workdir), devices=4)
+    return workdir
+
+
+def test_two_processes_of_two_devices_train_as_one_of_four(shapes, forks, tmp_path, alone):
+    workdir = tmp_path / "run"
+    runs = [(TRAIN, *arguments(shapes, workdir, *flags)) for flags in together(2)]
+    first, second = forks.together(*runs, devices=2)
+    assert "on 4 x cpu (cpu) of 2 processes" in first.stdout
+    assert f"trained to step {STEPS}" in first.stdout
+    # Told once, written once.
+    assert "step " not in second.stdout
+    for one, other in zip(figures(workdir), figures(alone), strict=True):
+        assert one["step"] == other["step"]
+        for name in one:
+            if name.startswith(("loss/", "validation/", "gradient_norm")):
+                # Consistency and diversity are differences of what is nearly alike.
+                assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-6)
+    assert_same_parameters(parameters(workdir), parameters(alone))
+
+
+def test_of_four_processes_one_dies_and_the_others_name_it(
+    shapes, forks, tmp_path, alone, run_program
+):
+    """And those that are started again go on."""
+    workdir = tmp_path / "run"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", TRAIN, *arguments(shapes, workdir, *flags, "--peer_timeout=6")],
+            cwd=REPO,
+            env=program_environment(run_program.cache, devices=1),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for flags in together(4)
+    ]
+    try:
+        for line in processes[0].stdout:
+            if line.startswith("step 3/"):
+                break
+        processes[2].kill()
+        begun = time.monotonic()
+        for number in (0, 1, 3):
+            _, told = processes[number].communicate(timeout=60)
+            assert processes[number].returncode == PEER_LOST_STATUS, told
+            assert "error: lost process 2 on " in told
+        assert time.monotonic() - begun < 30
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    # On in one process with four devices.
+    again = forks(TRAIN, *arguments(shapes, workdir), devices=4)
+    assert "from step 0 " not in again.stdout
+    assert_same_parameters(parameters(workdir), parameters(alone))
+
+
+def test_processes_must_agree(shapes, forks, tmp_path):
+    workdir = tmp_path / "run"
+    runs = [
+        (TRAIN, *arguments(shapes, workdir, *flags, f"--config.seed={seed}"))
+        for seed, flags in enumerate(together(2))
+    ]
+    for done in forks.together(*runs, check=False):
+        assert "process 1 has another config (seed 0, now 1)" in one_line_error(done)
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--num_processes=2"], "--num_processes needs --coordinator"),
+        (["--coordinator=here:1"], "--coordinator needs --num_processes"),
+        (
+            ["--coordinator=here", "--num_processes=2", "--process_id=0"],
+            "--coordinator here: give host:port",
+        ),
+        (
+            ["--coordinator=here:1", "--num_processes=2", "--process_id=2"],
+            "--process_id 2 of --num_processes 2: take 0 to 1",
+        ),
+        (
+            [*together(2)[1], "--peer_timeout=2"],
+            "could not be reached within 2 s",
+        ),
+    ],
+)
+def test_flags_that_do_not_lead_to_the_others(refusal, tmp_path, flags, told):
+    workdir = tmp_path / "run"
+    error = refusal(TRAIN, "--config=configs/demo.py:tiny", f"--workdir={workdir}", *flags)
+    assert told in error
+    assert not workdir.exists()
+
+
+def test_a_work_directory_in_use_by_another_run(shapes, refusal, tmp_path):
+    workdir = tmp_path / "run"
+    with Workdir(workdir).claimed():
+        error = refusal(TRAIN, *arguments(shapes, workdir))
+    assert "another run is in it" in error
