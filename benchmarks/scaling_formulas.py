@@ -1,7 +1,7 @@
 """What a training step sends, computes and holds on each of any number of devices, by formulas.
 
 Derived from how the step is laid out, and compared by `benchmarks.scaling` with what the compiled
-module says where it can be compiled. P parameters, of which N for the layers, E for the token
+module says where it can be compiled. N parameters in the layers, E in the token
 embedding; B clips in the batch of n = data x fsdp devices; V, K, D as everywhere.
 """
 
