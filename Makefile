@@ -37,6 +37,7 @@ lint: .venv/dev
 	$(PY) -m ruff format --check .
 
 bench: .venv/bench
+	$(PY) -m pytest -m slow
 	$(PY) -m benchmarks.similarity
 	$(HUGE_PAGES) $(PY) -m benchmarks.train_step
 	$(HUGE_PAGES) $(PY) -m benchmarks.layouts

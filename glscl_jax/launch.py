@@ -214,7 +214,10 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(_LOOK_SECONDS):
             lost = self._lost()
-            if lost and not self._stopped.is_set():
+            if lost and not self._stopped.wait(_LOOK_SECONDS):
+                # Process 0 answers the others, who are to see for themselves first.
+                time.sleep(0 if distributed.global_state.process_id else 3 * _LOOK_SECONDS)
+                lost = self._lost() or lost
                 _end(", ".join(f"{number} on {self._hosts[number]}" for number in lost))
 
     def _lost(self) -> list[int]:

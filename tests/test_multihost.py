@@ -69,6 +69,7 @@ def alone(shapes, forks, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_two_processes_of_two_devices_train_as_one_of_four(shapes, forks, tmp_path, alone):
     workdir = tmp_path / "run"
     runs = [(TRAIN, *arguments(shapes, workdir, *flags)) for flags in together(2)]
@@ -86,6 +87,7 @@ def test_two_processes_of_two_devices_train_as_one_of_four(shapes, forks, tmp_pa
     assert_same_parameters(parameters(workdir), parameters(alone))
 
 
+@pytest.mark.slow
 def test_of_four_processes_one_dies_and_the_others_name_it(
     shapes, forks, tmp_path, alone, run_program
 ):
