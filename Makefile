@@ -46,6 +46,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.convert
 	$(PY) -m benchmarks.head_flops
 	$(PY) -m benchmarks.input
+	$(PY) -m benchmarks.augmentation
 	$(PY) -m benchmarks.scaling
 
 lock:

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image
 
-from glscl_jax import augment, sharding
+from benchmarks.pillow_augment import PILLOW, by_pillow, draws_by_pillow
+from configs import demo
+from glscl_jax import augment, recipe, sharding, steps, train
 
 HEIGHT, WIDTH = 44, 60
-GREY = (128, 128, 128)
 MAGNITUDES = (-9.9, -7.31, -6.5, 0.0, 3.21, 6.96, 7.5, 9.9)
 
 
@@ -24,56 +25,6 @@ def clip(seed=0, frames=3, height=HEIGHT, width=WIDTH):
     flat = np.full_like(noise, 77)
     flat[3:6, 3:9] = 90
     return np.stack([(soft, noise, flat)[number % 3] for number in range(frames)])
-
-
-# ---- Pillow's own, as the slow oracle: (picture, magnitude) -> picture ---------------------------
-
-
-def transformed(matrix):
-    def operation(picture, magnitude):
-        data = matrix(magnitude / 10, picture.size)
-        return picture.transform(picture.size, Image.AFFINE, data, Image.BICUBIC, fillcolor=GREY)
-
-    return operation
-
-
-def enhanced(kind):
-    return lambda picture, magnitude: kind(picture).enhance(1 + 0.9 * magnitude / 10)
-
-
-def brighter_darks(picture, magnitude):
-    added = int(110 * abs(magnitude) / 10)
-    return picture.point([min(255, v + added) if v < 128 else v for v in range(256)] * 3)
-
-
-PILLOW = {
-    "AutoContrast": lambda picture, magnitude: ImageOps.autocontrast(picture),
-    "Equalize": lambda picture, magnitude: ImageOps.equalize(picture),
-    "Invert": lambda picture, magnitude: ImageOps.invert(picture),
-    "Rotate": lambda picture, magnitude: picture.rotate(
-        30 * magnitude / 10, Image.BICUBIC, fillcolor=GREY
-    ),
-    "Posterize": lambda picture, magnitude: ImageOps.posterize(
-        picture, 4 - int(4 * abs(magnitude) / 10)
-    ),
-    "Solarize": lambda picture, magnitude: ImageOps.solarize(
-        picture, 256 - int(256 * abs(magnitude) / 10)
-    ),
-    "SolarizeAdd": brighter_darks,
-    "Color": enhanced(ImageEnhance.Color),
-    "Contrast": enhanced(ImageEnhance.Contrast),
-    "Brightness": enhanced(ImageEnhance.Brightness),
-    "Sharpness": enhanced(ImageEnhance.Sharpness),
-    "ShearX": transformed(lambda share, size: (1, 0.3 * share, 0, 0, 1, 0)),
-    "ShearY": transformed(lambda share, size: (1, 0, 0, 0.3 * share, 1, 0)),
-    "TranslateX": transformed(lambda share, size: (1, 0, 0.45 * share * size[0], 0, 1, 0)),
-    "TranslateY": transformed(lambda share, size: (1, 0, 0, 0, 1, 0.45 * share * size[1])),
-}
-
-
-def by_pillow(frames, name, magnitude):
-    pictures = [PILLOW[name](Image.fromarray(frame), float(magnitude)) for frame in frames]
-    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def test_there_are_the_fifteen():
@@ -145,24 +96,11 @@ def batch():
     return np.stack([clip(seed, frames=3) for seed in range(6)])
 
 
-def one_by_one(frames, drawn):
-    """The slow oracle: Pillow on every picture, in the drawn order."""
-    names = [*PILLOW, None]
-    clips = []
-    drawn = (np.asarray(drawn.operations), np.asarray(drawn.magnitudes))
-    for one, operations, magnitudes in zip(frames, *drawn, strict=True):
-        for operation, magnitude in zip(operations, magnitudes, strict=True):
-            if names[operation]:
-                one = by_pillow(one, names[operation], magnitude)
-        clips.append(one)
-    return np.stack(clips)
-
-
 def test_clips_go_through_their_own_operations_in_order(batch):
     drawn = augment.draw(3, 11, len(batch))
     assert (np.asarray(drawn.operations) < 15).any(1).sum() >= 5
     result = np.asarray(jax.jit(augment.augment)(batch, drawn))
-    expected = one_by_one(batch, drawn)
+    expected = draws_by_pillow(batch, drawn)
     # One off by 1 can grow in an operation that follows it.
     differences = np.abs(result.astype(int) - expected)
     assert (differences <= 1).mean() > 0.999
@@ -191,3 +129,19 @@ def test_a_step_sees_the_same_however_many_devices(batch):
         np.testing.assert_array_equal(seen["text_ids"], np.arange(len(batch)))
         assert seen["frames"].sharding.is_equivalent_to(placed["frames"].sharding, 5)
         assert (expected != batch).any()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_config_says_whether_training_augments(batch, monkeypatch, asked):
+    # The step gives back the frames that reach it.
+    monkeypatch.setattr(steps, "train_step", lambda state, batch, **_: (state, batch["frames"]))
+    config = demo.get_config("tiny")
+    config.seed, config.data.augment = 7, asked
+    mesh = sharding.make_mesh(jax.devices()[:2])
+    state = steps.TrainState(jnp.int32(4), {}, {}, jnp.int32(0))
+    state = jax.device_put(state, sharding.by_rules(state, mesh))
+    step = train.compiled_step(config, recipe.read(config), None, None, mesh, state)
+    _, seen = step(state, sharding.put_batch({"frames": batch}, mesh))
+    expected = jax.jit(augment.augment)(batch, augment.draw(7, 4, len(batch))) if asked else batch
+    np.testing.assert_array_equal(seen, expected)
+    assert asked == (np.asarray(seen) != batch).any()
