@@ -27,6 +27,7 @@ from glscl_jax.workdir import differences
 PEER_LOST_STATUS = 69
 _LOOK_SECONDS = 1.0
 _DAY_MILLISECONDS = 86_400_000
+_FORCED = "xla_force_host_platform_device_count"
 _ONE_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 COORDINATOR = flags.DEFINE_string(
@@ -58,6 +59,8 @@ def joined() -> Iterator[None]:
       UserError: the flags do not fit together, or the others cannot be reached.
     """
     if not _several():
+        if _FORCED in os.environ.get("XLA_FLAGS", ""):
+            _one_order()
         yield
         return
     _connect()
@@ -131,9 +134,7 @@ def _several() -> bool:
 def _connect() -> None:
     # Otherwise the runtime ends a process whose peer has died, with a page of its own words.
     jax.config.update("jax_enable_recoverability", True)
-    # On CPUs, XLA would run collectives that do not depend on each other in another order in each
-    # process, and Gloo tells them apart by their order: wrong sums, now and then an abort.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_ORDER}".strip()
+    _one_order()
     if PROCESS_ID.value:
         _wait_for(COORDINATOR.value)
     where = COORDINATOR.value or "the address that the cluster tells"
@@ -156,6 +157,16 @@ def _connect() -> None:
         state.client.wait_at_barrier("start", 1000 * PEER_TIMEOUT.value)
     except RuntimeError as error:
         raise UserError(f"{told}: {way_out}") from error
+
+
+def _one_order() -> None:
+    """Makes CPU devices run their collectives in one order; before the backend starts.
+
+    XLA would let each device take up in any order those that do not depend on each other. Gloo
+    tells them apart by their order: wrong sums, now and then an abort. In one process, devices
+    that wait in different ones can take all of its threads, and wait for ever.
+    """
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_ORDER}".strip()
 
 
 def _end(named: str) -> None:
