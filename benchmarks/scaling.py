@@ -15,14 +15,13 @@ from absl import flags
 
 from benchmarks import scaling_chips
 from benchmarks.machine import machine
-from benchmarks.scaling_formulas import TEXTS, VIDEOS, blocks_of, cost, merged, sizes
+from benchmarks.scaling_formulas import blocks_of, cost, merged, sizes
 from benchmarks.scaling_step import TINY, Counts, Step, counts, results
 from glscl_jax import program
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig
 
 TABLE = flags.DEFINE_bool("table", False, "Print the tables of docs/scaling.md instead.")
-GATHERED = flags.DEFINE_enum("gathered", VIDEOS, [VIDEOS, TEXTS], "By the blocked loss.")
 
 CLIPS = 8  # A device's, of the tiny model.
 TOLERANCE = 1e-5
@@ -134,7 +133,7 @@ def print_tables() -> None:
 
 def compared(step: Step, per_clip: float) -> str:
     """A row: what the compiled module says, and the formula's distance from it."""
-    found, expected = counts(step), cost(step, GATHERED.value)
+    found, expected = counts(step), cost(step)
     formulas, by_axes = merged(expected.sent, step), {}
     for (axes, _), value in found.sent.items():
         by_axes[axes] = by_axes.get(axes, 0.0) + value

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from benchmarks.scaling_formulas import BATCH, LAYOUTS, VIDEOS, Cost, clips_at_once, cost
+from benchmarks.scaling_formulas import BATCH, Cost, clips_at_once, cost
 from benchmarks.scaling_step import Step
 from glscl_jax.sharding import DATA, FSDP
 
@@ -62,12 +62,12 @@ class Outlook:
         return sum(self.sending.values())
 
 
-def outlook(step: Step, chip: Chip, per_clip: float, layout: str = VIDEOS) -> Outlook:
+def outlook(step: Step, chip: Chip, per_clip: float) -> Outlook:
     """What `step` takes of `chip`, its activations taking `per_clip` bytes for a clip."""
-    at_once = clips_at_once(step, per_clip, chip.memory, layout)
+    at_once = clips_at_once(step, per_clip, chip.memory)
     if at_once and at_once < step.batch:
         step = dataclasses.replace(step, microbatch=at_once)
-    found = cost(step, layout)
+    found = cost(step)
     return Outlook(
         step,
         at_once,
@@ -97,8 +97,8 @@ def table(step: Step, chip: Chip, per_clip: float) -> str:
     """Markdown: every number of chips and batch that leaves each chip a clip."""
     lines = [
         "| chips | batch | clips a chip | micro-batches | GB a chip | GB sent: fsdp | data | both "
-        "| ms: encoders | scores | sending | step | with texts gathered |",
-        "| ---: " * 13 + "|",
+        "| ms: encoders | scores | sending | step |",
+        "| ---: " * 12 + "|",
     ]
     for chips in CHIPS:
         for batch in BATCHES:
@@ -110,7 +110,7 @@ def table(step: Step, chip: Chip, per_clip: float) -> str:
 
 
 def _row(step: Step, chip: Chip, per_clip: float) -> str:
-    now, other = (outlook(step, chip, per_clip, layout) for layout in LAYOUTS)
+    now = outlook(step, chip, per_clip)
     count = step.batch // now.clips_at_once if now.clips_at_once else 0
     sent = [now.cost.sent[axes] / 1e9 for axes in (FSDP, DATA, BATCH)]
     cells = [
@@ -121,7 +121,6 @@ def _row(step: Step, chip: Chip, per_clip: float) -> str:
         f"{now.memory / 1e9:.1f}",
         *(f"{value:.2f}" for value in sent),
         *(f"{1e3 * value:,.1f}" for value in (now.encoder, now.scores, now.sent, seconds(now))),
-        f"{1e3 * seconds(other):,.1f}",
     ]
     return "| " + " | ".join(cells) + " |"
 

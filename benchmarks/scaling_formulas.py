@@ -25,10 +25,6 @@ BATCH = f"{DATA}+{FSDP}"
 # Of [A,B,V] float32, what the backward pass of a block's scores holds.
 SCORE_COPIES = 10
 
-# What the blocked loss gathers: all videos, once, whose gradient is summed at every block; or a
-# block's texts, at that block, with their gradient.
-LAYOUTS = VIDEOS, TEXTS = ("videos", "texts")
-
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
@@ -88,7 +84,7 @@ class Cost:
         return self.encoder_flops + self.score_flops
 
 
-def cost(step: Step, layout: str = VIDEOS) -> Cost:
+def cost(step: Step) -> Cost:
     """`Cost` of a step on a mesh without `tensor`, of a batch that is scored in blocks.
 
     A ring sends (n-1)/n of a gathered array, and twice that of one that is summed. As compiled for
@@ -101,10 +97,10 @@ def cost(step: Step, layout: str = VIDEOS) -> Cost:
     micro = step.batch // step.microbatch if step.microbatch else 1
     # A micro-batch's layers are gathered for its features, and again forward and backward.
     passes = 3 * micro if micro > 1 else 2
-    row = FLOAT * width * (step.frames if layout == VIDEOS else 1) + FLOAT * width * config.queries
-    # Once gathered and summed at each block; or each block's own gathered twice and summed once.
-    features = step.batch * row * (1 + 2 * blocks if layout == VIDEOS else 4)
-    gram = 4 * step.frames**2 * width * blocks * (step.batch if layout == VIDEOS else pairs)
+    row = FLOAT * width * (1 + config.queries)
+    # A block's texts are gathered forward and backward, and their gradient is summed.
+    features = 4 * step.batch * row
+    gram = 4 * step.frames**2 * width * blocks * pairs
     product = step.frames * (width + step.frames) + config.queries * width
     return Cost(
         {
@@ -118,7 +114,7 @@ def cost(step: Step, layout: str = VIDEOS) -> Cost:
         # Forward, again in the backward pass, and two products there for each.
         4 * 2 * product * pairs * step.batch + gram,
         FLOAT * (size.state + size.layers) / fsdp
-        + (2 * step.batch if layout == VIDEOS else 2 * step.batch // blocks) * row
+        + 2 * step.batch // blocks * row
         + SCORE_COPIES * FLOAT * step.frames * step.batch * pairs / blocks,
     )
 
@@ -142,10 +138,10 @@ def _share(devices: int) -> float:
     return (devices - 1) / devices
 
 
-def clips_at_once(step: Step, per_clip: float, capacity: float, layout: str = VIDEOS) -> int:
+def clips_at_once(step: Step, per_clip: float, capacity: float) -> int:
     """Clips of a micro-batch, over all devices, that leave a tenth of `capacity` free; 0: none."""
     devices = step.devices
-    left = 0.9 * capacity - cost(step, layout).memory
+    left = 0.9 * capacity - cost(step).memory
     count = 1
     while step.batch / devices / count * per_clip > left:
         count *= 2

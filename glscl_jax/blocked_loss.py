@@ -47,13 +47,15 @@ def blocked_contrastive(
     """
     count = text.sentence.shape[0]
     texts = (text, jnp.arange(count))
-    # Every device scores its texts of a block against all videos.
-    video = constrain(video, mesh)
+    # Every device scores a block's texts against its own videos. The other way round, the gradient
+    # of all videos would be summed over the devices at each block; so only that of its texts is.
+    video = constrain(video, mesh, BATCH)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(columns, index):
         part, own = take_part(texts, index, blocks, mesh)
-        logits = constrain(score(part, video) * jnp.exp(logit_scale), mesh, BATCH)
+        part = constrain(part, mesh)
+        logits = constrain(score(part, video) * jnp.exp(logit_scale), mesh, None, BATCH)
         is_right = own[:, None] == jnp.arange(count)
         right = jnp.sum(jnp.where(is_right, logits, 0.0), axis=1)
         rows = jax.nn.logsumexp(logits, axis=1) - right
