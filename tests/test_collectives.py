@@ -155,11 +155,9 @@ def test_formulas_by_hand():
     assert size.embedding == 1024 * 128
     assert scaling_formulas.blocks_of(step) == 4
     assert found.sent["data"] == 4 * size.layers / 2 * 2 * 3 / 4
-    row = (6 + 8) * 128 * 4
-    # All videos are gathered once, and their gradient is summed at each of four blocks.
-    assert found.sent["data+fsdp"] == 7 / 8 * (8 * size.embedding + 64 * row * 9)
-    other = scaling_formulas.cost(step, scaling_formulas.TEXTS)
-    assert other.sent["data+fsdp"] == 7 / 8 * (8 * size.embedding + 64 * 9 * 128 * 4 * 4)
+    # Each block's texts are gathered forward and backward, and their gradient is summed.
+    row = (1 + 8) * 128 * 4
+    assert found.sent["data+fsdp"] == 7 / 8 * (8 * size.embedding + 64 * row * 4)
     # Micro-batches sum the gradient as often as there are, whatever their number.
     halves = scaling_formulas.cost(Step(TINY, 6, 20, 64, step.axes, 32, 16))
     assert halves.sent["data"] == 2 * found.sent["data"]
