@@ -40,7 +40,7 @@ bench: .venv/bench
 	$(PY) -m pytest -m slow
 	$(PY) -m benchmarks.similarity
 	$(HUGE_PAGES) $(PY) -m benchmarks.train_step
-	$(HUGE_PAGES) $(PY) -m benchmarks.layouts
+	$(HUGE_PAGES) $(PY) -m benchmarks.train_step --layouts --rounds=2
 	$(HUGE_PAGES) $(PY) -m benchmarks.saving
 	$(PY) -m benchmarks.gpu_step
 	$(PY) -m benchmarks.convert

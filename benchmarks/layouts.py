@@ -1,7 +1,6 @@
 """What recomputation and the scan over layers cost and save: memory, time, compiling.
 
-    python -m benchmarks.layouts                            ViT-B/32, 4 clips x 12 frames
-    python -m benchmarks.layouts --variant=tiny --clips=8
+    python -m benchmarks.train_step --layouts
 
 One table of `config.model.remat` ("none", "dots", "full") by `config.model.scan` (on, off). The
 compiled steps take turns on one state. Memory is what XLA plans for the step beside parameters,
@@ -15,13 +14,9 @@ import statistics
 import time
 
 import jax
-from absl import flags
 
-from benchmarks.jax_glscl import FRAMES, count_flops, fresh_state, jitted_step, make_inputs
-from benchmarks.machine import machine
+from benchmarks.jax_glscl import count_flops, fresh_state, jitted_step, make_inputs
 from benchmarks.timing import take_turns
-from glscl_jax import program
-from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.models.transformer import REMAT
 
@@ -54,17 +49,13 @@ class Turns:
         jax.block_until_ready((self.state, metrics))
 
 
-def main(_):
-    variant, clips = flags.FLAGS.variant, flags.FLAGS.clips
-    config = GLSCLConfig(clip=VARIANTS[variant], dtype=flags.FLAGS.dtype)
+def measure(config: GLSCLConfig, clips: int, rounds: int) -> list[str]:
+    """Times `config` in every layout, in `rounds` turns; the table's lines."""
     inputs = make_inputs(clips, config.clip)
     compiled = {layout: compile_step(layout, inputs) for layout in layouts(config)}
     turns = Turns(jax.jit(functools.partial(fresh_state, config))(), inputs)
     contenders = {layout: functools.partial(turns.step, compiled[layout]) for layout in compiled}
-    times = take_turns(contenders, flags.FLAGS.rounds)
-    print(f"layouts of a training step, {variant}, {clips} clips x {FRAMES} frames, {config.dtype}")
-    print(machine())
-    print("\n".join(table(compiled, times)))
+    return table(compiled, take_turns(contenders, rounds))
 
 
 def layouts(config: GLSCLConfig) -> list[GLSCLConfig]:
@@ -106,15 +97,3 @@ def table(
             f"{made.seconds:>10.1f} s"
         )
     return lines
-
-
-def _define_flags() -> None:
-    flags.DEFINE_enum("variant", "ViT-B/32", list(VARIANTS), "CLIP's sizes.")
-    flags.DEFINE_integer("clips", 4, "Clips in a batch.", lower_bound=2)
-    flags.DEFINE_integer("rounds", 2, "Turns that each layout takes.", lower_bound=1)
-    flags.DEFINE_string("dtype", "float32", "Of the computation.")
-
-
-if __name__ == "__main__":
-    _define_flags()
-    program.run(main)

@@ -1,13 +1,14 @@
 """One training step of ViT-B/32 GLSCL, beside the same model in PyTorch.
 
     python -m benchmarks.train_step
+    python -m benchmarks.train_step --layouts    recomputed or kept, scanned or written out
 
 The two take turns in one run: forward, losses, backward and update of 4 clips of 12 frames.
 `make bench` asks glibc for large pages, for both. The PyTorch model is transformers' CLIPModel
 with torch.nn.TransformerDecoder as the LIM and torch.nn.TransformerEncoder as the temporal
 module, the same sizes and the same losses, updated by torch.optim.AdamW. Beside the clock: the
 FLOPs of this project's step by XLA's count, and on an accelerator the share of what a large
-matrix product reaches there.
+matrix product reaches there. `--layouts` instead times this project's step in every layout.
 """
 
 import statistics
@@ -18,21 +19,42 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from benchmarks import layouts
 from benchmarks.jax_glscl import FRAMES, JaxStep, count_flops, make_inputs, matmul_ceiling
 from benchmarks.machine import machine
 from benchmarks.timing import summary, take_turns
 from glscl_jax import program
 from glscl_jax.models import transformer
+from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 
 CLIPS = flags.DEFINE_integer("clips", 4, "Clips in a batch.")
 ROUNDS = flags.DEFINE_integer("rounds", 4, "Turns that each takes.")
 REMAT = flags.DEFINE_enum("remat", "none", list(transformer.REMAT), "What is recomputed.")
 DTYPE = flags.DEFINE_string("dtype", "float32", "Of this project's computation.")
+LAYOUTS = flags.DEFINE_bool("layouts", False, "A table of memory and time by layout, instead.")
+VARIANT = flags.DEFINE_enum("variant", "ViT-B/32", list(VARIANTS), "CLIP's sizes, of --layouts.")
 TORCH = flags.DEFINE_bool("torch", True, "Whether PyTorch takes its turns.")
 
 
 def main(_):
+    if LAYOUTS.value:
+        by_layout()
+    else:
+        beside_torch()
+
+
+def by_layout() -> None:
+    """Prints the table of layouts."""
+    config = GLSCLConfig(clip=VARIANTS[VARIANT.value], dtype=DTYPE.value)
+    lines = layouts.measure(config, CLIPS.value, ROUNDS.value)
+    print(f"training step, {VARIANT.value}, {CLIPS.value} clips x {FRAMES} frames, {config.dtype}")
+    print(machine())
+    print("\n".join(lines))
+
+
+def beside_torch() -> None:
+    """Prints the times of this project's step and PyTorch's, and what the step computes."""
     inputs = make_inputs(CLIPS.value)
     config = GLSCLConfig(dtype=DTYPE.value, remat=REMAT.value)
     contenders = {"this project": JaxStep(config, inputs)}
