@@ -16,7 +16,9 @@ from collections.abc import Iterator
 
 import jax
 from absl import flags
-from jax._src import distributed  # The client behind jax.distributed, which tells who lives.
+
+# Behind jax.distributed: what JAX knows of SLURM and TPU pods, and the client that tells who lives.
+from jax._src import clusters, distributed
 from ml_collections import ConfigDict
 
 from glscl_jax import processes
@@ -72,11 +74,7 @@ def joined() -> Iterator[None]:
         # Communication that breaks off is mostly a peer's death, which the watch will name.
         watch.join(2 * PEER_TIMEOUT.value)
         raise
-    # Process 0 has what the others meet through: it must not leave before them. However long
-    # one is at work alone: if it dies, the watch ends the others.
-    _client().wait_at_barrier("done", _DAY_MILLISECONDS)
-    watch.stop()
-    jax.distributed.shutdown()
+    _leave(watch)
 
 
 def check_agreement(config: ConfigDict) -> None:
@@ -126,7 +124,8 @@ def _several() -> bool:
         return NUM_PROCESSES.value > 1
     if alone := [name for name, there in given.items() if there]:
         raise UserError(f"{alone[0]} needs --coordinator host:port beside it")
-    slurm = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ
+    # What srun starts has the second, too; a batch script itself is one process.
+    slurm = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in os.environ
     # One name a host; a single host has one, or none.
     return slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
@@ -135,16 +134,16 @@ def _connect() -> None:
     # Otherwise the runtime ends a process whose peer has died, with a page of its own words.
     jax.config.update("jax_enable_recoverability", True)
     _one_order()
-    if PROCESS_ID.value:
-        _wait_for(COORDINATOR.value)
-    where = COORDINATOR.value or "the address that the cluster tells"
-    told = f"could not meet the other processes at {where} within {PEER_TIMEOUT.value} s"
+    address, count, number = _place()
+    if number:
+        _wait_for(address)
+    told = f"could not meet the other processes at {address} within {PEER_TIMEOUT.value} s"
     way_out = "see that all are started and reach it, or raise --peer_timeout"
     try:
         jax.distributed.initialize(
-            COORDINATOR.value or None,
-            NUM_PROCESSES.value,
-            PROCESS_ID.value,
+            address,
+            count,
+            number,
             initialization_timeout=PEER_TIMEOUT.value,
             heartbeat_timeout_seconds=PEER_TIMEOUT.value,
         )
@@ -157,6 +156,41 @@ def _connect() -> None:
         state.client.wait_at_barrier("start", 1000 * PEER_TIMEOUT.value)
     except RuntimeError as error:
         raise UserError(f"{told}: {way_out}") from error
+    hosts = _hosts()
+    if hosts.count(hosts[state.process_id]) == 1:
+        _take_all_devices()
+
+
+def _place() -> tuple[str, int, int]:
+    """Where process 0 is to be met, how many there are, and which this is."""
+    given = COORDINATOR.value or None, NUM_PROCESSES.value, PROCESS_ID.value
+    # A cluster tells what the flags do not.
+    address, count, number, _ = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+        *given, None, None, PEER_TIMEOUT.value
+    )
+    if None in (address, count, number):
+        raise UserError(
+            "the cluster's variables do not tell who takes part: give --coordinator host:port "
+            "--num_processes N --process_id I"
+        )
+    return address, count, number
+
+
+def _hosts() -> list[str]:
+    """Of each process, once all have passed the start."""
+    state = distributed.global_state
+    ask = state.client.blocking_key_value_get
+    return [ask(f"host/{number}", 10_000) for number in range(state.num_processes)]
+
+
+def _take_all_devices() -> None:
+    """Makes this process use every GPU of its host; before the backend starts.
+
+    On SLURM and the like JAX takes a process for that of the one GPU which has the process's
+    number on the host. Of a process that is alone on its host the others would stay idle.
+    """
+    for maker in ("cuda", "rocm"):
+        jax.config.update(f"jax_{maker}_visible_devices", "all")
 
 
 def _one_order() -> None:
@@ -167,6 +201,24 @@ def _one_order() -> None:
     that wait in different ones can take all of its threads, and wait for ever.
     """
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_ORDER}".strip()
+
+
+def _leave(watch: "_Watch") -> None:
+    """Returns when all have done their work, and this process has nothing to do with them."""
+    # However long one is at work alone: if it dies, the watch ends the others.
+    _client().wait_at_barrier("done", _DAY_MILLISECONDS)
+    watch.stop()
+    # Nobody goes while another still watches.
+    _client().wait_at_barrier("unwatched", 1000 * PEER_TIMEOUT.value)
+    state = distributed.global_state
+    if state.process_id == 0:
+        # Has what the others meet through: one that finds it gone while it leaves aborts.
+        end = time.monotonic() + PEER_TIMEOUT.value
+        while len(_client().get_live_nodes(list(range(state.num_processes)))) > 1:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.1)
+    jax.distributed.shutdown()
 
 
 def _end(named: str) -> None:
@@ -196,7 +248,7 @@ def _wait_for(address: str) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise UserError(
-                    f"--coordinator {address} could not be reached within {PEER_TIMEOUT.value} s "
+                    f"the coordinator {address} could not be reached within {PEER_TIMEOUT.value} s "
                     f"({error.strerror or error}): see that process 0 runs there, or raise "
                     "--peer_timeout"
                 ) from error
@@ -214,13 +266,13 @@ class _Watch(threading.Thread):
         super().__init__(name="peers", daemon=True)
         state = distributed.global_state
         self._all = list(range(state.num_processes))
-        self._hosts = [state.client.blocking_key_value_get(f"host/{i}", 10_000) for i in self._all]
+        self._hosts = _hosts()
         self._born = state.client.get_live_nodes(self._all)
         self._stopped = threading.Event()
 
     def stop(self) -> None:
+        # What it has asked last may be answered only when the others have left.
         self._stopped.set()
-        self.join()
 
     def run(self) -> None:
         while not self._stopped.wait(_LOOK_SECONDS):

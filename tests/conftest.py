@@ -63,7 +63,8 @@ def program_environment(cache: pathlib.Path, devices: int = 1) -> dict[str, str]
 def forks(run_program):
     """Runs programs as `run_program` does, in forks of one process: without seconds of imports.
 
-    `together` runs several side by side, each (NAME, ARGS ...).
+    `together` runs several side by side, each (NAME, ARGS ...), and each with variables of its own
+    where `environments` has them.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.forking"],
@@ -74,9 +75,11 @@ def forks(run_program):
         env=program_environment(run_program.cache),
     )
 
-    def together(*runs, devices: int = 1, check: bool = True):
+    def together(*runs, devices: int = 1, check: bool = True, environments=None):
         flags = {"XLA_FLAGS": program_environment(run_program.cache, devices)["XLA_FLAGS"]}
-        process.stdin.write(json.dumps([[flags, *map(str, run)] for run in runs]) + "\n")
+        added = [flags | own for own in environments or [{}] * len(runs)]
+        lines = [[own, *map(str, run)] for own, run in zip(added, runs, strict=True)]
+        process.stdin.write(json.dumps(lines) + "\n")
         process.stdin.flush()
         answers = json.loads(process.stdout.readline())
         finished = [

@@ -134,6 +134,10 @@ def test_bfloat16_stays_close_and_remat_changes_nothing():
         again = jax.jit(jax.grad(loss(dataclasses.replace(SHORT, remat=remat))))(params)
         for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
+    # Without a loop nothing else keeps a compiler from merging what is computed twice.
+    written_out = dataclasses.replace(SHORT, remat="full", scan=False)
+    lowered = jax.jit(jax.grad(loss(written_out))).lower(params).as_text()
+    assert "optimization_barrier" in lowered
     half = jax.jit(loss(dataclasses.replace(SHORT, dtype="bfloat16")))(params)
     assert half == pytest.approx(float(value), rel=2e-2)
 

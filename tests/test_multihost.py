@@ -1,6 +1,7 @@
 """Several real processes that train one model: the same numbers, one set of files, no hanging."""
 
 import contextlib
+import csv
 import json
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax import sharding
+from glscl_jax import rank_files, sharding
 from glscl_jax.checkpoint import load_model
 from glscl_jax.launch import PEER_LOST_STATUS
 from glscl_jax.workdir import Workdir
@@ -123,6 +124,48 @@ def test_of_four_processes_one_dies_and_the_others_name_it(
     again = forks(TRAIN, *arguments(shapes, workdir), devices=4)
     assert "from step 0 " not in again.stdout
     assert_same_parameters(parameters(workdir), parameters(alone))
+
+
+@pytest.mark.slow
+def test_two_processes_that_srun_started_find_each_other(shapes, forks, tmp_path):
+    """By the variables that SLURM sets for a step of two tasks on one node."""
+    workdir = tmp_path / "run"
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    step = {
+        "JAX_COORDINATOR_PORT": str(port),
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": "2",
+    }
+    tasks = [{**step, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    runs = [(TRAIN, *arguments(shapes, workdir)) for _ in tasks]
+    first, _ = forks.together(*runs, devices=2, environments=tasks)
+    assert "on 4 x cpu (cpu) of 2 processes" in first.stdout
+    assert f"trained to step {STEPS}" in first.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(shapes, forks, tmp_path, alone):
+    told = ("glscl_jax.evaluate", f"--checkpoint={alone}", "--top_k=3", "--noreport")
+    forks(*told, f"--out={tmp_path / 'one'}")
+    runs = [(*told, f"--out={tmp_path / 'two'}", *flags) for flags in together(2)]
+    first, second = forks.together(*runs, devices=2)
+    assert "text-to-video" in first.stdout
+    # Told once, written once.
+    assert "text-to-video" not in second.stdout
+    for name in (rank_files.RANKS, rank_files.TOP):
+        one, two = ((tmp_path / folder / name).read_text() for folder in ("one", "two"))
+        assert ranks_in(one) == ranks_in(two)
+
+
+def ranks_in(text):
+    """Rows of a CSV file without scores, which are sums in another order."""
+    return [
+        {name: value for name, value in row.items() if name != "score"}
+        for row in csv.DictReader(text.splitlines())
+    ]
 
 
 def test_processes_must_agree(shapes, forks, tmp_path):

@@ -243,8 +243,8 @@ def scan_layers(
       same_init: whether all layers start as copies of one (as torch.nn.TransformerDecoder's do).
     """
     if REMAT[remat] is not None:
-        # nn.scan already keeps XLA from merging the recomputation with the first computation.
-        layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=False)
+        # A loop already keeps XLA from merging the recomputation with the first computation.
+        layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=not scan)
     return nn.scan(
         layer,
         variable_axes={"params": 0},
