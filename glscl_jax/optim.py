@@ -46,15 +46,8 @@ def clip_tensor_norms(max_norm: float) -> optax.GradientTransformation:
     """Clips every PyTorch tensor's gradient by itself: each layer of a stacked leaf apart."""
 
     def clip(path, grad):
-        stacked = STACKED.search(path_name(path))
-        axes = tuple(range(1 if stacked else 0, grad.ndim))
-        wide = grad.astype(jnp.float32)
-        norm = jnp.sqrt(jnp.sum(wide**2, axis=axes, keepdims=True))
         # In float16, PyTorch rounds the norm, then the coefficient, then the product.
-        rounded = _rounding(grad.dtype)
-        norm = rounded(rounded(norm) + _added(TORCH_CLIP_EPS, grad.dtype))
-        scale = rounded(max_norm / norm)
-        return rounded(wide * jnp.minimum(1.0, scale)).astype(grad.dtype)
+        return _shrunk(grad, _clip_coefficient(max_norm, _tensor_norms(path, grad), grad.dtype))
 
     return optax.stateless(lambda grads, params: jax.tree_util.tree_map_with_path(clip, grads))
 
@@ -63,10 +56,45 @@ def clip_global_norm(max_norm: float) -> optax.GradientTransformation:
     """torch.nn.utils.clip_grad_norm_ over all gradients together."""
 
     def clip(grads, params):
-        scale = jnp.minimum(1.0, max_norm / (optax.global_norm(grads) + TORCH_CLIP_EPS))
-        return jax.tree.map(lambda grad: (grad * scale).astype(grad.dtype), grads)
+        norms = jax.tree_util.tree_map_with_path(_tensor_norms, grads)
+        # PyTorch stacks the tensors' norms in the widest of their dtypes.
+        dtype = jnp.result_type(*jax.tree.leaves(grads))
+        total = _rounding(dtype)(optax.tree.norm(norms))
+        coefficient = _clip_coefficient(max_norm, total, dtype)
+        return jax.tree.map(lambda grad: _shrunk(grad, coefficient), grads)
 
     return optax.stateless(clip)
+
+
+def global_norm(grads) -> jax.Array:
+    """float32 [], the norm over all of `grads`, whatever their dtypes.
+
+    Squares of float16 numbers would vanish below 2e-4 and be infinite from 256 on.
+    """
+    return optax.tree.norm(jax.tree.map(lambda grad: grad.astype(jnp.float32), grads))
+
+
+def _tensor_norms(path, grad: jax.Array) -> jax.Array:
+    """Norm of each PyTorch tensor in a leaf, with axes of size 1 to go against `grad`.
+
+    As PyTorch has it: float32, summed in it, then rounded to the gradient's dtype.
+    """
+    stacked = STACKED.search(path_name(path))
+    axes = tuple(range(1 if stacked else 0, grad.ndim))
+    squares = jnp.sum(grad.astype(jnp.float32) ** 2, axis=axes, keepdims=True)
+    return _rounding(grad.dtype)(jnp.sqrt(squares))
+
+
+def _clip_coefficient(max_norm: float, norm: jax.Array, dtype) -> jax.Array:
+    """What a gradient of this norm, a `dtype`, is multiplied by: float32, 1 at most."""
+    rounded = _rounding(dtype)
+    return jnp.minimum(1.0, rounded(max_norm / rounded(norm + _added(TORCH_CLIP_EPS, dtype))))
+
+
+def _shrunk(grad: jax.Array, coefficient: jax.Array) -> jax.Array:
+    """`grad` times `coefficient` in float32, rounded to the gradient's dtype."""
+    product = grad.astype(jnp.float32) * coefficient
+    return _rounding(grad.dtype)(product).astype(grad.dtype)
 
 
 def _rounding(dtype) -> Callable[[jax.Array], jax.Array]:

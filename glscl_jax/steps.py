@@ -11,7 +11,7 @@ from glscl_jax import ema
 from glscl_jax.losses import Losses, LossWeights
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
 from glscl_jax.objective import LOSS_BLOCK, gradient
-from glscl_jax.optim import OptimConfig, cast_params, trainable
+from glscl_jax.optim import OptimConfig, cast_params, global_norm, trainable
 
 # CLIP's training held its temperature to at least 1 / 100, and so does the reference.
 MAX_LOGIT_SCALE = float(np.log(100.0))
@@ -120,7 +120,7 @@ def train_step(
         loss_block=loss_block,
         mesh=mesh,
     )
-    grad_norm = optax.global_norm(trainable(grads, optim))
+    grad_norm = global_norm(trainable(grads, optim))
     finite = jnp.isfinite(losses.total) & jnp.isfinite(grad_norm)
 
     def applied():

@@ -91,6 +91,47 @@ def test_float16_rounding_is_the_hardware_s():
     np.testing.assert_array_equal(found, wide.astype(np.float16).astype(np.float32))
 
 
+# Squares of the first two vanish in float16, those of the next are infinite; the norm of the last
+# is, in PyTorch too.
+@pytest.mark.parametrize("size", [1e-6, 1e-4, 1.0, 300.0, 2000.0, 40000.0])
+@pytest.mark.parametrize("beside", [None, 1.0, 1e3])
+def test_float16_gradients_are_clipped_as_pytorch_does(size, beside):
+    reason = "PyTorch is missing: see requirements-torch.txt"
+    torch = pytest.importorskip("torch", reason=reason)
+    rng = np.random.default_rng(0)
+    grads = {"half": (size * rng.uniform(-1, 1, (20, 50))).astype(np.float16)}
+    if beside:
+        grads["single"] = (beside * rng.normal(size=(7,))).astype(np.float32)
+    parameters = [torch.nn.Parameter(torch.zeros_like(torch.tensor(x))) for x in grads.values()]
+    for parameter, grad in zip(parameters, grads.values(), strict=True):
+        parameter.grad = torch.tensor(grad)
+
+    def assert_same(found):
+        for ours, theirs in zip(found.values(), parameters, strict=True):
+            assert ours.dtype == theirs.grad.numpy().dtype
+            # Of float16 a unit in the last place: the order of a sum is each machine's own.
+            tolerance = {"rtol": 2**-10, "atol": 2**-24} if ours.dtype == np.float16 else {}
+            np.testing.assert_allclose(ours, theirs.grad.numpy(), **{"rtol": 1e-5} | tolerance)
+
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    clips = [optim.clip_global_norm(1.0), optim.clip_tensor_norms(1.0)]
+    clipped, _ = jax.jit(clips[0].update)(grads, optax.EmptyState(), None)
+    assert_same(clipped)
+    for parameter, grad in zip(parameters, clipped.values(), strict=True):
+        parameter.grad = torch.tensor(np.asarray(grad))
+        torch.nn.utils.clip_grad_norm_([parameter], 1.0)
+    clipped, _ = jax.jit(clips[1].update)(clipped, optax.EmptyState(), None)
+    assert_same(clipped)
+
+
+def test_the_norm_of_float16_gradients_is_summed_in_float32():
+    for size in (1e-5, 300.0):
+        grads = {"half": jnp.full((9,), size, jnp.float16), "single": jnp.full((16,), size)}
+        half = float(jnp.float16(size))
+        expected = np.sqrt(9 * half**2 + 16 * size**2)
+        assert optim.global_norm(grads) == pytest.approx(expected, rel=1e-5)
+
+
 def test_float16_reference_keeps_clip_s_weights_in_half(params):
     config = OptimConfig(clip_numerics="float16_reference")
     cast = optim.cast_params(params, config)

@@ -111,6 +111,21 @@ def test_a_step_that_is_not_finite_is_counted_and_changes_nothing_else():
     assert any(jax.tree.leaves(changed))
 
 
+def test_a_gradient_that_is_not_finite_is_told_though_the_loss_is():
+    _, good = update()
+    _, step = compiled()
+    # So short before they are normalised that what turns them squares to more than float32 has.
+    clip = good.params["clip"]
+    text = clip["text"] | {"projection": clip["text"]["projection"] * np.float32(1e-19)}
+    bad = good.replace(params=good.params | {"clip": clip | {"text": text}})
+    after, metrics = step(bad, train_batch())
+    assert np.isfinite(metrics.losses.total)
+    assert not np.isfinite(metrics.grad_norm)
+    assert (after.step, after.nonfinite) == (3, 1)
+    jax.tree.map(np.testing.assert_array_equal, after.params, bad.params)
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state, bad.opt_state)
+
+
 def counts(state) -> set[int]:
     """The updates that the optimiser's groups have counted: their place in the schedule."""
     return {int(count) for _, count in optax.tree.get_all_with_path(state.opt_state, "count")}
