@@ -241,7 +241,8 @@ def test_huggingface_round_trip(directory, converted, tmp_path):
     ids, images = torch.tensor([[598, 5, 599]]), torch.randn(1, 3, 16, 16)
     with torch.no_grad():
         ours, theirs = (m.eval()(ids, images).logits_per_image for m in (model, random_model()))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    # The same weights at other places in memory: PyTorch's sums may go in another order.
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     tokenizer = transformers.CLIPTokenizer.from_pretrained(tmp_path / "clip")
     caption = "a red circle"
     assert tokenizer(caption)["input_ids"] == VOCABULARY([caption], 20).ids[0][:5].tolist()

@@ -78,7 +78,9 @@ def test_only_biases_do_not_decay(params):
     plain, _ = updates_of(
         OptimConfig(learning_rate=1e-2, coef_lr=1.0, weight_decay=0.0, frozen=()), params
     )
-    assert moved["clip"]["text"]["ln_final"]["bias"] == plain["clip"]["text"]["ln_final"]["bias"]
+    assert moved["clip"]["text"]["ln_final"]["bias"] == pytest.approx(
+        plain["clip"]["text"]["ln_final"]["bias"], rel=1e-6
+    )
     assert moved["clip"]["text"]["projection"] > 1.5 * plain["clip"]["text"]["projection"]
 
 

@@ -62,10 +62,12 @@ def test_ranks_are_those_of_the_whole_matrix(sizes, texts, videos, temperature, 
     assert_same(text_ranks_in_blocks(text, video, owner, **blocking), expected.t2v)
 
 
+@pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("seed", range(3))
-def test_ranks_are_those_of_the_formula(seed):
+def test_ranks_are_those_of_the_formula(seed, devices):
     text, video, owner = split(31, 13, seed)
-    found = ranks_in_blocks(text, video, owner, text_block=5, video_block=8, **SCORE)
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    found = ranks_in_blocks(text, video, owner, mesh=mesh, text_block=5, video_block=8, **SCORE)
     scores = slow_score(text, video, **SCORE)
     groups = np.stack([scores[owner == b].max(axis=0) for b in range(13)])
     for ranks, matrix, right in ((found.t2v, scores, owner), (found.v2t, groups.T, np.arange(13))):
@@ -92,15 +94,9 @@ def one_device():
     return sharding.make_mesh(jax.devices()[:1])
 
 
-def test_eight_devices_rank_as_one_does():
-    text, video, owner = split(40, 21, seed=1)
+def test_eight_devices_find_the_best_scores_as_one_does():
+    text, video, _ = split(40, 21, seed=1)
     blocking = {"text_block": 9, "video_block": 16, **SCORE}
-    shared, alone = (
-        ranks_in_blocks(text, video, owner, mesh=mesh, **blocking)
-        for mesh in (sharding.make_mesh(), one_device())
-    )
-    assert_same(shared.t2v, alone.t2v)
-    assert_same(shared.v2t, alone.v2t)
     many, few = (
         top_k(text, video, 5, mesh=mesh, **blocking)
         for mesh in (sharding.make_mesh(), one_device())
