@@ -79,6 +79,34 @@ def test_ranks_are_those_of_the_formula(seed, devices):
         assert (ranks.optimistic <= ranks.pessimistic).all()
 
 
+ORDERS = {
+    "rising": [0, 0, 1, 2, 2, 2, 3, 4],
+    "falling": [4, 3, 2, 2, 2, 1, 0, 0],
+    "one out of place at the end": [0, 1, 2, 2, 2, 3, 4, 0],
+    "one out of place at the start": [2, 0, 0, 1, 2, 2, 3, 4],
+    "falling, each video's together": [3, 4, 2, 2, 2, 0, 0, 1],
+    "mixed": [2, 4, 0, 2, 3, 0, 1, 2],
+}
+
+
+@pytest.mark.parametrize("owner", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize("text_block", [3, 8])
+def test_captions_are_ranked_in_whatever_order_they_stand(owner, text_block):
+    """Each caption's rank stands in the caption's own place, none in another's."""
+    (text, video), owner = features(8, 5, seed=3), np.array(owner)
+    blocking = {"text_block": text_block, "video_block": 8, "mesh": one_device(), **SCORE}
+    scores = slow_score(text, video, **SCORE)
+    # Far apart: the order is the same in float32.
+    assert np.diff(np.sort(scores, axis=None)).min() > 1e-5
+    best = np.stack([scores[owner == video].max(axis=0) for video in range(5)])
+    found = ranks_in_blocks(text, video, owner, **blocking)
+    of_texts = 1 + np.sum(scores > scores[np.arange(8), owner][:, None], axis=1)
+    of_videos = 1 + np.sum(best > np.diag(best), axis=0)
+    assert_same(found.t2v, metrics.Ranks(of_texts, of_texts))
+    assert_same(found.v2t, metrics.Ranks(of_videos, of_videos))
+    assert_same(text_ranks_in_blocks(text, video, owner, **blocking), found.t2v)
+
+
 def test_copies_of_the_right_item_are_ties():
     # All videos are one video: every place is as good as the others.
     text, video = features(6, 6)
