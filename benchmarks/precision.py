@@ -21,6 +21,7 @@ from absl import flags
 from benchmarks.machine import machine
 from glscl_jax import program
 from glscl_jax.errors import UserError
+from glscl_jax.logbook import read_figures
 
 RUNS = {
     "float32": (),
@@ -112,8 +113,7 @@ def train(out: pathlib.Path, name: str, seed: int) -> None:
 
 def read_curve(path: pathlib.Path) -> Curve:
     """The curve of a work directory's metrics.jsonl, which was logged at every step."""
-    lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    records = read_figures(path / "metrics.jsonl")
     losses = [x for x in records if "loss/total" in x]
     speeds = [x["speed/clips_per_second"] for x in losses]
     batch = json.loads((path / "config.json").read_text(encoding="utf-8"))["batch_size"]

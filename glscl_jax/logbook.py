@@ -1,11 +1,14 @@
 """What a run tells: lines on the terminal, metrics.jsonl, TensorBoard."""
 
 import json
+import math
+import os
 import pathlib
 import time
 
 import jax
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 from glscl_jax import memory, progress, steps
 from glscl_jax.checkpoint import BEST
@@ -27,10 +30,11 @@ class Logbook:
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         """Adds scalars; a name may have a slash for TensorBoard's groups."""
-        self._lines.write(json.dumps({"step": step, **figures}) + "\n")
+        self._lines.write(_line({"step": step, **figures}))
         self._lines.flush()
-        for name, value in figures.items():
-            self._tensorboard.add_scalar(name, value, step)
+        # Not by `add_scalar`, which would write another name where one has an "@" or a space.
+        scalars = [Summary.Value(tag=name, simple_value=x) for name, x in figures.items()]
+        self._tensorboard.file_writer.add_summary(Summary(value=scalars), step)
         self._tensorboard.flush()
 
     def close(self) -> None:
@@ -38,13 +42,38 @@ class Logbook:
         self._tensorboard.close()
 
 
+def read_figures(path: str | os.PathLike) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl: "step" and the figures' names to numbers.
+
+    Raises:
+      ValueError: a line is no such line; the last one of a run that was killed may be unfinished.
+    """
+    return [_figures(line) for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def _figures(line: str) -> dict[str, float]:
+    """What `_line` wrote."""
+    try:
+        said = json.loads(line)
+        return {name: float(x) if isinstance(x, str) else x for name, x in said.items()}
+    except AttributeError as error:
+        raise ValueError(f"{line!r} is no line of figures") from error
+
+
+def _line(figures: dict[str, float]) -> str:
+    """A line of JSON, which has no number that is not finite: those are "NaN", "Infinity"."""
+    told = {name: x if math.isfinite(x) else json.dumps(x) for name, x in figures.items()}
+    return json.dumps(told, allow_nan=False) + "\n"
+
+
 def _keep_until(path: pathlib.Path, step: int) -> pathlib.Path:
     """Drops the lines after `step`, and one that a killed run left unfinished."""
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+            figures = _figures(line)
+            if figures["step"] <= step:
+                kept.append(_line(figures))
         except (ValueError, KeyError, TypeError):
             break
     unfinished = path.with_name(path.name + ".part")

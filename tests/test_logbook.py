@@ -1,13 +1,15 @@
 """The log's figures by hand, on a clock that stands still but for what is meant to take time."""
 
 import json
+import math
 
 import jax.numpy as jnp
 import pytest
+from tensorboardX.proto import event_pb2
 
 from glscl_jax import logbook, memory
 from glscl_jax.compiled import Compilation
-from glscl_jax.logbook import Log, Logbook
+from glscl_jax.logbook import Log, Logbook, read_figures
 from glscl_jax.losses import Losses
 from glscl_jax.peak import Peak
 from glscl_jax.steps import StepMetrics
@@ -143,3 +145,65 @@ def test_what_is_said_of_compiling(make_log, tmp_path, capsys):
         "start/peak_flops": 1e8,
         "start/planned_gib": 3.5,
     }
+
+
+def tensorboard_scalars(path):
+    """Of a file of events: name -> step -> value."""
+    raw, found = path.read_bytes(), {}
+    while raw:
+        # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
+        length = int.from_bytes(raw[:8], "little")
+        event = event_pb2.Event.FromString(raw[12 : 12 + length])
+        for value in event.summary.value:
+            found.setdefault(value.tag, {})[event.step] = value.simple_value
+        raw = raw[16 + length :]
+    return found
+
+
+FIGURES = {
+    "loss/total": math.nan,
+    "gradient_norm": math.inf,
+    "speed/mfu": -math.inf,
+    "validation/v2t R@1": 0.1,
+}
+
+
+def no_json(word):
+    raise AssertionError(f"{word} is no JSON")
+
+
+def test_what_is_not_finite_is_json_and_comes_back(tmp_path):
+    book = Logbook(Workdir(tmp_path), 0)
+    book.write(4, FIGURES)
+    book.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=no_json)["loss/total"] == "NaN"
+    (row,) = read_figures(tmp_path / "metrics.jsonl")
+    assert row == {"step": 4, **FIGURES} | {"loss/total": pytest.approx(math.nan, nan_ok=True)}
+    assert all(isinstance(row[name], float) for name in FIGURES)
+
+
+def test_a_figure_has_one_name_everywhere(tmp_path):
+    book = Logbook(Workdir(tmp_path), 0)
+    book.write(4, FIGURES)
+    book.write(5, FIGURES)
+    book.close()
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    scalars = tensorboard_scalars(events)
+    assert scalars.keys() == rows(tmp_path)[0].keys() - {"step"} == FIGURES.keys()
+    assert scalars["validation/v2t R@1"] == {4: pytest.approx(0.1), 5: pytest.approx(0.1)}
+    assert math.isnan(scalars["loss/total"][4])
+
+
+def test_a_run_that_goes_on_keeps_whole_lines_of_its_past(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    # The second as it was once written.
+    path.write_text('{"step": 1, "x": 0.1}\n{"step": 2, "x": NaN}\n{"step": 3, "x": 1}\n{"st')
+    Logbook(Workdir(tmp_path), 2).close()
+    assert path.read_text() == '{"step": 1, "x": 0.1}\n{"step": 2, "x": "NaN"}\n'
+    path.write_text('{"step": 1, "x": "Infinity"}\n3\n')
+    Logbook(Workdir(tmp_path), 2).close()
+    assert path.read_text() == '{"step": 1, "x": "Infinity"}\n'
+    path.write_text("3\n")
+    with pytest.raises(ValueError, match="no line of figures"):
+        read_figures(path)

@@ -10,12 +10,12 @@ import sys
 import jax
 import numpy as np
 import pytest
-from tensorboardX.proto import event_pb2
 
 from glscl_jax import sharding
 from glscl_jax.checkpoint import load_model
 from glscl_jax.preemption import PREEMPTED_STATUS
 from tests.conftest import REPO, one_line_error, program_environment
+from tests.test_logbook import tensorboard_scalars
 
 STEPS = 40
 
@@ -81,15 +81,9 @@ def test_a_run_writes_down_what_it_did(trained):
 def test_tensorboard_has_the_same_scalars(trained):
     workdir, _ = trained
     (events,) = workdir.glob("events.out.tfevents.*")
-    raw, tags = events.read_bytes(), set()
-    while raw:
-        # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
-        length = int.from_bytes(raw[:8], "little")
-        event = event_pb2.Event.FromString(raw[12 : 12 + length])
-        tags |= {value.tag for value in event.summary.value}
-        raw = raw[16 + length :]
-    # TensorBoard's names have no "@".
-    assert {"loss/total", "learning_rate/clip", "speed/input_wait", "validation/R_1"} <= tags
+    logged = {name for row in figures(workdir) for name in row.keys() - {"step"}}
+    assert {"loss/total", "learning_rate/clip", "speed/input_wait", "validation/R@1"} <= logged
+    assert tensorboard_scalars(events).keys() == logged
 
 
 def test_the_best_and_the_last_checkpoints_are_kept(trained):
