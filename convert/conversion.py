@@ -38,6 +38,7 @@ class Options:
       dtype: that parameters are written in, a key of `DTYPES`.
       tokenizer: a merges file, a Hugging Face directory or a name on its hub.
       activation: of CLIP's MLPs, "quick_gelu" or "gelu".
+      entry: the dictionary of a training checkpoint that is to be read, where several are models.
       image_size: in pixels, if another than the source's.
       allow_nonfinite: whether NaN and infinite weights are converted too.
       model: settings of `GLSCLConfig` that tensors do not show, or that override what they show.
@@ -47,6 +48,7 @@ class Options:
     dtype: str = "float32"
     tokenizer: str | None = None
     activation: str | None = None
+    entry: str | None = None
     image_size: int | None = None
     allow_nonfinite: bool = False
     model: dict = dataclasses.field(default_factory=dict)
@@ -88,7 +90,7 @@ def convert_glscl(path: str, out: str, options: Options = Options()) -> None:
     origin, table = _begin(path, out, options)
     if table.parts == ("clip",):
         raise UserError(f"{path} holds CLIP alone: convert it with python -m convert.clip")
-    config = rules.infer_config(origin.tensors, table, str(path))
+    config = rules.infer_config(origin.tensors, table, str(path), options.model)
     if "lim" not in table.parts:
         print(f"{path} has no LIM: training starts it fresh")
     config = dataclasses.replace(config, **options.model)
@@ -102,7 +104,7 @@ def _begin(path: str, out: str, options: Options) -> tuple[Source, Table]:
     output.check_free(pathlib.Path(out))
     if options.verify:
         _import_torch_stages()
-    origin = open_source(path)
+    origin = open_source(path, options.entry)
     refuse_foreign(origin.tensors, path)
     return origin, rules.detect(origin.tensors, path)
 
@@ -112,21 +114,23 @@ def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: O
     converted = rules.from_torch_names(
         origin.tensors, table, config, str(origin.path), _shown("converting", "tensors")
     )
-    _check_finite(converted.nonfinite, origin, options.allow_nonfinite)
+    nonfinite = [origin.names[name] for name in converted.nonfinite]
+    _check_finite(nonfinite, origin, options.allow_nonfinite)
     config = _resized(converted.params, config, options.image_size)
     params = jax.tree.map(lambda x: x.astype(DTYPES[options.dtype], copy=False), converted.params)
     figures = _verify(origin, converted, config, params) if options.verify else None
     said = {
         "source": origin.path.absolute().name,
         "format": f"{origin.container}, names of {table.title}",
+        "wrappers": origin.wrappers,
         "sha256": sha256(origin.files, _shown("hashing", "pieces")),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "converter": f"glscl-jax {glscl_jax.__version__}",
         "dtype": options.dtype,
         "parts": list(table.parts),
         "image_size": _image_size_said(clip_of(converted.config), clip_of(config)),
-        "unused": list(converted.ignored),
-        "nonfinite": list(converted.nonfinite),
+        "unused": [origin.names[name] for name in converted.ignored],
+        "nonfinite": nonfinite,
         "verification": figures,
     }
     with output.unfinished(out) as directory:
@@ -160,7 +164,7 @@ def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokeni
     return tokenizer
 
 
-def _check_finite(names: tuple[str, ...], origin: Source, allowed: bool) -> None:
+def _check_finite(names: list[str], origin: Source, allowed: bool) -> None:
     if names and not allowed:
         raise UserError(
             f"{origin.path} has NaN or infinite weights in {', '.join(names)}: "
@@ -208,14 +212,10 @@ def _verify(origin: Source, converted: rules.Converted, config, params: dict) ->
     print(f"{origin.path.name} in PyTorch against the conversion:", flush=True)
     if is_hugging_face(table):
         library = "transformers.CLIPModel"
-        expected = torch_stages.named_as_hugging_face(
-            origin.path, origin.tensors, source_config, table.prefix, inputs
-        )
+        expected = torch_stages.named_as_hugging_face(origin, source_config, inputs)
     else:
         library = "torch.nn modules"
-        expected = torch_stages.named_as_openai(
-            origin.tensors, config, table.parts, table.prefix, inputs
-        )
+        expected = torch_stages.named_as_openai(origin.tensors, config, table.parts, inputs)
     compared = verify.compare(expected, verify.stages(converted.params, config, inputs))
     print(verify.table(compared), flush=True)
     verify.check(compared, str(origin.path))
@@ -243,7 +243,7 @@ def _report(out: pathlib.Path, params: dict, ignored: tuple[str, ...], said: dic
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(f"{out}: {count:,} parameters in {said['dtype']}, from {said['format']}")
     if ignored:
-        groups = collections.Counter(name.removeprefix("module.").split(".")[0] for name in ignored)
+        groups = collections.Counter(name.split(".")[0] for name in ignored)
         listed = ", ".join(f"{name} ({number})" for name, number in groups.items())
         print(f"saved in the source but never used: {listed}; origin.json has every name")
     if said["nonfinite"]:

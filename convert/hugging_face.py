@@ -1,6 +1,7 @@
 """Hugging Face's CLIP directories: what `config.json` says beside the tensors, and writing one."""
 
 import pathlib
+import re
 
 import numpy as np
 
@@ -13,9 +14,19 @@ from glscl_jax.workdir import read_json, write_json
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
-INDEX = "model.safetensors.index.json"
-# The first that is there; the last is of before safetensors.
-WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
+# The first that is there. Older ones are PyTorch's, and transformers up to 4 wrote Flax, too.
+WEIGHTS = tuple(
+    file
+    for name in ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
+    for file in (name, f"{name}.index.json")
+)
+# Those that transformers 5 opens without being told more.
+READ_BY_TRANSFORMERS = tuple(file for file in WEIGHTS if "flax" not in file)
+# The same in another precision: `model.fp16.safetensors`, `model.safetensors.index.fp16.json`.
+_VARIANT = re.compile(
+    r"(model|pytorch_model|flax_model)\."
+    r"(?!.*-\d{5}-of-\d{5})([\w-]+\.(safetensors|bin|msgpack)|\w+\.index\.[\w-]+\.json)"
+)
 TOKENIZERS = ("tokenizer.json", "vocab.json")
 
 _ACTIVATIONS = ("quick_gelu", "gelu")
@@ -25,6 +36,23 @@ _NAMES = {
     "clip_text_model": "a text model without a vision tower",
     "clip_vision_model": "a vision model without a text tower",
 }
+
+
+def find_weights(directory: pathlib.Path) -> pathlib.Path | None:
+    """The file of a directory that its weights are read from, or their index; None without one.
+
+    Raises:
+      UserError: they are there in several precisions, and none is the one without a name.
+    """
+    names = sorted(path.name for path in directory.iterdir() if path.is_file())
+    if usual := next((name for name in WEIGHTS if name in names), None):
+        return directory / usual
+    variants = [name for name in names if _VARIANT.fullmatch(name)]
+    if len(variants) > 1:
+        raise UserError(
+            f"{directory} has its weights as {' and '.join(variants)}: leave one of them there"
+        )
+    return directory / variants[0] if variants else None
 
 
 def read_activation(directory: pathlib.Path) -> str:

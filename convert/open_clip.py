@@ -17,6 +17,11 @@ _PLAIN = {"head_width": HEAD_WIDTH, "mlp_ratio": 4.0, "ls_init_value": None, "pa
 _MODEL = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg", "custom_text", "init_logit_scale"}
 
 
+def find_weights(directory: pathlib.Path) -> pathlib.Path | None:
+    """The file of a directory that its weights are read from; None without one."""
+    return next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)
+
+
 def read_activation(directory: pathlib.Path) -> str:
     """The activation: "quick_gelu" or "gelu".
 

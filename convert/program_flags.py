@@ -16,6 +16,12 @@ TOKENIZER = flags.DEFINE_string(
     "A merges file (OpenAI's bpe_simple_vocab_16e6.txt.gz), a Hugging Face directory, or a name on "
     "its hub; by default the source's own, else CLIP's from the hub.",
 )
+ENTRY = flags.DEFINE_string(
+    "entry",
+    None,
+    "The dictionary of a training checkpoint that is converted, where several are models: "
+    "model, ema, ...",
+)
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
@@ -32,7 +38,7 @@ TO = flags.DEFINE_enum(
 
 def refuse_beside_to(*others: flags.FlagHolder) -> None:
     """Raises a `UserError` for a flag that the way back has no use for."""
-    for flag in (VERIFY, DTYPE, TOKENIZER, IMAGE_SIZE, ALLOW_NONFINITE, *others):
+    for flag in (VERIFY, DTYPE, TOKENIZER, ENTRY, IMAGE_SIZE, ALLOW_NONFINITE, *others):
         if flag.present:
             raise UserError(f"--{flag.name} says nothing beside --to: leave it out")
 
@@ -43,6 +49,7 @@ def common_options() -> dict:
         "verify": VERIFY.value,
         "dtype": DTYPE.value,
         "tokenizer": TOKENIZER.value,
+        "entry": ENTRY.value,
         "image_size": IMAGE_SIZE.value,
         "allow_nonfinite": ALLOW_NONFINITE.value,
     }

@@ -4,14 +4,16 @@ Both directions run through the rows of `tables` and the same comparison.
 """
 
 import dataclasses
+import types
 from collections.abc import Callable, Iterable, Mapping
 
+import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
-from convert import sizes
+from convert import sharing, sizes, wrapping
 from convert.table import Table, compare
-from convert.tables import FORMATS, GLSCL, TABLES
+from convert.tables import FORMATS, GLSCL
 from glscl_jax.errors import UserError
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
@@ -38,30 +40,40 @@ class Converted:
 
 
 def detect(names: Iterable[str], source: str = "the state dict") -> Table:
-    """The table that knows the most of these names.
+    """The table that knows the most of these names, which are without wrappers.
 
     Raises:
       UserError: if no table knows any.
     """
     names = list(names)
-    known = [sum(table.row(name) is not None for name in names) for table in TABLES]
+    known = [sum(table.row(name) is not None for name in names) for table in FORMATS]
     if not any(known):
         titles = ", ".join(table.title for table in FORMATS)
         some = ", ".join(names[:3]) or "nothing"
         raise UserError(f"{source} has the names of no known format ({titles}); it holds {some}")
-    return TABLES[int(np.argmax(known))]
+    return FORMATS[int(np.argmax(known))]
 
 
 def infer_config(
-    tensors: Mapping[str, np.ndarray], table: Table, source: str = "the state dict"
+    tensors: Mapping[str, np.ndarray],
+    table: Table,
+    source: str = "the state dict",
+    given: Mapping[str, object] = types.MappingProxyType({}),
 ) -> CLIPConfig | GLSCLConfig:
     """The sizes of the model whose state dict this is, from names, shapes and traces of training.
 
     The original saves a second set of queries and a second decoder whether or not it uses them.
     They are taken to be in use if they have been trained.
 
+    Args:
+      tensors: the state dict.
+      table: its names.
+      source: what to call it in a message.
+      given: settings of `GLSCLConfig` that are known.
+
     Raises:
-      UserError: if a tensor that the sizes are read from is not there.
+      UserError: if a tensor that the sizes are read from is not there, or whether the second set
+        and the second decoder are in use is neither given nor told by the tensors.
     """
     shapes = table.flax_shapes({name: np.shape(tensor) for name, tensor in tensors.items()})
     try:
@@ -76,11 +88,7 @@ def infer_config(
         raise UserError(f"{source}: {error}") from error
     if "lim" not in table.parts:
         return config
-    return dataclasses.replace(
-        config,
-        share_queries=not _has_trained_queries(tensors, table.prefix),
-        share_decoder=not _has_trained_decoder(tensors, table.prefix),
-    )
+    return dataclasses.replace(config, **sharing.infer(tensors, given, source))
 
 
 def from_torch_names(
@@ -94,7 +102,7 @@ def from_torch_names(
 
     Args:
       tensors: the state dict: anything that has a shape and becomes a NumPy array when asked;
-        each is asked once. Half precision is widened to float32.
+        each is asked once. Half precision is widened to float32, wrappers' words left out.
       table: its names; by default the table that `detect` finds.
       config: of the model; by default what `infer_config` reads off.
       source: what to call the state dict in a message.
@@ -104,6 +112,7 @@ def from_torch_names(
       NameMismatch: naming all tensors that are missing, unexpected or misshaped.
       UserError: if format or sizes cannot be told, or a tensor is not of a floating type.
     """
+    tensors = wrapping.unwrap(tensors, source)
     table = table or detect(tensors, source)
     config = config or infer_config(tensors, table, source)
     shapes = sizes.parameter_shapes(config, table.parts)
@@ -118,9 +127,10 @@ def from_torch_names(
     nonfinite = []
     for name, place in track(list(places.items())):
         values = np.asarray(tensors[name])
-        if values.dtype.kind in "iub":
+        if values.dtype.kind != "f" and values.dtype != ml_dtypes.bfloat16:
             raise UserError(
-                f"{source}: {name} is of type {values.dtype}: quantized weights are not converted"
+                f"{source}: {name} is of type {values.dtype}, which is not converted (quantized "
+                "weights, for one): save it in float16 or wider"
             )
         place.view(arrays[place.path])[...] = values
         if not np.isfinite(values).all():
@@ -153,25 +163,3 @@ def to_torch_names(params: Mapping, table: Table = GLSCL) -> dict[str, np.ndarra
     return {
         name: place.view(arrays[place.path]).copy() for name, place in table.places(shapes).items()
     }
-
-
-def _has_trained_queries(tensors: Mapping[str, np.ndarray], prefix: str) -> bool:
-    """Whether the texts' own queries have moved since they were drawn.
-
-    PyTorch draws them as whole multiples of 2^-24 in [0, 1); a single update leaves that grid.
-    Where queries are shared these have no gradient and are never updated.
-    """
-    queries = tensors.get(f"{prefix}noun_queries")
-    if queries is None:
-        return False
-    steps = np.asarray(queries).astype(np.float64) * 2**24
-    return not np.array_equal(steps, np.round(steps))
-
-
-def _has_trained_decoder(tensors: Mapping[str, np.ndarray], prefix: str) -> bool:
-    """Whether the videos' own decoder has: its layers start as copies of one that is saved too."""
-    name = prefix + "transformer_decoder_spatial.layers.{}.linear1.weight"
-    first, second = (tensors.get(name.format(layer)) for layer in (0, 1))
-    start = tensors.get(f"{prefix}decoder_layer_spatial.linear1.weight")
-    others = [other for other in (second, start) if other is not None]
-    return first is not None and not all(np.array_equal(first, other) for other in others)

@@ -3,7 +3,6 @@
 The layout: eight bytes with the header's length, the header, then the tensors' bytes.
 """
 
-import collections.abc
 import dataclasses
 import json
 import math
@@ -71,7 +70,7 @@ def read(path: pathlib.Path) -> dict[str, StoredTensor]:
             header = json.loads(file.read(min(length, size)))
         header.pop("__metadata__", None)
         tensors = {name: _tensor(path, 8 + length, entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: a damaged safetensors file; copy or download it again") from error
     end = max(
         (x.offset + math.prod(x.shape) * x.dtype.itemsize for x in tensors.values()), default=0
@@ -81,53 +80,15 @@ def read(path: pathlib.Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
-    """The tensors of the files that an index (`*.safetensors.index.json`) names.
-
-    Raises:
-      UserError: a file is missing, damaged, or lies outside the index's directory, or lacks a
-        tensor that the index has in it.
-    """
-    tensors = {}
-    files = shard_files(index)
-    for path in files.values():
-        if not path.is_file():
-            raise UserError(f"{index} names {path.name}, which is not beside it")
-    read_files = {name: read(path) for name, path in files.items()}
-    for tensor, name in _weight_map(index).items():
-        if tensor not in read_files[name]:
-            raise UserError(f"{index} has {tensor} in {name}, which does not hold it")
-        tensors[tensor] = read_files[name][tensor]
-    return tensors
-
-
-def shard_files(index: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The files that an index names, by the name it gives them."""
-    names = sorted(set(_weight_map(index).values()))
-    for name in names:
-        if pathlib.PurePath(name).name != name:
-            raise UserError(f"{index} names a file in another directory, {name!r}")
-    return {name: index.with_name(name) for name in names}
-
-
-def _weight_map(index: pathlib.Path) -> dict[str, str]:
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index}: cannot be read as an index of files") from error
-    is_map = isinstance(found, collections.abc.Mapping)
-    if not is_map or not all(isinstance(name, str) for name in found.values()):
-        raise UserError(f"{index}: cannot be read as an index of files")
-    return found
-
-
 def _tensor(path: pathlib.Path, start: int, entry: dict) -> StoredTensor:
     if (kind := entry["dtype"]) not in _DTYPES:
         raise UserError(
             f"{path}: tensors of type {kind} cannot be read; save it in float16 or wider"
         )
-    dtype, shape = _DTYPES[kind], tuple(map(int, entry["shape"]))
+    dtype, shape = _DTYPES[kind], tuple(entry["shape"])
     begin, end = entry["data_offsets"]
+    if not all(isinstance(number, int) for number in (begin, end, *shape)):
+        raise ValueError("numbers that are not whole")
     if min((begin, *shape)) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError("offsets that do not fit the shape")
     return StoredTensor(path, start + begin, dtype, shape)

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from convert import hugging_face, open_clip, safetensors_file, torch_file, torchscript
+from convert import (
+    flax_file,
+    hugging_face,
+    open_clip,
+    safetensors_file,
+    shards,
+    torch_file,
+    torchscript,
+    wrapping,
+)
 from convert.tables import OPENAI_MARKS
 from glscl_jax.errors import UserError
 
@@ -22,7 +31,9 @@ class Source:
       path: as the user gave it; messages call the source so.
       container: what kind of file or directory it is.
       files: what is read of it for the model.
-      tensors: name -> what has a shape and becomes a NumPy array when asked.
+      tensors: name -> what has a shape and becomes a NumPy array when asked; without the words
+        that wrappers put before names.
+      names: what each is called in the file.
       activation: of the MLPs, where the source says it; None where it does not.
       tokenizer: the directory, if the tokenizer's files are in it.
     """
@@ -31,48 +42,52 @@ class Source:
     container: str
     files: tuple[pathlib.Path, ...]
     tensors: Mapping[str, np.ndarray]
+    names: Mapping[str, str]
     activation: str | None = None
     tokenizer: pathlib.Path | None = None
 
+    @property
+    def wrappers(self) -> list[str]:
+        """The words that the file's names have and the tensors' here do not."""
+        return wrapping.wrappers(self.names.values())
 
-def open_source(path: str | pathlib.Path) -> Source:
+
+def open_source(path: str | pathlib.Path, entry: str | None = None) -> Source:
     """Looks into a file or directory, whatever its name is.
+
+    Args:
+      path: of it.
+      entry: which dictionary of a training checkpoint, where several are models.
 
     Raises:
       UserError: it is not there, empty, cut short, or nothing that is known.
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        return _open_directory(path)
+        return _open_directory(path, entry)
     if not path.is_file():
         raise UserError(f"{path}: no such file or directory")
-    tensors, container = _read_weights(path)
+    tensors, container = _read_weights(path, entry)
     marked = any(name.split(".")[-1] in OPENAI_MARKS for name in tensors)
-    return Source(path, container, (path,), tensors, "quick_gelu" if marked else None)
+    activation = "quick_gelu" if marked else None
+    return _source(path, container, (path,), tensors, activation=activation)
 
 
-def _open_directory(path: pathlib.Path) -> Source:
-    weights = _first_file(path, hugging_face.WEIGHTS)
-    if (path / hugging_face.CONFIG).is_file() and weights:
-        has_tokenizer = _first_file(path, hugging_face.TOKENIZERS)
-        return Source(
-            path,
-            "Hugging Face directory",
-            (path / hugging_face.CONFIG, *_files(weights)),
+def _open_directory(path: pathlib.Path, entry: str | None) -> Source:
+    has_tokenizer = _first_file(path, hugging_face.TOKENIZERS)
+    for kind, library in (("Hugging Face", hugging_face), ("open_clip", open_clip)):
+        weights = library.find_weights(path)
+        if (path / library.CONFIG).is_file() and weights:
             # Before the weights, so that another kind of model is called by its name.
-            activation=hugging_face.read_activation(path),
-            tensors=_read_weights(weights)[0],
-            tokenizer=path if has_tokenizer else None,
-        )
-    weights = _first_file(path, open_clip.WEIGHTS)
-    if (path / open_clip.CONFIG).is_file() and weights:
-        return Source(
-            path,
-            "open_clip directory",
-            (path / open_clip.CONFIG, weights),
-            activation=open_clip.read_activation(path),
-            tensors=_read_weights(weights)[0],
-        )
+            activation = library.read_activation(path)
+            return _source(
+                path,
+                f"{kind} directory",
+                (path / library.CONFIG, *_files(weights)),
+                _read_weights(weights, entry)[0],
+                activation=activation,
+                tokenizer=path if has_tokenizer else None,
+            )
     raise UserError(
         f"{path}: neither a Hugging Face directory ({hugging_face.CONFIG} and one of "
         f"{', '.join(hugging_face.WEIGHTS)}) nor an open_clip one ({open_clip.CONFIG} and one of "
@@ -80,26 +95,39 @@ def _open_directory(path: pathlib.Path) -> Source:
     )
 
 
-def _read_weights(path: pathlib.Path) -> tuple[Mapping, str]:
+def _source(path: pathlib.Path, container: str, files, tensors: Mapping, **options) -> Source:
+    unwrapped = wrapping.unwrap(tensors, str(path))
+    names = dict(zip(unwrapped, tensors, strict=True))
+    return Source(path, container, files, unwrapped, names, **options)
+
+
+def _read_weights(path: pathlib.Path, entry: str | None) -> tuple[Mapping, str]:
     """The tensors of a file, and what kind of file it is."""
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty; copy or download it again")
-        if path.name.endswith(".index.json"):
-            return safetensors_file.read_shards(path), "sharded safetensors"
+        if shards.is_index(path):
+            return shards.read(path, lambda file: _read_weights(file, entry)[0]), "sharded files"
         if safetensors_file.is_safetensors(path):
-            return safetensors_file.read(path), "safetensors file"
-        is_archive = torchscript.is_archive(path)
-        tensors = torch_file.read_state_dict(path)
+            return _whole(safetensors_file.read(path), path, entry), "safetensors file"
+        if flax_file.is_msgpack(path):
+            return _whole(flax_file.read(path), path, entry), "Flax file"
+        if torchscript.is_archive(path):
+            return _whole(torchscript.read(path), path, entry), "TorchScript archive"
+        return torch_file.read_state_dict(path, entry), "PyTorch file"
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    return tensors, "TorchScript archive" if is_archive else "PyTorch file"
+
+
+def _whole(tensors: Mapping, path: pathlib.Path, entry: str | None) -> Mapping:
+    """Tensors of a kind of file that has no dictionaries to choose from."""
+    if entry is not None:
+        raise UserError(f"{path} has no --entry={entry}: it has no dictionary in it")
+    return tensors
 
 
 def _files(weights: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    if weights.name == hugging_face.INDEX:
-        return weights, *safetensors_file.shard_files(weights).values()
-    return (weights,)
+    return (weights, *(shards.files(weights).values() if shards.is_index(weights) else ()))
 
 
 def _first_file(directory: pathlib.Path, names: Iterable[str]) -> pathlib.Path | None:

@@ -92,7 +92,6 @@ class Table:
       ignored: name patterns (`*` is a wildcard) of tensors that may be there without being used.
       sizes: Flax shapes by path -> the config of a model with them.
       parts: of a GLSCL that the format has: "clip", "temporal", "lim".
-      prefix: what stands before every name.
     """
 
     title: str
@@ -100,17 +99,6 @@ class Table:
     ignored: tuple[str, ...]
     sizes: Callable
     parts: tuple[str, ...] = ("clip",)
-    prefix: str = ""
-
-    def under(self, prefix: str) -> "Table":
-        """The same names, each with `prefix` before it."""
-        return dataclasses.replace(
-            self,
-            title=f"{self.title} under {prefix}*",
-            rows=tuple(dataclasses.replace(row, torch=prefix + row.torch) for row in self.rows),
-            ignored=tuple(prefix + pattern for pattern in self.ignored),
-            prefix=prefix + self.prefix,
-        )
 
     def ignores(self, name: str) -> bool:
         """Whether a tensor of this name may be left unused."""

@@ -1,5 +1,7 @@
 """The names of published checkpoints, each beside its Flax path. Data, applied by `rules`."""
 
+import dataclasses
+
 from convert import sizes
 from convert.table import Row, Table
 
@@ -144,7 +146,7 @@ HUGGING_FACE_FUSED = (
 
 def is_hugging_face(table: Table) -> bool:
     """Whether the names are transformers' own, fused or not."""
-    return table.row(f"{table.prefix}visual_projection.weight") is not None
+    return table.row("visual_projection.weight") is not None
 
 
 def _decoder(torch: str, flax: str) -> tuple[Row, ...]:
@@ -165,7 +167,7 @@ def _decoder(torch: str, flax: str) -> tuple[Row, ...]:
 CLIP4CLIP = Table(
     title="CLIP4Clip",
     rows=(
-        *OPENAI.under("clip.").rows,
+        *(dataclasses.replace(row, torch=f"clip.{row.torch}") for row in OPENAI.rows),
         Row("frame_position_embeddings.weight", "temporal/positional_embedding"),
         *_blocks("transformerClip", "temporal"),
         Row("lstm_visual.weight_ih_l0", "temporal/input_kernel", "linear"),
@@ -204,12 +206,9 @@ GLSCL = Table(
 # In this order: of two tables that know as many names, the first is the narrower.
 FORMATS = (
     OPENAI,
-    OPENAI.under("clip."),
     OPEN_CLIP,
     HUGGING_FACE,
     *HUGGING_FACE_FUSED,
     CLIP4CLIP,
     GLSCL,
 )
-# Distributed training puts a word before every name.
-TABLES = (*FORMATS, *(table.under("module.") for table in FORMATS))

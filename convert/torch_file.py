@@ -6,16 +6,20 @@ import zipfile
 
 import numpy as np
 
-from convert import torchscript
+from convert import torchscript, wrapping
 from glscl_jax.errors import UserError
 
 
-def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_state_dict(path: pathlib.Path, entry: str | None = None) -> dict[str, np.ndarray]:
     """The tensors of a `.pt` file by name.
 
     OpenAI's CLIP files are TorchScript archives, which need no PyTorch here; a file written by
-    `torch.save` does. Where that is a training checkpoint with an entry `state_dict`, as open_clip
-    writes them, the tensors are that entry's.
+    `torch.save` does. Where that is a training checkpoint, the tensors are those of the dictionary
+    in it that is a model.
+
+    Args:
+      path: of the file.
+      entry: which dictionary of a training checkpoint, where several are models.
 
     Returns:
       Arrays in the file's dtypes, except that bfloat16, which NumPy lacks, becomes float32.
@@ -28,10 +32,10 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file")
     if torchscript.is_archive(path):
         return torchscript.read(path)
-    return {name: _array(tensor) for name, tensor in _load(path).items()}
+    return {name: _array(path, name, tensor) for name, tensor in _load(path, entry).items()}
 
 
-def _load(path: pathlib.Path) -> dict:
+def _load(path: pathlib.Path, entry: str | None) -> dict:
     try:
         import torch
     except ImportError as error:
@@ -51,20 +55,28 @@ def _load(path: pathlib.Path) -> dict:
     except Exception as error:
         # PyTorch meets a damaged file with whatever its parser stumbles over.
         raise UserError(f"{path}: no complete PyTorch file; copy or download it again") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
-    others = [str(name) for name, value in loaded.items() if not torch.is_tensor(value)]
+    tensors = wrapping.choose(loaded, entry, str(path), torch.is_tensor)
+    others = [str(name) for name, value in tensors.items() if not torch.is_tensor(value)]
     if others:
         raise UserError(
             f"{path}: not all of it is tensors ({', '.join(others[:5])}): save the model's "
             "state_dict() alone"
         )
-    return loaded
+    return tensors
 
 
-def _array(tensor) -> np.ndarray:
+def _array(path: pathlib.Path, name: str, tensor) -> np.ndarray:
+    if str(tensor.layout) != "torch.strided":
+        raise UserError(f"{path}: {name} is a sparse tensor; save it dense (tensor.to_dense())")
     if str(tensor.dtype) == "torch.bfloat16":
         tensor = tensor.float()
-    return tensor.detach().numpy()
+    try:
+        return tensor.detach().numpy()
+    except (TypeError, RuntimeError) as error:
+        # Eight bits and fewer, quantized, without data: NumPy has none of these.
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{path}: {name} of type {kind} cannot be read; save it in float16 or wider"
+        ) from error

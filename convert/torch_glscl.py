@@ -181,7 +181,7 @@ def load(module: nn.Module, tensors: Mapping[str, np.ndarray]) -> nn.Module:
     """
     with torch.no_grad():
         for name, parameter in module.state_dict().items():
-            values = np.asarray(tensors[name], dtype=np.float32)
+            values = np.array(tensors[name], dtype=np.float32)
             parameter.copy_(torch.from_numpy(values))
     return module
 

@@ -4,7 +4,6 @@ Imported only where PyTorch is needed.
 """
 
 import contextlib
-import pathlib
 import re
 from collections.abc import Iterator, Mapping
 
@@ -13,7 +12,8 @@ import torch
 import transformers
 
 from convert import torch_glscl
-from convert.hugging_face import transformers_config
+from convert.hugging_face import READ_BY_TRANSFORMERS, transformers_config
+from convert.source import Source
 from convert.verify import Inputs, Stages
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
@@ -23,7 +23,6 @@ def named_as_openai(
     tensors: Mapping[str, np.ndarray],
     config: CLIPConfig | GLSCLConfig,
     parts: tuple[str, ...],
-    prefix: str,
     inputs: Inputs,
 ) -> Stages:
     """Stages of a state dict with OpenAI's or the released GLSCL's names, in torch.nn modules.
@@ -33,15 +32,12 @@ def named_as_openai(
       config: of the model; of another image size than the tensors', the patches' positions are
         interpolated by PyTorch.
       parts: which the tensors have.
-      prefix: what stands before every name.
       inputs: see there.
     """
     whole = isinstance(config, GLSCLConfig)
     model = torch_glscl.GLSCL(config if whole else GLSCLConfig(clip=config), parts)
     # open_clip puts a word before the text tower's names where that is a module of its own.
-    tensors = {
-        name.removeprefix(prefix).removeprefix("text."): tensor for name, tensor in tensors.items()
-    }
+    tensors = {name.removeprefix("text."): tensor for name, tensor in tensors.items()}
     root, clip = (model, "clip.") if "clip.logit_scale" in tensors else (model.clip, "")
     name, rows = f"{clip}visual.positional_embedding", len(model.clip.visual.positional_embedding)
     tensors[name] = _resized(np.asarray(tensors[name]), rows)
@@ -88,30 +84,15 @@ def _stages_of_glscl(model: torch_glscl.GLSCL, parts: tuple[str, ...], inputs: I
 
 
 @torch.no_grad()
-def named_as_hugging_face(
-    path: pathlib.Path,
-    tensors: Mapping[str, np.ndarray],
-    config: CLIPConfig,
-    prefix: str,
-    inputs: Inputs,
-) -> Stages:
+def named_as_hugging_face(origin: Source, config: CLIPConfig, inputs: Inputs) -> Stages:
     """Stages of a Hugging Face directory or state dict, in transformers' CLIPModel.
 
     Args:
-      path: a directory that `from_pretrained` reads. A file without its config, and fused
-        projections, it cannot: then the tensors are loaded by name.
-      tensors: by name.
-      config: of the source; images of another size have their positions interpolated.
-      prefix: what stands before every name.
+      origin: the source.
+      config: of it; images of another size have their positions interpolated.
       inputs: see there.
     """
-    if path.is_dir() and any(name.endswith("q_proj.weight") for name in tensors):
-        transformers.utils.logging.disable_progress_bar()
-        options = {"local_files_only": True, "attn_implementation": "eager"}
-        model = transformers.CLIPModel.from_pretrained(path, dtype=torch.float32, **options)
-    else:
-        model = transformers.CLIPModel(transformers_config(config))
-        torch_glscl.load(model, _split(tensors, prefix))
+    model = _hugging_face_model(origin, config)
     model.eval()
     ids, mask, images, _ = _tensors(inputs)
     with _watched("vision", model.vision_model.encoder.layers) as vision:
@@ -130,14 +111,29 @@ def named_as_hugging_face(
     )
 
 
-def _split(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Fused projections as query, key and value, the rest as it is, without the prefix."""
+def _hugging_face_model(origin: Source, config: CLIPConfig) -> torch.nn.Module:
+    """What transformers reads itself, as far as it can, and else the tensors put in by name."""
+    if not origin.path.is_dir():
+        model = transformers.CLIPModel(transformers_config(config))
+        return torch_glscl.load(model, _split(origin.tensors))
+    options = {"local_files_only": True, "attn_implementation": "eager"}
+    usual = any(file.name in READ_BY_TRANSFORMERS for file in origin.files)
+    is_split = any(name.endswith("q_proj.weight") for name in origin.tensors)
+    if usual and is_split and not origin.wrappers:
+        transformers.utils.logging.disable_progress_bar()
+        return transformers.CLIPModel.from_pretrained(origin.path, dtype=torch.float32, **options)
+    settings = transformers.CLIPConfig.from_pretrained(origin.path, **options)
+    return torch_glscl.load(transformers.CLIPModel(settings), _split(origin.tensors))
+
+
+def _split(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Fused projections as query, key and value, the rest as it is."""
     split = {}
     for name, tensor in tensors.items():
         fused = re.fullmatch(r"(.*\.self_attn\.)(?:qkv_proj\.|in_proj_)(weight|bias)", name)
         names = [f"{fused[1]}{part}_proj.{fused[2]}" for part in "qkv"] if fused else [name]
         pieces = np.split(np.asarray(tensor), 3) if fused else [tensor]
-        split |= {n.removeprefix(prefix): piece for n, piece in zip(names, pieces, strict=True)}
+        split |= dict(zip(names, pieces, strict=True))
     return split
 
 

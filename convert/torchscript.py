@@ -33,6 +33,14 @@ _STORAGES = {
 class _Module:
     """A TorchScript object: the attributes it was saved with, and nothing it could do."""
 
+    def __init__(self, *_):
+        """Of an enumeration's member or a named tuple: what is in it is no parameter."""
+
+    def __setstate__(self, state):
+        # Objects with a state of their own making are no modules.
+        if isinstance(state, dict):
+            vars(self).update(state)
+
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str):
@@ -44,13 +52,9 @@ class _Unpickler(pickle.Unpickler):
             return _Module
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
-        allowed = {
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("collections", "OrderedDict"): collections.OrderedDict,
-        }
-        if (module, name) not in allowed:
+        if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-        return allowed[module, name]
+        return _STAND_INS[module, name]
 
     def persistent_load(self, saved):
         _, dtype, key, _, _ = saved
@@ -82,6 +86,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         EOFError,
         IndexError,
         KeyError,
+        RecursionError,
         TypeError,
         ValueError,
     ) as error:
@@ -114,3 +119,21 @@ def _named_tensors(module: _Module, prefix: str) -> Iterator[tuple[str, np.ndarr
             yield from _named_tensors(value, f"{prefix}{name}.")
         elif isinstance(value, np.ndarray):
             yield prefix + name, value
+
+
+def _first(value, *_):
+    return value
+
+
+# Functions that a file may name, and what is called in their place. A scripted module holds lists
+# of numbers and the like beside its tensors.
+_STAND_INS = {
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "device"): _first,
+    ("torch.jit._pickle", "restore_type_tag"): _first,
+    **{
+        ("torch.jit._pickle", f"build_{kind}list"): _first
+        for kind in ("int", "double", "bool", "tensor")
+    },
+}

@@ -106,7 +106,7 @@ def read_json(path: pathlib.Path) -> dict:
     """Raises a `UserError` that names a file which is no JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")

@@ -184,6 +184,20 @@ def test_what_the_tensors_do_not_show_is_given(tmp_path):
         convert_glscl(str(path), str(tmp_path / "other"), options(model={"lim_heads": 7}))
 
 
+def test_half_precision_is_asked_what_is_in_use(tmp_path):
+    config = dataclasses.replace(SMALL, share_queries=False, share_decoder=True)
+    path = random_checkpoint(tmp_path / "model.bin", config)
+    state = torch.load(path, weights_only=True)
+    state["noun_queries"] = torch.rand(3, 64) + 1e-4
+    torch.save({name: tensor.half() for name, tensor in state.items()}, path)
+    with pytest.raises(UserError, match=r"give --share_queries or --noshare_queries$"):
+        convert_glscl(str(path), str(tmp_path / "out"), options())
+    for shared in (True, False):
+        out = tmp_path / f"shared {shared}"
+        convert_glscl(str(path), str(out), options(model={"share_queries": shared}))
+        assert read(out).config.share_queries == shared
+
+
 def test_clip4clip_has_no_lim(tmp_path, capsys):
     path = random_checkpoint(tmp_path / "model.bin", parts=CLIP4CLIP.parts)
     convert_glscl(str(path), str(tmp_path / "out"), options(verify=True))

@@ -80,9 +80,8 @@ def test_every_model_goes_to_torch_names_and_back(name):
 @pytest.mark.parametrize("prefix", ["", "clip."])
 def test_clip_goes_to_torch_names_and_back(prefix):
     params = random_params(SMALL)
-    table = tables.OPENAI.under(prefix) if prefix else tables.OPENAI
-    tensors = rules.to_torch_names(params, table)
-    assert all(name.startswith(prefix) for name in tensors)
+    tensors = rules.to_torch_names(params, tables.OPENAI)
+    tensors = {prefix + name: tensor for name, tensor in tensors.items()}
     back = rules.from_torch_names(tensors)
     assert back.config == SMALL
     assert_same_bits(
@@ -262,41 +261,6 @@ def test_sizes_that_no_model_has_are_refused(small):
             rules.from_torch_names({**small, name: np.zeros(shape)}, source="odd.pt")
 
 
-def test_a_decoder_is_in_use_if_it_was_trained():
-    tensors = rules.to_torch_names(random_params(MODELS["none, own decoder"]))
-    assert not rules.from_torch_names(tensors).config.share_decoder
-    # Layers that are still copies of one were never trained.
-    spatial = "transformer_decoder_spatial.layers."
-    for name in list(tensors):
-        if name.startswith(f"{spatial}0."):
-            for layer in "12":
-                tensors[name.replace("layers.0", f"layers.{layer}")] = tensors[name]
-    assert rules.from_torch_names(tensors).config.share_decoder
-    # The one that they are copies of is saved, too: it tells of a single layer.
-    start = "decoder_layer_spatial.linear1.weight"
-    tensors = {n: t for n, t in tensors.items() if not n.startswith((f"{spatial}1", f"{spatial}2"))}
-    tensors = {
-        n: t for n, t in tensors.items() if not n.startswith("transformer_decoder_noun.layers.1")
-    }
-    tensors = {
-        n: t for n, t in tensors.items() if not n.startswith("transformer_decoder_noun.layers.2")
-    }
-    tensors[start] = tensors[f"{spatial}0.linear1.weight"]
-    assert rules.from_torch_names(tensors).config.share_decoder
-    tensors[start] = tensors[start] + 1
-    assert not rules.from_torch_names(tensors).config.share_decoder
-
-
-def test_queries_are_in_use_if_they_were_trained(small):
-    torch = pytest.importorskip("torch", reason="PyTorch is missing: see requirements-torch.txt")
-    drawn = torch.rand(5, 64)
-    assert rules.from_torch_names({**small, "noun_queries": drawn.numpy()}).config.share_queries
-    trained = (drawn - 1e-7).numpy()
-    converted = rules.from_torch_names({**small, "noun_queries": trained})
-    assert not converted.config.share_queries
-    np.testing.assert_array_equal(converted.params["lim"]["text_queries"], trained)
-
-
 def test_the_sizes_that_openai_saves_beside_the_weights_are_ignored():
     tensors = rules.to_torch_names(random_params(SMALL), tables.OPENAI)
     extra = {"input_resolution": np.int64(16), "vocab_size": np.int64(31)}
@@ -340,8 +304,8 @@ def test_each_tensor_is_read_once(small):
 def test_distributed_runs_prefix_every_name(small):
     prefixed = {f"module.{name}": tensor for name, tensor in small.items()}
     converted = rules.from_torch_names({**prefixed, "module.weight_fc.0.bias": np.zeros(3)})
-    assert converted.ignored == ("module.weight_fc.0.bias",)
-    assert_same_bits(rules.to_torch_names(converted.params, converted.table), prefixed)
+    assert converted.ignored == ("weight_fc.0.bias",)
+    assert_same_bits(rules.to_torch_names(converted.params, converted.table), small)
 
 
 @pytest.mark.parametrize("table", tables.FORMATS, ids=lambda table: table.title)

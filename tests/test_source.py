@@ -38,6 +38,15 @@ def test_safetensors_are_read_as_the_library_reads_them(directory):
     assert rules.detect(ours) is HUGGING_FACE
 
 
+def header(text: str) -> bytes:
+    """A safetensors file with this header."""
+    return len(text).to_bytes(8, "little") + text.encode() + bytes(8)
+
+
+def entry(dtype="F32", shape="[1]", offsets="[0, 4]") -> str:
+    return f'{{"visual.proj": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": {offsets}}}}}'
+
+
 def test_broken_files(directory, tmp_path):
     path = tmp_path / "file"
     assert "no such file" in refused(path, tmp_path)
@@ -50,6 +59,11 @@ def test_broken_files(directory, tmp_path):
         (whole[:-100], "cut short"),
         (whole[:500], "damaged safetensors"),
         (whole[:8] + b"{" + b"x" * 600, "damaged safetensors"),
+        (header('{"a":' * 100_000), "damaged safetensors"),
+        (header(entry(shape="[1e999]", offsets="[0, 4]")), "damaged safetensors"),
+        (header(entry(shape="[1.0]", offsets="[0.0, 4.0]")), "damaged safetensors"),
+        (header(entry(dtype="F8_E4M3", offsets="[0, 1]")), "of type F8_E4M3 cannot be read"),
+        (b"\x81\xa1a" + b"\x81\xa1a" * 5_000, "no complete Flax file"),
     ):
         path.write_bytes(content)
         assert any(x in refused(path, tmp_path) for x in message.split("|")), content[:9]
@@ -125,8 +139,9 @@ def test_siglip_and_bert_directories_are_called_by_their_names(directory, tmp_pa
     assert "a SigLIP model" in refused(path, tmp_path)
     (path / "config.json").write_text('{"model_type": "bert"}')
     assert "'bert'" in refused(path, tmp_path)
-    (path / "config.json").write_text("{")
-    assert "config.json is damaged" in refused(path, tmp_path)
+    for damaged in ("{", '{"a":' * 100_000):
+        (path / "config.json").write_text(damaged)
+        assert "config.json is damaged" in refused(path, tmp_path)
 
 
 @pytest.mark.parametrize(

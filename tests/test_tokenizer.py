@@ -344,6 +344,17 @@ def test_pretrained_is_not_there(name, tmp_path):
         Tokenizer.from_pretrained(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["merges.txt", "merges.txt.gz"])
+def test_lines_that_end_as_windows_ends_them(demo, tmp_path, name):
+    content = DEMO_MERGES.read_bytes().replace(b"\n", b"\r\n")
+    assert content.count(b"\r\n") > 80
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    captions = ["a red circle moves left", "é 42"]
+    expected = demo(captions, 20).ids
+    np.testing.assert_array_equal(Tokenizer.from_merges(path)(captions, 20).ids, expected)
+
+
 def test_bad_merges_files(tmp_path):
     def error_of(text, name="merges.txt"):
         path = tmp_path / name

@@ -92,8 +92,54 @@ def test_files_that_hold_something_else(torch, tmp_path):
     path = tmp_path / "other.pt"
     torch.save([torch.zeros(2)], path)
     assert "holds a list" in refused(path)
-    torch.save({"epoch": 3, "model": {"x": torch.zeros(2)}}, path)
-    assert "epoch, model" in refused(path)
+    torch.save({"epoch": 3, "x": torch.zeros(2)}, path)
+    assert "not all of it is tensors (epoch)" in refused(path)
+    torch.save({"epoch": 3, "model": {"x": torch.zeros(2), "best": 4}}, path)
+    assert "not all of it is tensors (best)" in refused(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda torch, x: x.to_sparse(), "is a sparse tensor; save it dense"),
+        (lambda torch, x: x.to_sparse_csr(), "is a sparse tensor; save it dense"),
+        (lambda torch, x: x.to(torch.float8_e4m3fn), "of type float8_e4m3fn cannot be read"),
+        (lambda torch, x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "of type qint8"),
+        (lambda torch, x: x.to("meta"), "of type float32 cannot be read"),
+    ],
+)
+def test_tensors_that_numpy_does_not_have(torch, tmp_path, make, message):
+    torch.save({"visual.proj": make(torch, torch.eye(3))}, tmp_path / "odd.pt")
+    said = refused(tmp_path / "odd.pt")
+    assert "visual.proj" in said
+    assert message in said
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scripted_modules_hold_more_than_tensors(torch, tmp_path):
+    class Model(torch.nn.Module):
+        sizes: list[int]
+        scales: list[float]
+
+        def __init__(self):
+            super().__init__()
+            self.sizes, self.scales, self.flags = [1, 2], [0.5], [True]
+            self.named = {"a": 1}
+            self.several = [torch.zeros(2)]
+            self.device = torch.device("cpu")
+            self.layers = torch.nn.ModuleList([torch.nn.Linear(3, 4), torch.nn.GELU()])
+            self.register_buffer("mask", torch.ones(2), persistent=False)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x * self.scales[0] + self.sizes[0]
+
+    torch.jit.script(Model()).save(tmp_path / "script.pt")
+    arrays = torch_file.read_state_dict(tmp_path / "script.pt")
+    # A scripted module does not tell which of its buffers are saved by name.
+    assert arrays.keys() == {"layers.0.weight", "layers.0.bias", "mask"}
 
 
 class Command:

@@ -248,10 +248,9 @@ def _check(vocab: dict[str, int], source: str) -> None:
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:
     try:
-        if path.suffix == ".gz":
-            text = gzip.decompress(path.read_bytes()).decode("utf-8")
-        else:
-            text = path.read_text(encoding="utf-8")
+        # As text both ways: lines may end as Windows ends them.
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            text = file.read()
     except (OSError, EOFError, ValueError, gzip.zlib.error) as error:
         raise UserError(_unreadable(path, error)) from error
     lines = text.split("\n")[1 : 1 + CLIP_MERGES]
