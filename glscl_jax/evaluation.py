@@ -24,6 +24,7 @@ from glscl_jax.features import EncodedSplit
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
+from glscl_jax.spreadsheet import unescaped
 from glscl_jax.workdir import Workdir, read_json
 
 # What `prepare` could not read: a program, so its name for the file cannot be imported.
@@ -156,8 +157,10 @@ def failed_clips(data_dir: str | os.PathLike, split: str) -> frozenset[str]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-            return frozenset(row["clip"] for row in rows if row["split"] == split)
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+            return frozenset(
+                unescaped(row["clip"]) for row in rows if unescaped(row["split"]) == split
+            )
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"{path} is damaged ({error}): prepare again, or remove it") from error
 
 

@@ -5,7 +5,8 @@ top.csv    direction, query, place, clip_id, caption, score
 
 A text-to-video query (t2v) is a caption: its number, its video's clip id, its words. A
 video-to-text query (v2t) is a video: its number and clip id. Ranks count from 1; where items tie
-with the right one, they are its first and its last possible place.
+with the right one, they are its first and its last possible place. Captions and clip ids are
+escaped (see `spreadsheet`).
 """
 
 import csv
@@ -20,6 +21,7 @@ from glscl_jax import metrics
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
 from glscl_jax.ranking import TopK
+from glscl_jax.spreadsheet import escaped, unescaped
 
 RANKS, TOP = "ranks.csv", "top.csv"
 RANK_COLUMNS = ("direction", "query", "clip_id", "caption", "optimistic", "pessimistic")
@@ -102,14 +104,16 @@ def _read(rows: list[list[str]]) -> QueryRanks:
     low, high = (np.array([float(row[column]) for row in rows]) for column in (4, 5))
     if not np.all((low >= 1) & (high >= low) & np.isfinite(high)):
         raise ValueError("a rank below 1, or a last place before the first")
-    return QueryRanks([row[2] for row in rows], [row[3] for row in rows], metrics.Ranks(low, high))
+    clip_ids, captions = ([unescaped(row[column]) for row in rows] for column in (2, 3))
+    return QueryRanks(clip_ids, captions, metrics.Ranks(low, high))
 
 
 def _names(encoded: EncodedSplit) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(clip id, words) of the captions, and (clip id, "") of the videos."""
-    owners = [encoded.clip_ids[b] for b in encoded.owner]
-    captions = list(zip(owners, encoded.captions, strict=True))
-    return captions, [(clip_id, "") for clip_id in encoded.clip_ids]
+    """(clip id, words) of the captions, and (clip id, "") of the videos, as cells."""
+    clip_ids = list(map(escaped, encoded.clip_ids))
+    owners = [clip_ids[b] for b in encoded.owner]
+    captions = list(zip(owners, map(escaped, encoded.captions), strict=True))
+    return captions, [(clip_id, "") for clip_id in clip_ids]
 
 
 def _write(path: pathlib.Path, columns: Iterable[str], rows: Iterable) -> None:

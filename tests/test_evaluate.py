@@ -336,10 +336,10 @@ def test_clips_that_could_not_be_read_are_those_that_prepare_lists(tmp_path):
     assert evaluation.failed_clips(tmp_path, "test") == set()
     lost = [
         Failure(Clip(name, pathlib.Path(name), ("a dog",), None, None, split), "empty, or no video")
-        for name, split in (("one, two.mp4", "test"), ("three.mp4", "train"), ("4.mp4", "test"))
+        for name, split in (("one, two.mp4", "test"), ("three.mp4", "train"), ("=4.mp4", "test"))
     ]
     prepare._write_list(lost, tmp_path / prepare.FAILED_FILE)
-    assert evaluation.failed_clips(tmp_path, "test") == {"one, two.mp4", "4.mp4"}
+    assert evaluation.failed_clips(tmp_path, "test") == {"one, two.mp4", "=4.mp4"}
     for damage in (b"\xff\xfe", b"one,two\n1,2\n"):
         (tmp_path / evaluation.FAILED).write_bytes(damage)
         with pytest.raises(UserError, match=r"failed\.csv is damaged"):

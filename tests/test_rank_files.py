@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glscl_jax import metrics
 from glscl_jax.errors import UserError
@@ -12,20 +14,35 @@ from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
 from glscl_jax.rank_files import RANKS, TOP, read_ranks, write_ranks, write_top
 from glscl_jax.scored import Reranked
+from glscl_jax.spreadsheet import escaped, unescaped
 
 CAPTIONS = ['a "red", round one', "two\nlines\r\n", "", "ünï 日本", "=1+1"]
 CLIP_IDS = ["a,b.mp4", "c.mp4#t=1", "d.mp4"]
+FORMULAS = [
+    "=cmd|' /C calc'!A0",
+    "+1",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "\uff1d1",
+    "'=1",
+    "''-",
+]
+FORMULA_BEGINS = set("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+PLAIN = ["", "a=b", "'tis a cat", "'", " =1", "1-2", "日本"]
 OWNER = np.array([0, 0, 1, 2, 2])
 SCORES = np.array(
     [[0.9, 0.1, 0.5], [0.2, 0.3, 0.4], [0.5, 0.5, 0.1], [0.1, 0.2, 0.3], [1, 1, 1]], np.float32
 )
 
 
-def encoded():
+def encoded(captions=CAPTIONS, clip_ids=CLIP_IDS):
     # No features: only names are written.
     text = TextFeatures(np.zeros((5, 1)), np.zeros((5, 1, 1)))
     video = VideoFeatures(np.zeros((3, 1, 1)), np.ones((3, 1)), np.zeros((3, 1, 1)))
-    return EncodedSplit(text, video, OWNER, CAPTIONS, CLIP_IDS, 3, {})
+    return EncodedSplit(text, video, OWNER, captions, clip_ids, 3, {})
 
 
 def test_ranks_come_back(tmp_path):
@@ -54,9 +71,40 @@ def test_the_best_items_by_hand(tmp_path):
     # Of captions that score alike the first; the item is a caption and has its video's id.
     best = [row for row in rows if row["direction"] == "v2t" and row["query"] == "0"]
     assert [(row["place"], row["caption"], row["clip_id"]) for row in best] == [
-        ("1", "=1+1", "d.mp4"),
+        ("1", "'=1+1", "d.mp4"),
         ("2", CAPTIONS[0], "a,b.mp4"),
     ]
+
+
+def cells(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [cell for row in list(csv.reader(file))[1:] for cell in row[:5]]
+
+
+@pytest.mark.parametrize("captions", [FORMULAS[:5], FORMULAS[5:]])
+def test_no_cell_is_a_formula_and_all_come_back(tmp_path, captions):
+    clip_ids = ["=1.mp4", "-x/@y.mp4", "'+.mp4"]
+    split = encoded(captions, clip_ids)
+    write_ranks(tmp_path, metrics.retrieval(SCORES, OWNER), split)
+    write_top(tmp_path, Reranked(SCORES, SCORES.T, OWNER).top(2), split)
+    for name in (RANKS, TOP):
+        assert not [cell for cell in cells(tmp_path / name) if cell[:1] in FORMULA_BEGINS]
+    found = read_ranks(tmp_path)
+    assert found["t2v"].captions == captions
+    assert found["v2t"].clip_ids == clip_ids
+
+
+@given(st.text(alphabet=["'", "a", " ", *sorted(FORMULA_BEGINS)]))
+def test_every_text_comes_back_from_its_cell(text):
+    cell = escaped(text)
+    assert unescaped(cell) == text
+    assert cell[:1] not in FORMULA_BEGINS
+
+
+def test_most_text_stays_as_it_is():
+    assert list(map(escaped, PLAIN)) == PLAIN
+    # Files of earlier versions had formulas as they were.
+    assert unescaped("=1+1") == "=1+1"
 
 
 @pytest.mark.parametrize(

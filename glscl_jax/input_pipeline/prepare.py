@@ -39,6 +39,7 @@ from glscl_jax.input_pipeline.annotations import Clip, validation
 from glscl_jax.input_pipeline.builder import Settings
 from glscl_jax.input_pipeline.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.kept import Losses, Store
+from glscl_jax.spreadsheet import escaped
 
 FAILED_FILE = "failed.csv"
 DAMAGED_FILE = "damaged.csv"
@@ -182,7 +183,8 @@ def _write_list(failures: Sequence[Failure], path: pathlib.Path) -> None:
         writer.writerow(["clip", "split", "video", "reason"])
         for failure in failures:
             clip = failure.clip
-            writer.writerow([clip.clip_id, clip.split, clip.video, failure.reason])
+            row = (clip.clip_id, clip.split, str(clip.video), failure.reason)
+            writer.writerow(map(escaped, row))
 
 
 def check_settings(prepared: Settings, asked: Settings, data_dir: pathlib.Path) -> None:
