@@ -230,7 +230,14 @@ def write_report(task: Task, encoded: EncodedSplit, result, scores, page_title: 
 
 
 def compared(argv) -> None:
-    """`evaluate compare RUN_A RUN_B`."""
+    """Says by which figures two results differ by more than noise.
+
+        python -m glscl_jax.evaluate compare results/one results/other
+
+    RUN_A and RUN_B are two directories that evaluations on the same split wrote (--out). Printed
+    are the figures of both, B's less A's, and the difference's 95 % interval by a paired bootstrap
+    of the queries. There are no flags.
+    """
     a, b = map(compare.read_run, argv[1:])
     print(compare.table(a, b, compare.compare(a, b)))
 

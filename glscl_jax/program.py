@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
+from glscl_jax import streams, usage
 from glscl_jax.errors import UserError
 
 USER_ERROR_STATUS = 2
@@ -19,7 +20,7 @@ class Command:
     """What a first argument runs: `main` with it and what follows it.
 
     Attributes:
-      main: as of `run`.
+      main: as of `run`; its docstring is what --help prints.
       positional: what the arguments after it are called.
     """
 
@@ -69,16 +70,22 @@ def run(
 ) -> None:
     """Runs `main` under absl; a `UserError` becomes one line and exit status 2.
 
-    A flag's name may be written with dashes, too: --batch-size is --batch_size.
+    A flag's name may be written with dashes, too: --batch-size is --batch_size. Help comes before
+    all else: whatever the other arguments are, it is printed with status 0.
 
     Args:
       main: is given the program's name and the arguments that are no flags.
       positional: what those are called; exactly so many must be given.
       commands: first arguments that run something else than `main`, each with its own.
     """
+    streams.outlive_readers()
     _hush_libraries()
     # In place: ml_collections looks for its overrides in sys.argv itself.
     sys.argv[1:] = underscored(sys.argv[1:])
+    explained = {name: command.main for name, command in (commands or {}).items()}
+    if help_text := usage.asked_for(sys.argv[1:], main, explained):
+        print(help_text)
+        sys.exit(0)
 
     def parse_or_exit(argv):
         try:

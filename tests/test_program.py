@@ -1,5 +1,7 @@
-"""How programs start: flags with dashes, and first arguments that run something else."""
+"""How programs start: flags with dashes, first arguments that run something else, and help."""
 
+import os
+import pty
 import subprocess
 import sys
 
@@ -9,13 +11,15 @@ from glscl_jax.program import underscored
 from tests.conftest import REPO, one_line_error
 
 SCRIPT = """
+'Explains the script.'
 from absl import flags
 from glscl_jax import program
 from glscl_jax.errors import UserError
-FLAG = flags.DEFINE_string("two_words", None, "")
+FLAG = flags.DEFINE_string("two_words", None, "Says what is printed.")
 def main(argv):
     print("main", argv[1:], FLAG.value)
 def other(argv):
+    "Explains the other."
     if argv[1] == "bad":
         raise UserError("bad is bad")
     print("other", argv, FLAG.value)
@@ -55,3 +59,91 @@ def test_a_first_argument_can_run_something_else():
     assert "TWO is missing" in one_line_error(run("other", "1"))
     assert "unexpected argument '3'" in one_line_error(run("other", "1", "2", "3"))
     assert "WHAT is missing" in one_line_error(run())
+
+
+@pytest.mark.parametrize("asked", ["-h", "--help", "--helpfull"])
+def test_help_explains_the_program_and_its_own_flags_first(asked):
+    # Before what is wrong with the other arguments.
+    helped = run("--nonsense", asked)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert helped.stdout.startswith("Explains the script.\n\nFlags:\n  --two_words: Says")
+    assert ("--logtostderr" in helped.stdout.replace("[no]", "")) == (asked == "--helpfull")
+    assert run("other", asked).stdout == "Explains the other.\n"
+    # No help, but a value: what follows -- is no flag.
+    assert "unexpected argument" in one_line_error(run("1", "--", asked))
+
+
+PROGRAMS = {
+    "glscl_jax.train": ("--workdir", "--coordinator"),
+    "glscl_jax.evaluate": ("--checkpoint", "--coordinator"),
+    "glscl_jax.input_pipeline.prepare": ("--source", "--data_dir"),
+    "glscl_jax.input_pipeline.rendered": ("--out",),
+    "convert.clip": ("--verify", "--activation"),
+    "convert.glscl": ("--verify", "--tokenizer"),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_has_help_with_an_example(forks, name):
+    short, long, full = (forks(name, flag).stdout for flag in ("-h", "--help", "--helpfull"))
+    assert short == long
+    assert f"    python -m {name} " in long
+    for flag in PROGRAMS[name]:
+        assert f"\n  {flag}: " in long.replace("[no]", "")
+    assert "absl" not in long
+    assert "absl.logging" in full
+    assert full.split("Flags of absl")[0].strip() == long.rpartition("\n\n")[0]
+
+
+def test_compare_has_help_of_its_own(forks):
+    said = forks("glscl_jax.evaluate", "compare", "--help").stdout
+    assert "    python -m glscl_jax.evaluate compare results/one results/other" in said
+    assert "--checkpoint" not in said
+
+
+LOUD = """
+import os, sys
+from glscl_jax import program
+def main(argv):
+    for number in range(20000):
+        print(number)
+        print(number, file=sys.stderr)
+    os.write(1, b"of a library")
+    return 75
+program.run(main)
+"""
+
+
+def loud(**options):
+    return subprocess.Popen([sys.executable, "-c", LOUD], cwd=REPO, **options)
+
+
+def test_a_program_goes_on_when_its_reader_has_gone():
+    process = loud(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout.readline() == b"0\n"
+    process.stdout.close()
+    assert process.wait() == 75
+
+
+def test_a_program_goes_on_when_its_terminal_has_gone():
+    ours, theirs = pty.openpty()
+    process = loud(stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert os.read(ours, 1) == b"0"
+    os.close(ours)
+    assert process.wait() == 75
+
+
+def test_help_to_a_reader_that_takes_one_line_says_nothing_more():
+    command = f"{sys.executable} -m convert.clip --helpfull | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=REPO, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Converts a CLIP's weights to a checkpoint directory, and back.\n"
+    # Nor where all that is printed fits a buffer and nobody takes any.
+    command = f"{sys.executable} -m glscl_jax.input_pipeline.rendered -h | true"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=REPO, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
