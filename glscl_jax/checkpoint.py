@@ -172,12 +172,20 @@ def load_model(
 
     Args:
       directory: a work directory, or what `convert` wrote.
-      sharding: where the parameters go.
+      sharding: where the parameters go. Of several processes all call this together, but for a
+        sharding over devices of one alone, which reads by itself.
       step: of a work directory; without one the best by validation R@1, else the latest.
 
     Raises:
       UserError: there is no such checkpoint, or it is damaged.
     """
+    if jax.process_count() > 1 and sharding.is_fully_addressable:
+        with _alone():
+            return _load_model(directory, sharding, step)
+    return _load_model(directory, sharding, step)
+
+
+def _load_model(directory, sharding: Sharding, step: int | None) -> LoadedModel:
     directory = pathlib.Path(directory).absolute()
     config = read_model_config(directory)
     if (directory / "params").is_dir():
@@ -211,6 +219,15 @@ def _uncompressed() -> ocp.Context:
     """
     context = ocp.Context()
     context.array.saving.use_compression = False
+    return context
+
+
+def _alone() -> ocp.Context:
+    """Settings to read with while the other processes do something else."""
+    context, number = ocp.Context(), jax.process_index()
+    context.multiprocessing_options.primary_host = number
+    context.multiprocessing_options.active_processes = {number}
+    context.multiprocessing_options.barrier_sync_key_prefix = f"process{number}"
     return context
 
 

@@ -37,15 +37,25 @@ def load(
 ) -> "Loaded":
     """Reads a checkpoint directory.
 
+    Of several processes (`jax.distributed`) each may load, encode and score what it likes, whatever
+    the others do.
+
     Args:
       directory: a work directory of `train`, or what `convert` wrote.
       step: of a work directory; without one the best by validation R@1, else the latest.
-      mesh: the devices to encode on; all of them by default.
+      mesh: the devices to encode on; all of this process by default, and none of another.
 
     Raises:
       UserError: there is no such checkpoint, or it is damaged.
+      ValueError: the mesh has devices of another process.
     """
-    mesh = mesh or sharding.make_mesh()
+    mesh = mesh or sharding.make_mesh(jax.local_devices())
+    others = {device.process_index for device in mesh.devices.flat} - {jax.process_index()}
+    if others:
+        raise ValueError(
+            f"the mesh has devices of process {min(others)}, this is {jax.process_index()}: each "
+            "process encodes rows of its own; give sharding.make_mesh(jax.local_devices())"
+        )
     return Loaded(load_model(directory, sharding.replicated(mesh), step), mesh)
 
 

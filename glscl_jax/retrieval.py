@@ -25,8 +25,8 @@ class Encoder:
     """The model's two sides, compiled once a batch shape, on a mesh.
 
     `start_text` and `start_video` return at once, with arrays that the devices are still working
-    on, for `fetch`; `text` and `video` wait for them. Each process gives its own rows of a batch,
-    equally many, and gets the features of all: its first process's rows come first.
+    on, for `fetch`; `text` and `video` wait for them. Each process of the mesh gives its own rows
+    of a batch, equally many, and gets the features of all: its first process's rows come first.
     """
 
     def __init__(self, model: GLSCL, mesh: Mesh):
@@ -35,6 +35,7 @@ class Encoder:
         self._text = jax.jit(functools.partial(steps.encode_text, model=model), **options)
         self._video = jax.jit(functools.partial(steps.encode_video, model=model), **options)
         self._whole = jax.jit(lambda array: array, **options)
+        self._processes = sorted({device.process_index for device in mesh.devices.flat})
         self._orders: dict[int, np.ndarray] = {}
 
     def start_text(self, params, ids: np.ndarray, mask: np.ndarray) -> TextFeatures:
@@ -58,7 +59,7 @@ class Encoder:
     def fetch(self, found: TextFeatures | VideoFeatures) -> TextFeatures | VideoFeatures:
         """Features of a batch that was started, on the host."""
         found = jax.device_get(found)
-        if jax.process_count() == 1:
+        if len(self._processes) == 1:
             return found
         rows = len(jax.tree.leaves(found)[0])
         if rows not in self._orders:
@@ -67,8 +68,9 @@ class Encoder:
 
     def _order(self, rows: int) -> np.ndarray:
         """Where a batch's rows lie, process by process: along a mesh processes may alternate."""
-        own = rows // jax.process_count()
-        numbers = jax.process_index() * own + np.arange(own, dtype=np.int32)
+        own = rows // len(self._processes)
+        before = self._processes.index(jax.process_index()) * own
+        numbers = before + np.arange(own, dtype=np.int32)
         batch = sharding.put_batch({"numbers": numbers}, self.mesh)
         return np.argsort(jax.device_get(self._whole(batch["numbers"])))
 

@@ -1,5 +1,8 @@
 """`glscl_jax.load`: any checkpoint directory in a few lines of Python."""
 
+import contextlib
+import json
+import socket
 import subprocess
 import sys
 import tomllib
@@ -19,6 +22,7 @@ from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.workdir import Workdir, write_json
+from tests import loading
 from tests.conftest import REPO
 
 SMALL = GLSCLConfig(
@@ -126,6 +130,21 @@ def test_on_one_device(directory, loaded):
         rtol=0,
         atol=1e-5,
     )
+
+
+def test_of_two_processes_each_encodes_rows_of_its_own(directory, loaded, forks):
+    """As many as it likes, whatever the other does; with the scores of one that is alone."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{free.getsockname()[1]}"
+    runs = [("tests.loading", directory, where, 2, number) for number in range(2)]
+    for number, run in enumerate(forks.together(*runs, devices=2)):
+        told = json.loads(run.stdout.splitlines()[-1])
+        assert told["devices"] == 4
+        if number == 0:
+            assert "the mesh has devices of process 1, this is 0" in told["refused"]
+        expected = loading.scores(loaded, number + 2)
+        np.testing.assert_allclose(told["scores"], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("parts", [("clip",), ("clip", "temporal")])
