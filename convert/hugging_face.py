@@ -117,15 +117,21 @@ def write_directory(
 
     directory.mkdir()
     safetensors.save_file(tensors, directory / WEIGHTS[0], metadata={"format": "pt"})
-    transformers_config(config).save_pretrained(directory)
+    transformers_config(config, tokenizer).save_pretrained(directory)
     write_json(directory / PREPROCESSOR, _preprocessor(config.image_size))
     if tokenizer is not None:
-        tokenizer.save(directory)
+        tokenizer.save(directory, config.context_length)
 
 
-def transformers_config(config: CLIPConfig):
-    """The same sizes as a `transformers.CLIPConfig`."""
+def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
+    """The same sizes as a `transformers.CLIPConfig`, with the tokenizer's start and end token."""
     import transformers
+
+    if tokenizer is None:
+        # Unknown. By its first mistake, a 2, transformers takes a sentence from the highest id.
+        start, end = None, 2
+    else:
+        start, end = tokenizer.start_id, tokenizer.end_id
 
     def tower(width: int, layers: int) -> dict:
         return {
@@ -143,9 +149,10 @@ def transformers_config(config: CLIPConfig):
             **tower(config.text_width, config.text_layers),
             "vocab_size": config.vocab_size,
             "max_position_embeddings": config.context_length,
-            # The last two entries of a CLIP vocabulary.
-            "bos_token_id": config.vocab_size - 2,
-            "eos_token_id": config.vocab_size - 1,
+            # Not the last rows of the embedding, of which there may be more than of ids.
+            "bos_token_id": start,
+            "eos_token_id": end,
+            "pad_token_id": end,
         },
         vision_config={
             **tower(config.vision_width, config.vision_layers),

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
-from convert import sharing, sizes, wrapping
+from convert import long_clip, sharing, sizes, wrapping
 from convert.table import Table, compare
 from convert.tables import FORMATS, GLSCL
 from glscl_jax.errors import UserError
@@ -112,7 +112,7 @@ def from_torch_names(
       NameMismatch: naming all tensors that are missing, unexpected or misshaped.
       UserError: if format or sizes cannot be told, or a tensor is not of a floating type.
     """
-    tensors = wrapping.unwrap(tensors, source)
+    tensors = long_clip.merged(wrapping.unwrap(tensors, source), source)
     table = table or detect(tensors, source)
     config = config or infer_config(tensors, table, source)
     shapes = sizes.parameter_shapes(config, table.parts)

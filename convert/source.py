@@ -10,6 +10,7 @@ import numpy as np
 from convert import (
     flax_file,
     hugging_face,
+    long_clip,
     open_clip,
     safetensors_file,
     shards,
@@ -47,6 +48,14 @@ class Source:
     tokenizer: pathlib.Path | None = None
 
     @property
+    def is_openais(self) -> bool:
+        """Whether the tensors are of OpenAI's own code, or of Long-CLIP's, which is built on it.
+
+        What names and shapes leave open is known then: the activation, the heads, the pooling.
+        """
+        return not self.tensors.keys().isdisjoint(OPENAI_MARKS) or long_clip.is_long(self.tensors)
+
+    @property
     def wrappers(self) -> list[str]:
         """The words that the file's names have and the tensors' here do not."""
         return wrapping.wrappers(self.names.values())
@@ -68,9 +77,8 @@ def open_source(path: str | pathlib.Path, entry: str | None = None) -> Source:
     if not path.is_file():
         raise UserError(f"{path}: no such file or directory")
     tensors, container = _read_weights(path, entry)
-    marked = any(name.split(".")[-1] in OPENAI_MARKS for name in tensors)
-    activation = "quick_gelu" if marked else None
-    return _source(path, container, (path,), tensors, activation=activation)
+    source = _source(path, container, (path,), tensors)
+    return dataclasses.replace(source, activation="quick_gelu") if source.is_openais else source
 
 
 def _open_directory(path: pathlib.Path, entry: str | None) -> Source:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import transformers
 
-from convert import torch_glscl
+from convert import long_clip, torch_glscl
 from convert.hugging_face import READ_BY_TRANSFORMERS, transformers_config
 from convert.source import Source
 from convert.verify import Inputs, Stages
@@ -41,8 +41,19 @@ def named_as_openai(
     root, clip = (model, "clip.") if "clip.logit_scale" in tensors else (model.clip, "")
     name, rows = f"{clip}visual.positional_embedding", len(model.clip.visual.positional_embedding)
     tensors[name] = _resized(np.asarray(tensors[name]), rows)
-    torch_glscl.load(root, tensors)
+    torch_glscl.load(root, _with_one_table(tensors))
     return _stages_of_glscl(model, parts, inputs)
+
+
+def _with_one_table(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Long-CLIP's positions as its forward pass adds them up: each table times its mask."""
+    if not long_clip.is_long(tensors):
+        return tensors
+    first, second = (
+        torch.tensor(np.asarray(tensors[n])) for n in (long_clip.FIRST, long_clip.SECOND)
+    )
+    mask = (torch.arange(len(first)) < 20)[:, None]
+    return tensors | {long_clip.FIRST: (first * mask + second * ~mask).numpy()}
 
 
 def _resized(embedding: np.ndarray, rows: int) -> np.ndarray:

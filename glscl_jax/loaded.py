@@ -10,7 +10,6 @@ scores = model.score(text, video)  # float32 [2,B]
 import dataclasses
 import functools
 import os
-import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -78,7 +77,7 @@ class Loaded:
         self.config, self.params, self.step = loaded.config, loaded.params, loaded.step
         folder = loaded.directory / "tokenizer"
         self.tokenizer = Tokenizer.load(folder) if folder.is_dir() else None
-        self.num_words = min(_words_of(loaded.directory), self.config.clip.context_length)
+        self.num_words = min(_words_of(loaded), self.config.clip.context_length)
         self._directory, self._mesh = loaded.directory, mesh
         self._has_lim = "lim" in loaded.params
         module = GLSCL if self._has_lim else _WithoutLIM
@@ -179,8 +178,8 @@ def _gim(sentence, frames, mask, temperature):
     return gim_similarity(sentence, frames, mask, temperature)
 
 
-def _words_of(directory: pathlib.Path) -> int:
-    """The length that a run was trained with, else the reference's."""
-    if not (directory / "config.json").exists():
-        return NUM_WORDS
-    return Workdir(directory).config().data.num_words
+def _words_of(loaded: LoadedModel) -> int:
+    """The length that a run was trained with; else CLIP's context, of a GLSCL the reference's."""
+    if (loaded.directory / "config.json").exists():
+        return Workdir(loaded.directory).config().data.num_words
+    return loaded.config.clip.context_length if loaded.params.keys() == {"clip"} else NUM_WORDS

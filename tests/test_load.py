@@ -1,6 +1,7 @@
 """`glscl_jax.load`: any checkpoint directory in a few lines of Python."""
 
 import contextlib
+import dataclasses
 import json
 import socket
 import subprocess
@@ -186,6 +187,15 @@ def test_a_work_directory_says_its_number_of_words(tmp_path, params):
     workdir = Workdir(written(tmp_path / "run", params))
     workdir.begin(config, SMALL)
     assert glscl_jax.load(tmp_path / "run").tokenize(CAPTIONS).ids.shape == (3, 7)
+
+
+def test_clip_alone_has_the_words_of_its_context(tmp_path, params):
+    longer = dataclasses.replace(SMALL.clip, context_length=40)
+    config = dataclasses.replace(SMALL, clip=longer)
+    whole = glscl_jax.load(written(tmp_path / "whole", params, config))
+    assert whole.tokenize(CAPTIONS).ids.shape == (3, 32)
+    alone = written(tmp_path / "alone", {"clip": params["clip"]}, longer)
+    assert glscl_jax.load(alone).tokenize(CAPTIONS).ids.shape == (3, 40)
 
 
 def test_without_a_tokenizer(tmp_path, params):

@@ -36,7 +36,7 @@ _WORD = (
 
 # Hugging Face's layout: vocabulary and merges, or both in one file.
 VOCABULARY_FILE, MERGES_FILE, _ONE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
-# Read by transformers alone: which class opens the directory, and CLIP's 77 places.
+# Read by transformers alone: which class opens the directory, and how many places a caption has.
 _CONFIG_FILE = "tokenizer_config.json"
 _CONFIG = {
     "tokenizer_class": "CLIPTokenizer",
@@ -44,7 +44,6 @@ _CONFIG = {
     "eos_token": END,
     "unk_token": END,
     "pad_token": END,
-    "model_max_length": 77,
 }
 
 
@@ -65,8 +64,9 @@ class Tokenizer:
     """CLIP's lower-cased byte-pair tokenizer.
 
     Attributes:
-      vocab_size: the number of ids; the end token has the highest, because the text tower takes
-        the sentence feature from the row of the highest id.
+      vocab_size: the number of ids.
+      start_id, end_id: of the two special tokens. The end token has the highest id, because the
+        text tower takes the sentence feature from the row of the highest.
     """
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], source: str):
@@ -81,7 +81,7 @@ class Tokenizer:
           UserError: the vocabulary is not one of CLIP's kind.
         """
         _check(vocab, source)
-        self.vocab_size = len(vocab)
+        self.vocab_size, self.start_id, self.end_id = len(vocab), vocab[START], vocab[END]
         self._vocab, self._merges = vocab, list(merges)
         try:
             bpe = models.BPE(vocab=vocab, merges=self._merges, end_of_word_suffix=END_OF_WORD)
@@ -164,15 +164,20 @@ class Tokenizer:
             raise UserError(_unreadable(path, error)) from error
         return cls(vocab, _read_merges(Path(directory) / MERGES_FILE), str(directory))
 
-    def save(self, directory: Path | str) -> None:
-        """Writes the tokenizer in Hugging Face's layout, readable there as a CLIPTokenizer."""
+    def save(self, directory: Path | str, max_length: int = 77) -> None:
+        """Writes the tokenizer in Hugging Face's layout, readable there as a CLIPTokenizer.
+
+        Args:
+          directory: made if it is not there.
+          max_length: the places that transformers cuts a caption to, when asked to cut.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         merges = ["#version: 0.2", *(f"{left} {right}" for left, right in self._merges)]
         files = {
             VOCABULARY_FILE: json.dumps(self._vocab, ensure_ascii=False),
             MERGES_FILE: "\n".join(merges) + "\n",
-            _CONFIG_FILE: json.dumps(_CONFIG, indent=2) + "\n",
+            _CONFIG_FILE: json.dumps(_CONFIG | {"model_max_length": max_length}, indent=2) + "\n",
         }
         for name, text in files.items():
             (directory / name).write_text(text, encoding="utf-8", newline="\n")
@@ -191,9 +196,8 @@ class Tokenizer:
             raise UserError(f"a caption needs 2 words at least (start and end), not {length}")
         ids = np.full((len(captions), length), PAD_ID, np.int32)
         mask = np.zeros_like(ids)
-        start, end = self._vocab[START], self._vocab[END]
         for row, words in enumerate(self._encode([clean(caption) for caption in captions])):
-            tokens = [start, *words[: length - 2], end]
+            tokens = [self.start_id, *words[: length - 2], self.end_id]
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
         return TokenBatch(ids, mask)
