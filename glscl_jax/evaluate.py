@@ -5,8 +5,9 @@
     python -m glscl_jax.evaluate compare results/one results/other
 
 The checkpoint is a work directory of `train` (its best step by validation R@1, unless --step
-says another) or what `convert` wrote. Without --config a work directory's own is used. Into --out
-go results.json (the run card), results.md (the same to read), ranks.csv (every query's rank) and
+says another) or what `convert` wrote. Without --config a work directory's own is used, changed by
+what is given of it: --config.data.dir=ELSEWHERE where the data has moved. Into --out go
+results.json (the run card), results.md (the same to read), ranks.csv (every query's rank) and
 report.html. `compare` says by which figures two such directories differ by more than noise.
 
 Post-processing is off unless asked for. --rerank=qbnorm is QB-Norm with the training split as its
@@ -16,6 +17,9 @@ compare with those of single queries.
 
 import dataclasses
 import functools
+import itertools
+import re
+import sys
 
 import jax
 from absl import flags
@@ -39,6 +43,9 @@ from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.rerank import QBNorm
 from glscl_jax.results_page import terminal, title
+from glscl_jax.workdir import Workdir
+
+NO_CHECKPOINT = "--checkpoint is missing: name a directory that train or convert wrote"
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A directory that train or convert wrote.")
 CONFIG = config_flags.DEFINE_config_file(
@@ -83,6 +90,28 @@ def main(_):
         evaluate()
 
 
+def take_own_config() -> None:
+    """Makes --config.x=y a change of the work directory's config where no --config is given."""
+    config = re.compile(r"--?(no)?config\.")
+    if CONFIG.name in given_flags() or not any(map(config.match, sys.argv)):
+        return
+    if not (checkpoint := given_flags().get(CHECKPOINT.name)):
+        raise UserError(NO_CHECKPOINT)
+    own = Workdir(checkpoint).config()
+    delattr(flags.FLAGS, CONFIG.name)
+    config_flags.DEFINE_config_dict(CONFIG.name, own)
+
+
+def given_flags() -> dict[str, str]:
+    """The arguments of the form --name=value and --name value, by name, before they are parsed."""
+    found = {}
+    for argument, following in itertools.pairwise([*sys.argv[1:], ""]):
+        name, equals, value = argument.partition("=")
+        if name.startswith("-"):
+            found[name.lstrip("-")] = value if equals else following
+    return found
+
+
 def evaluate() -> None:
     """Encodes, ranks, and writes what is found."""
     stages = run_card.Stages()
@@ -117,7 +146,7 @@ def evaluate() -> None:
 def opened() -> tuple[Task, dict[str, features.Store]]:
     """The task, and where features of its splits are kept; raises a `UserError` for bad flags."""
     if CHECKPOINT.value is None:
-        raise UserError("--checkpoint is missing: name a directory that train or convert wrote")
+        raise UserError(NO_CHECKPOINT)
     settings = query_bank_settings()
     if DSL_TEMPERATURE.value <= 0:
         raise UserError(f"--dsl_temperature {DSL_TEMPERATURE.value:g}: take one above 0")
@@ -245,4 +274,4 @@ def compared(argv) -> None:
 COMMANDS = {"compare": program.Command(compared, ("RUN_A", "RUN_B"))}
 
 if __name__ == "__main__":
-    program.run(main, commands=COMMANDS)
+    program.run(main, commands=COMMANDS, before_flags=take_own_config)

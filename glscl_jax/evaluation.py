@@ -83,19 +83,21 @@ class Task:
 
     def store(self, directory: str | os.PathLike, split: str) -> features.Store:
         """Kept features of a split; raises a `UserError` if they are of something else."""
-        config, size = self.config, self.data.builder.info.splits[split].num_bytes
+        config, data = self.config, dict(self.data.identity)
+        part = data.pop("splits")[split]
         identity = {
             "checkpoint": self.sha256,
             "model": _sha256(repr(sorted(model_settings(self.loaded.config).items())).encode()),
             "dtype": self.loaded.config.dtype,
-            "tokenizer": _tokenizer_sha256(self.loaded.directory / "tokenizer"),
+            "tokenizer": self.tokenizer.sha256,
             "split": split,
-            "videos": self.data.splits[split],
-            "bytes of records": size,
+            "videos": part["clips"],
+            "bytes of records": part["bytes"],
+            "records": part["records"],
             "frames": config.data.num_frames,
             "words": config.data.num_words,
             "eval_batch_size": config.eval_batch_size,
-            **dataclasses.asdict(self.data.settings),
+            **data,
         }
         return features.Store.open(pathlib.Path(directory) / split, identity=identity)
 
@@ -192,13 +194,21 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
         )
     if given and (loaded.directory / "config.json").exists():
         trained = Workdir(loaded.directory).config().data.tokenizer
-        if trained != config.data.tokenizer:
+        if trained != config.data.tokenizer and not _same(tokenizer, config.data.tokenizer):
             raise UserError(
                 f"{loaded.directory} was trained with the tokenizer {trained}, --config has "
                 f"{config.data.tokenizer}: leave --config out, or add "
                 f"--config.data.tokenizer={trained}"
             )
     return tokenizer
+
+
+def _same(tokenizer: Tokenizer, name: str) -> bool:
+    """Whether another name or place has the same tokenizer."""
+    try:
+        return Tokenizer.open(name).sha256 == tokenizer.sha256
+    except UserError:
+        return False
 
 
 def _writable(out: pathlib.Path) -> pathlib.Path:
@@ -213,12 +223,6 @@ def _writable(out: pathlib.Path) -> pathlib.Path:
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}") from error
     return out
-
-
-def _tokenizer_sha256(folder: pathlib.Path) -> str:
-    return _sha256(
-        b"".join(path.name.encode() + path.read_bytes() for path in sorted(folder.iterdir()))
-    )
 
 
 def _sha256(content: bytes) -> str:

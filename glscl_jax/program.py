@@ -46,13 +46,14 @@ def underscored(arguments: Sequence[str]) -> list[str]:
     return changed
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: Sequence[str], before: Callable[[], None]) -> list[str]:
     """Parses flags, turning a bad config override into a `UserError`.
 
     ml_collections raises plain AttributeError, KeyError, TypeError or ValueError for an unknown
     key or a value of the wrong type; absl would show them with a traceback.
     """
     try:
+        before()
         return flags.FLAGS(list(argv))
     except flags.Error as error:
         raise UserError(f"{_first_line(error)} (--help lists the flags)") from error
@@ -66,7 +67,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def run(
-    main: Main, positional: Sequence[str] = (), commands: Mapping[str, Command] | None = None
+    main: Main,
+    positional: Sequence[str] = (),
+    commands: Mapping[str, Command] | None = None,
+    before_flags: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs `main` under absl; a `UserError` becomes one line and exit status 2.
 
@@ -77,6 +81,7 @@ def run(
       main: is given the program's name and the arguments that are no flags.
       positional: what those are called; exactly so many must be given.
       commands: first arguments that run something else than `main`, each with its own.
+      before_flags: called when `sys.argv` is as it will be parsed.
     """
     streams.outlive_readers()
     _hush_libraries()
@@ -89,7 +94,7 @@ def run(
 
     def parse_or_exit(argv):
         try:
-            return _parse_flags(argv)
+            return _parse_flags(argv, before_flags)
         except UserError as error:
             _exit_with(error)
 

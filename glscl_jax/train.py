@@ -81,7 +81,7 @@ def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
     optimizer = make_optimizer(settings.optim, total)
     validation = Validation(config, data, tokenizer, model, mesh)
 
-    processes.by_first(lambda: begin(workdir, config, settings, tokenizer, claims))
+    processes.by_first(lambda: begin(workdir, config, settings, data, tokenizer, claims))
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
     state = start(config, settings, model, optimizer, checkpoints, mesh)
     first = int(state.step)
@@ -122,11 +122,12 @@ def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
     return 0
 
 
-def begin(workdir: Workdir, config, settings, tokenizer, claims: contextlib.ExitStack) -> None:
+def begin(
+    workdir: Workdir, config, settings, data, tokenizer, claims: contextlib.ExitStack
+) -> None:
     """Makes the work directory this run's, until `claims` end, and writes down what it is."""
     claims.enter_context(workdir.claimed())
-    workdir.begin(config, settings.model)
-    tokenizer.save(workdir.tokenizer)
+    workdir.begin(config, settings.model, data.identity, tokenizer)
 
 
 def say(line: str) -> None:

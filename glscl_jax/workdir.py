@@ -2,6 +2,7 @@
 
 config.json       the resolved config
 model.json        sizes and settings of the model
+data.json         what tells the prepared data from any other, wherever it lies
 tokenizer/        captions to ids
 metrics.jsonl     one line of figures every so many steps
 checkpoints/      see checkpoint.py
@@ -17,12 +18,15 @@ from ml_collections import ConfigDict
 
 from glscl_jax import lock
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCLConfig, model_config, model_settings
 
 LOCK_FILE = ".running.lock"
 
 # Settings that fix what a step computes: a run cannot go on with others.
 FIXED = ("seed", "batch_size", "data", "model")
+# Of them the places of things that are compared themselves.
+PLACES = ("dir", "tokenizer")
 
 
 class Workdir:
@@ -35,21 +39,39 @@ class Workdir:
         self.metrics = self.path / "metrics.jsonl"
         self.profile = self.path / "profile"
 
-    def begin(self, config: ConfigDict, model: GLSCLConfig) -> None:
+    def begin(
+        self,
+        config: ConfigDict,
+        model: GLSCLConfig,
+        data: dict | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
         """Writes down what the run is made with, or checks that an earlier start agrees.
 
+        Args:
+          config: resolved.
+          model: of it.
+          data: `identity` of the prepared data; None where there is none.
+          tokenizer: kept in the directory; None where there is none.
+
         Raises:
-          UserError: the directory holds a run with other settings, or cannot be written.
+          UserError: the directory holds a run with other settings, other data or another
+            tokenizer, or cannot be written.
         """
+        # config.json last: where it is, the others are.
         new = {
-            "config.json": json.loads(config.to_json_best_effort()),
+            "data.json": data,
             "model.json": model_settings(model),
+            "config.json": json.loads(config.to_json_best_effort()),
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._check_same(new)
+            self._check_same(new, tokenizer)
+            if tokenizer:
+                tokenizer.save(self.tokenizer)
             for name, content in new.items():
-                write_json(self.path / name, content)
+                if content is not None:
+                    write_json(self.path / name, content)
         except OSError as error:
             raise UserError(f"--workdir {self.path}: {error.strerror}") from error
 
@@ -57,16 +79,36 @@ class Workdir:
         """A context in which no other run may use the directory; see `lock.claimed`."""
         return lock.claimed(self.path, LOCK_FILE, f"--workdir {self.path}", "another run is in it")
 
-    def _check_same(self, new: dict) -> None:
+    def _check_same(self, new: dict, tokenizer: Tokenizer | None) -> None:
         way_out = f"give the run a --workdir of its own, or remove {self.path}"
         if found := differences(self._read("model.json"), new["model.json"]):
             raise UserError(f"the run in {self.path} has another model ({found}): {way_out}")
-        old = self._read("config.json")
-        old, given = (
-            {key: x[key] for key in FIXED if key in x} for x in (old or {}, new["config.json"])
-        )
-        if old and (found := differences(old, given)):
+        if not (old := self._read("config.json")):
+            return
+        if found := differences(_fixed(old), _fixed(new["config.json"])):
             raise UserError(f"the run in {self.path} has another {found}: {way_out}")
+        data = self._read("data.json")
+        if data is None:
+            # Begun before this was written down: the place is all that is known of its data.
+            old_dir, new_dir = (
+                pathlib.Path(x.get("data", {}).get("dir", "")) for x in (old, new["config.json"])
+            )
+            if old_dir.absolute() != new_dir.absolute():
+                raise UserError(
+                    f"the run in {self.path} has another data.dir {old_dir}, now {new_dir}, "
+                    f"and does not say what data it had: go on with that once, or {way_out}"
+                )
+        elif found := differences(data, new["data.json"] or {}):
+            raise UserError(
+                f"the run in {self.path} was trained on other data ({found}): name the directory "
+                f"that holds its data (--config.data.dir), or {way_out}"
+            )
+        known = tokenizer and self.tokenizer.is_dir()
+        if known and Tokenizer.load(self.tokenizer).sha256 != tokenizer.sha256:
+            raise UserError(
+                f"the run in {self.path} has another tokenizer than config.data.tokenizer "
+                f"{new['config.json']['data']['tokenizer']}: {way_out}"
+            )
 
     def _read(self, name: str) -> dict | None:
         path = self.path / name
@@ -82,6 +124,13 @@ class Workdir:
         if values is None:
             raise UserError(f"{self.path} holds no config.json: give --config")
         return ConfigDict(values)
+
+
+def _fixed(config: dict) -> dict:
+    """The settings that a run cannot change, without the places of what is compared itself."""
+    fixed = {key: config[key] for key in FIXED if key in config}
+    data = fixed.get("data", {})
+    return {**fixed, "data": {key: data[key] for key in data if key not in PLACES}}
 
 
 def read_model_config(directory: pathlib.Path) -> GLSCLConfig:
@@ -123,11 +172,16 @@ def write_json(path: pathlib.Path, content: dict) -> None:
 def differences(old: dict | None, new: dict, prefix: str = "") -> str:
     """Tells the settings in which two nested dicts differ, "" for none (or nothing to compare)."""
     found = []
-    for key in new if old is not None else ():
-        before, after = old.get(key), new[key]
+    for key in [*new, *(old.keys() - new.keys())] if old is not None else ():
+        before, after = old.get(key), new.get(key)
         if isinstance(after, dict) and isinstance(before, dict):
             if inner := differences(before, after, f"{prefix}{key}."):
                 found.append(inner)
         elif before != after:
-            found.append(f"{prefix}{key} {before!r}, now {after!r}")
+            found.append(f"{prefix}{key} {_short(before)}, now {_short(after)}")
     return ", ".join(found)
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:16]}..."

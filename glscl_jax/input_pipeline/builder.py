@@ -10,6 +10,7 @@
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -29,6 +30,7 @@ from tensorflow_datasets.core import writer
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations
 from glscl_jax.input_pipeline.annotations import Clip
+from glscl_jax.input_pipeline.identity import identity
 from glscl_jax.input_pipeline.video import Frames
 
 PREPARE = "python -m glscl_jax.input_pipeline.prepare"
@@ -87,6 +89,11 @@ class PreparedData:
     def features(self) -> tfds.features.FeaturesDict:
         """A record's layout; `features.deserialize_example(record)` works in a TF graph."""
         return self.builder.info.features
+
+    @functools.cached_property
+    def identity(self) -> dict:
+        """What tells it from other data, wherever it lies; see `identity.identity`."""
+        return identity(self.settings, self.builder.info)
 
     def raw_source(self, split: str) -> ArrayRecordDataSource:
         """The split's records, serialized, by random access: `__len__` and `__getitems__`."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import hashlib
 import html
 import json
 import re
@@ -163,6 +164,12 @@ class Tokenizer:
         except (OSError, ValueError) as error:
             raise UserError(_unreadable(path, error)) from error
         return cls(vocab, _read_merges(Path(directory) / MERGES_FILE), str(directory))
+
+    @property
+    def sha256(self) -> str:
+        """Of vocabulary and merges: the same wherever they were read, and in whatever layout."""
+        told = json.dumps([sorted(self._vocab.items()), [list(pair) for pair in self._merges]])
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def save(self, directory: Path | str, max_length: int = 77) -> None:
         """Writes the tokenizer in Hugging Face's layout, readable there as a CLIPTokenizer.
