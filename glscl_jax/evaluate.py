@@ -27,6 +27,7 @@ from ml_collections import config_flags
 
 from glscl_jax import (
     compare,
+    config_file,
     features,
     launch,
     metrics,
@@ -98,6 +99,7 @@ def take_own_config() -> None:
     if not (checkpoint := given_flags().get(CHECKPOINT.name)):
         raise UserError(NO_CHECKPOINT)
     own = Workdir(checkpoint).config()
+    config_file.check(CONFIG.name, sys.argv, own)
     delattr(flags.FLAGS, CONFIG.name)
     config_flags.DEFINE_config_dict(CONFIG.name, own)
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import logging as standard_logging
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
+from ml_collections.config_flags import config_flags
 
-from glscl_jax import streams, usage
+from glscl_jax import config_file, streams, usage
 from glscl_jax.errors import UserError
 
 USER_ERROR_STATUS = 2
@@ -47,23 +49,27 @@ def underscored(arguments: Sequence[str]) -> list[str]:
 
 
 def _parse_flags(argv: Sequence[str], before: Callable[[], None]) -> list[str]:
-    """Parses flags, turning a bad config override into a `UserError`.
-
-    ml_collections raises plain AttributeError, KeyError, TypeError or ValueError for an unknown
-    key or a value of the wrong type; absl would show them with a traceback.
-    """
+    """Parses flags; what is wrong with them, or with a config file, becomes a `UserError`."""
     try:
         before()
+        spelt_out = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+        for name in flags.FLAGS:
+            if config_flags.is_config_flag(flags.FLAGS[name]):
+                config_file.check(name, spelt_out)
         return flags.FLAGS(list(argv))
     except flags.Error as error:
-        raise UserError(f"{_first_line(error)} (--help lists the flags)") from error
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
-        raise UserError(f"--config: {_first_line(error)}") from error
+        raise UserError(f"{_in_one_line(error)} (--help lists the flags)") from error
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error.args[0] if error.args else error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+def _in_one_line(error: flags.Error) -> str:
+    text = str(error)
+    if missing := re.search(r"Flag (--\w+) must have a value other than None", text):
+        return f"{missing[1]} is missing"
+    # A cause of several arguments would be shown as a tuple, in quotes.
+    cause = error.__context__
+    if isinstance(error, flags.IllegalFlagValueError) and cause and len(cause.args) > 1:
+        text = text.replace(str(cause), str(cause.args[0]))
+    return text.strip().splitlines()[0]
 
 
 def run(
