@@ -58,6 +58,7 @@ def base() -> ConfigDict:
     config.model.dtype = "float32"  # or "bfloat16"; parameters stay float32.
     config.model.remat = "none"  # or "dots", "full": what the backward pass computes again.
     config.model.scan = True  # False writes every layer out: compiles longer, may run faster.
+    config.model.attention = "auto"  # or "plain", "fused": by one kernel, cuDNN's on a GPU.
 
     config.losses = ConfigDict()
     config.losses.alpha = 1e-4

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.clip import HEAD_WIDTH, CLIPConfig, causal_bias
+from glscl_jax.models.attention import ALL, Seen
+from glscl_jax.models.clip import HEAD_WIDTH, CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.transformer import ResidualBlock
 from glscl_jax.similarity import score
@@ -190,7 +191,7 @@ def _embedded(clip: Mapping, ids: jax.Array) -> jax.Array:
 
 def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
     """The activations before a tower's first block and after each, of real tokens alone [N,D]."""
-    bias = None if mask is None else causal_bias(jnp.asarray(mask))
+    seen = ALL if mask is None else Seen(jnp.asarray(mask), causal=True)
     real = slice(None) if mask is None else mask > 0
     blocks = tower["transformer"]["blocks"]
     layers, width = blocks["ln_1"]["scale"].shape
@@ -202,7 +203,7 @@ def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
         activation=config.activation,
         dtype=jnp.dtype("float32"),
     )
-    step = jax.jit(lambda params, x: block.apply({"params": params}, x, bias)[0])
+    step = jax.jit(lambda params, x: block.apply({"params": params}, x, seen)[0])
     first = {"vision": "patch embedding", "text": "token embedding"}[name]
     found = {f"{name}: {first}": np.asarray(x)[real]}
     for layer in range(layers):

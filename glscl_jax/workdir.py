@@ -81,7 +81,9 @@ class Workdir:
 
     def _check_same(self, new: dict, tokenizer: Tokenizer | None) -> None:
         way_out = f"give the run a --workdir of its own, or remove {self.path}"
-        if found := differences(self._read("model.json"), new["model.json"]):
+        # Through `model_config`: a run may have begun before a setting was there.
+        model = (self.path / "model.json").exists() and model_settings(read_model_config(self.path))
+        if found := differences(model or None, new["model.json"]):
             raise UserError(f"the run in {self.path} has another model ({found}): {way_out}")
         if not (old := self._read("config.json")):
             return

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
-from glscl_jax.models.transformer import HIDDEN, Transformer, layer_norm, matmul
+from glscl_jax.models.attention import ALL, Seen, filled_up, is_fused
+from glscl_jax.models.transformer import Transformer, layer_norm, matmul
 
 # Statistics of CLIP's training images; every CLIP weight expects them.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -98,6 +99,7 @@ class VisionTower(nn.Module):
     dtype: jnp.dtype
     remat: str
     scan: bool
+    attention: str = "plain"
 
     @nn.compact
     def __call__(self, images: jax.Array, all_tokens: bool = False) -> jax.Array:
@@ -122,6 +124,9 @@ class VisionTower(nn.Module):
         )
         x = jnp.concatenate([first, x], axis=1) + position.astype(self.dtype)
         x = layer_norm("ln_pre")(x).astype(self.dtype)
+        tokens = x.shape[1]
+        fused = is_fused(self.attention, self.dtype, tokens)
+        x, seen = filled_up(x) if fused else (x, ALL)
         x = Transformer(
             config.vision_layers,
             width // HEAD_WIDTH,
@@ -129,10 +134,10 @@ class VisionTower(nn.Module):
             activation=config.activation,
             remat=self.remat,
             scan=self.scan,
+            fused=fused,
             name="transformer",
-        )(x)
-        if not all_tokens:
-            x = x[:, 0]
+        )(x, seen)
+        x = x[:, :tokens] if all_tokens else x[:, 0]
         x = layer_norm("ln_post")(x).astype(self.dtype)
         projection = self.param("projection", initializers.normal(scale), (width, config.embed_dim))
         return matmul(x, projection.astype(self.dtype))
@@ -145,6 +150,7 @@ class TextTower(nn.Module):
     dtype: jnp.dtype
     remat: str
     scan: bool
+    attention: str = "plain"
 
     @nn.compact
     def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
@@ -165,20 +171,14 @@ class TextTower(nn.Module):
             activation=config.activation,
             remat=self.remat,
             scan=self.scan,
+            fused=is_fused(self.attention, self.dtype, length),
             name="transformer",
-        )(x, causal_bias(mask))
+        )(x, Seen(mask, causal=True))
         x = layer_norm("ln_final")(x).astype(self.dtype)
         projection = self.param(
             "projection", initializers.normal(width**-0.5), (width, config.embed_dim)
         )
         return matmul(x, projection.astype(self.dtype))
-
-
-def causal_bias(mask: jax.Array) -> jax.Array:
-    """Logit bias [A,1,L,L]: a token sees the real tokens up to itself; mask is [A,L]."""
-    length = mask.shape[1]
-    seen = jnp.tril(jnp.ones((length, length), bool)) & (mask[:, None, :] > 0)
-    return jnp.where(seen, 0.0, HIDDEN)[:, None]
 
 
 def sentence_feature(tokens: jax.Array, ids: jax.Array) -> jax.Array:
@@ -193,10 +193,11 @@ class CLIP(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: str = "none"
     scan: bool = True
+    attention: str = "plain"
 
     def setup(self):
-        self.vision = VisionTower(self.config, self.dtype, self.remat, self.scan)
-        self.text = TextTower(self.config, self.dtype, self.remat, self.scan)
+        self.vision = VisionTower(self.config, self.dtype, self.remat, self.scan, self.attention)
+        self.text = TextTower(self.config, self.dtype, self.remat, self.scan, self.attention)
         # CLIP starts its temperature at 1 / 0.07 and learns the logarithm.
         self.logit_scale = self.param("logit_scale", initializers.constant(np.log(1 / 0.07)), ())
 

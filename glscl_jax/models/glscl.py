@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from glscl_jax.models import temporal
+from glscl_jax.models import attention, temporal
 from glscl_jax.models.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.lim import LIM
 
@@ -32,6 +32,7 @@ class GLSCLConfig:
       dtype: of the computation: "float32", "bfloat16" or "float16"; parameters are float32.
       remat: what the backward pass recomputes, a key of `transformer.REMAT`.
       scan: whether the compiled program loops over layers or has each written out.
+      attention: of the towers and of "seqTransf", a name of `attention.KINDS`.
     """
 
     clip: CLIPConfig = VARIANTS["ViT-B/32"]
@@ -49,6 +50,7 @@ class GLSCLConfig:
     dtype: str = "float32"
     remat: str = "none"
     scan: bool = True
+    attention: str = "auto"
 
 
 @flax.struct.dataclass
@@ -86,10 +88,15 @@ class GLSCL(nn.Module):
 
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.clip = CLIP(config.clip, dtype, config.remat, config.scan)
+        self.clip = CLIP(config.clip, dtype, config.remat, config.scan, config.attention)
         if config.temporal == "seqTransf":
             self.temporal = temporal.TemporalTransformer(
-                config.temporal_layers, config.clip.context_length, dtype, config.remat, config.scan
+                config.temporal_layers,
+                config.clip.context_length,
+                dtype,
+                config.remat,
+                config.scan,
+                config.attention,
             )
         elif config.temporal == "seqLSTM":
             self.temporal = temporal.TemporalLSTM(dtype)
@@ -170,6 +177,9 @@ def _check(config: GLSCLConfig) -> None:
     clip = config.clip
     if config.temporal not in temporal.KINDS:
         raise ValueError(f"temporal is {config.temporal!r}, not one of {', '.join(temporal.KINDS)}")
+    if config.attention not in attention.KINDS:
+        kinds = ", ".join(attention.KINDS)
+        raise ValueError(f"attention is {config.attention!r}, not one of {kinds}")
     if clip.image_size % clip.patch_size:
         raise ValueError(f"image_size {clip.image_size} is no multiple of patch {clip.patch_size}")
     for name in ("vision_width", "text_width", "embed_dim"):

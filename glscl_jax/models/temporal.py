@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from glscl_jax.models.attention import Seen, is_fused
 from glscl_jax.models.clip import HEAD_WIDTH
 from glscl_jax.models.transformer import Transformer, torch_linear_uniform
 
@@ -27,6 +28,7 @@ class TemporalTransformer(nn.Module):
     dtype: jnp.dtype
     remat: str
     scan: bool
+    attention: str = "plain"
 
     @nn.compact
     def __call__(self, frames: jax.Array, mask: jax.Array) -> jax.Array:
@@ -35,7 +37,6 @@ class TemporalTransformer(nn.Module):
         position = self.param(
             "positional_embedding", initializers.normal(0.01), (self.positions, width)
         )
-        bias = jnp.where(mask > 0, 0.0, PADDED_FRAME)[:, None, None, :]
         x = frames + position[:count].astype(self.dtype)
         x = Transformer(
             self.layers,
@@ -44,8 +45,9 @@ class TemporalTransformer(nn.Module):
             remat=self.remat,
             scan=self.scan,
             norm_epsilon=LAYER_NORM_EPS,
+            fused=is_fused(self.attention, self.dtype, count),
             name="transformer",
-        )(x, bias)
+        )(x, Seen(mask, hidden=PADDED_FRAME))
         return frames + x
 
 

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from glscl_jax.models import attention
+from glscl_jax.models.attention import ALL, Seen
+
 # torch.nn.LayerNorm's default, which CLIP and the decoder keep; Flax's own default is 1e-6.
 LAYER_NORM_EPS = 1e-5
-# Added to a hidden key's logit: exp() of it is exactly 0 in float32 and bfloat16.
-HIDDEN = -1e9
-
 # What a layer keeps for the backward pass: everything, only matrix products, or only its input.
 REMAT = {
     "none": None,
@@ -88,13 +88,11 @@ class Attention(nn.Module):
     qkv_init: initializers.Initializer
     out_init: initializers.Initializer
     dropout: float = 0.0
+    fused: bool = False  # Without dropout: the weights it would drop are not there.
 
     @nn.compact
-    def __call__(self, x, memory=None, bias=None, deterministic=True):
-        """Attends from x [B,Q,D] to memory [B,M,D] (to itself without one).
-
-        `bias` broadcasts to [B,H,Q,M] and is added to the logits.
-        """
+    def __call__(self, x, memory=None, seen: Seen = ALL, deterministic=True):
+        """Attends from x [B,Q,D] to what is `seen` of memory [B,M,D] (of itself without one)."""
         width = x.shape[-1]
         head = width // self.heads
         # Drawn as the matrix [D, 3D] that PyTorch initialises, then split into heads.
@@ -109,13 +107,11 @@ class Attention(nn.Module):
         query, key, value = (
             y.reshape(*y.shape[:-1], self.heads, head) for y in (query, key, value)
         )
-        logits = jnp.einsum("BQHD,BMHD->BHQM", query * head**-0.5, key)
-        logits = logits.astype(jnp.float32)
-        if bias is not None:
-            logits = logits + bias
-        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
-        mixed = jnp.einsum("BHQM,BMHD->BQHD", weights, value)
+        if self.fused:
+            mixed = attention.fused(query, key, value, seen)
+        else:
+            drop = nn.Dropout(self.dropout, deterministic=deterministic)
+            mixed = attention.written_out(query, key, value, seen, drop)
         return Linear(width, self.dtype, kernel_init=self.out_init, name="out")(
             mixed.reshape(x.shape)
         )
@@ -133,10 +129,11 @@ class ResidualBlock(nn.Module):
     activation: str
     dtype: jnp.dtype
     norm_epsilon: float = LAYER_NORM_EPS
+    fused: bool = False
 
     @nn.compact
-    def __call__(self, x, bias):
-        """x [B,L,D]; bias broadcasts to [B,H,L,L]. Returns (x, None), as `nn.scan` wants."""
+    def __call__(self, x, seen: Seen):
+        """x [B,L,D], of which `seen` is seen. Returns (x, None), as `nn.scan` wants."""
         width = x.shape[-1]
         residual_init = initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
         attention = Attention(
@@ -144,9 +141,10 @@ class ResidualBlock(nn.Module):
             self.dtype,
             initializers.normal(width**-0.5),
             residual_init,
+            fused=self.fused,
             name="attention",
         )
-        x = x + attention(layer_norm("ln_1", self.norm_epsilon)(x).astype(self.dtype), bias=bias)
+        x = x + attention(layer_norm("ln_1", self.norm_epsilon)(x).astype(self.dtype), seen=seen)
         hidden = layer_norm("ln_2", self.norm_epsilon)(x).astype(self.dtype)
         hidden = Linear(
             4 * width,
@@ -160,7 +158,7 @@ class ResidualBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of `ResidualBlock`s: x [B,L,D], bias broadcasting to [B,H,L,L] -> [B,L,D]."""
+    """A stack of `ResidualBlock`s: x [B,L,D], of which `seen` is seen -> [B,L,D]."""
 
     layers: int
     heads: int
@@ -169,9 +167,10 @@ class Transformer(nn.Module):
     remat: str = "none"
     scan: bool = True
     norm_epsilon: float = LAYER_NORM_EPS
+    fused: bool = False
 
     @nn.compact
-    def __call__(self, x, bias=None):
+    def __call__(self, x, seen: Seen = ALL):
         stack = scan_layers(ResidualBlock, self.layers, self.remat, self.scan)
         x, _ = stack(
             self.heads,
@@ -179,8 +178,9 @@ class Transformer(nn.Module):
             self.activation,
             self.dtype,
             self.norm_epsilon,
+            self.fused,
             name="blocks",
-        )(x, bias)
+        )(x, seen)
         return x
 
 

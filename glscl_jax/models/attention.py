@@ -1,0 +1,106 @@
+"""Scaled products of queries and keys: written out, or by one kernel that never holds them all."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import nn
+
+# Added to a hidden key's logit: exp() of it is exactly 0 in float32 and bfloat16.
+HIDDEN = -1e9
+
+# "auto" is "fused" where that was faster, and "plain" everywhere else.
+KINDS = ("auto", "plain", "fused")
+# cuDNN's kernel computes in these types alone.
+HALF = ("bfloat16", "float16")
+# Tokens are filled up to a multiple of it: the kernel's backward pass refuses an odd number.
+FUSED_MULTIPLE = 8
+# On an H100 a step of B/16, of 197 tokens, takes 0.58 s with it and 0.82 written out; one of B/32,
+# of 50, takes 0.185 and 0.165 (docs/performance.md). Between them nothing was measured.
+FUSED_FROM = 128
+
+
+@flax.struct.dataclass
+class Seen:
+    """Which keys a query sees.
+
+    Attributes:
+      mask: int32 [B,M], 1 on keys that are there, which come first; None where all are.
+      causal: whether a query sees no key behind its own place.
+      hidden: what is added to the logit of a key that is not seen.
+    """
+
+    mask: jax.Array | None = None
+    causal: bool = flax.struct.field(pytree_node=False, default=False)
+    hidden: float = flax.struct.field(pytree_node=False, default=HIDDEN)
+
+    def bias(self, queries: int) -> jax.Array | None:
+        """What is added to logits, broadcasting to [B,H,Q,M]; None for nothing."""
+        seen = None if self.mask is None else self.mask[:, None, None, :] > 0
+        if self.causal:
+            before = jnp.tril(jnp.ones((queries, queries), bool))
+            seen = before if seen is None else before & seen
+        return None if seen is None else jnp.where(seen, 0.0, self.hidden)
+
+    @property
+    def lengths(self) -> jax.Array | None:
+        """int32 [B], how many keys are there."""
+        return None if self.mask is None else self.mask.sum(-1, dtype=jnp.int32)
+
+
+ALL = Seen()
+
+
+def is_fused(kind: str, dtype: jnp.dtype, tokens: int) -> bool:
+    """Whether `fused` is to be taken for so many tokens, by a name of `KINDS`.
+
+    It is right everywhere (jax.nn.dot_product_attention's reference implementation stands in for
+    the kernel), but only a GPU has the kernel, for half precision, and only many tokens gain.
+    """
+    if kind != "auto":
+        return kind == "fused"
+    return jax.default_backend() == "gpu" and dtype.name in HALF and tokens >= FUSED_FROM
+
+
+def written_out(
+    query: jax.Array, key: jax.Array, value: jax.Array, seen: Seen, drop: Callable = lambda x: x
+) -> jax.Array:
+    """query [B,Q,H,D/H], key and value [B,M,H,D/H] -> [B,Q,H,D/H]; `drop` is the weights' dropout.
+
+    Softmax in float32, the products in the arrays' own type.
+    """
+    logits = jnp.einsum("BQHD,BMHD->BHQM", query * query.shape[-1] ** -0.5, key)
+    logits = logits.astype(jnp.float32)
+    if (bias := seen.bias(query.shape[1])) is not None:
+        logits = logits + bias
+    weights = drop(nn.softmax(logits, axis=-1).astype(query.dtype))
+    return jnp.einsum("BHQM,BMHD->BQHD", weights, value)
+
+
+def fused(query: jax.Array, key: jax.Array, value: jax.Array, seen: Seen) -> jax.Array:
+    """As `written_out`, but the weights [B,H,Q,M] are never held, and there is no dropout.
+
+    Dao et al., "FlashAttention", 2022: on a GPU by cuDNN. Hidden keys are told by their number,
+    not by a bias, whose gradient that kernel has only for a batch of one.
+    """
+    on_gpu = jax.default_backend() == "gpu" and query.dtype.name in HALF
+    return nn.dot_product_attention(
+        query,
+        key,
+        value,
+        is_causal=seen.causal,
+        key_value_seq_lengths=seen.lengths,
+        implementation="cudnn" if on_gpu else "xla",
+    )
+
+
+def filled_up(tokens: jax.Array) -> tuple[jax.Array, Seen]:
+    """Tokens [B,L,D] and zeros behind them, up to a length `fused` takes; what is seen then."""
+    count, length = tokens.shape[:2]
+    missing = -length % FUSED_MULTIPLE
+    if not missing:
+        return tokens, ALL
+    there = jnp.arange(length + missing) < length
+    mask = jnp.broadcast_to(there.astype(jnp.int32), (count, length + missing))
+    return jnp.pad(tokens, ((0, 0), (0, missing), (0, 0))), Seen(mask)
