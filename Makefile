@@ -42,7 +42,7 @@ bench: .venv/bench
 	$(HUGE_PAGES) $(PY) -m benchmarks.train_step
 	$(HUGE_PAGES) $(PY) -m benchmarks.train_step --layouts --rounds=2
 	$(HUGE_PAGES) $(PY) -m benchmarks.saving --clips=32 --usual=1
-	$(PY) -m benchmarks.gpu_step
+	$(PY) -m benchmarks.on_gpu
 	$(PY) -m benchmarks.convert
 	$(PY) -m benchmarks.head_flops
 	$(PY) -m benchmarks.input

@@ -1,6 +1,5 @@
 """The training benchmarks at sizes of nothing: what they time, count, choose and draw."""
 
-import dataclasses
 import json
 import time
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import gpu_step, layouts, precision, saving
+from benchmarks import layouts, on_gpu, precision, saving
 from benchmarks.gpu_contender import ContenderError, Task
 from benchmarks.jax_glscl import fresh_state, make_inputs
 from benchmarks.timing import take_turns
@@ -148,35 +147,43 @@ def test_the_precisions_are_settings_of_the_demo():
     }
 
 
-def test_the_fastest_layout_that_fits(monkeypatch, capsys):
-    def in_process(task):
+def test_rows_on_a_gpu(monkeypatch, capsys):
+    def in_process(task, seconds):
+        if task.kind == "torch":
+            if task.compiled:
+                raise ContenderError("RuntimeError: no C++ compiler")
+            return {"seconds": [3.0], "peak": 2**30}
         if task.remat == "none":
             raise ContenderError("XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while ...")
-        seconds = {("dots", True): 2.0, ("full", True): 3.0, ("dots", False): 1.5}
-        return {"seconds": [seconds[task.remat, task.scan]], "flops": 6e12}
+        took = 1.5 if task.attention == "fused" else 2.0
+        return {"seconds": [took], "flops": 6e12, "peak": 2**31, "compiling": 9.0}
 
-    monkeypatch.setattr(gpu_step, "in_process", in_process)
-    best = gpu_step.fastest_layout(Task("jax"), 1e13, ["none", "dots", "full"])
-    assert (best.remat, best.scan) == ("dots", False)
-    rows = capsys.readouterr().out.splitlines()
-    assert "does not fit" in rows[0]
-    assert rows[1].endswith("30.0 %")
-    assert len(rows) == 4
+    monkeypatch.setattr(on_gpu, "in_process", in_process)
+    size = on_gpu.Size(("tiny",), 4, 3, 1)
+    on_gpu.steps(on_gpu.Clock(1), size, {"ceiling": 1e13}, compiled=True)
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert "tiny, fused, remat dots" in rows[0]
+    assert "40.0 % of the ceiling, 2.0 GiB at most, 9 s to compile" in rows[0]
+    assert sum("no C++ compiler" in row for row in rows) == 2
+    assert "PyTorch eager, recomputing" in rows[4]
+    assert "2.00 times this project's" in rows[4]
+    assert sum("does not fit" in row for row in rows) == 2
+    assert "fastest row of this project takes 1.500 s" in rows[-1]
 
 
-def test_pytorch_s_next_best_is_named(monkeypatch, capsys):
-    def in_process(task):
-        if task.compiled:
-            raise ContenderError("RuntimeError: no C++ compiler")
-        return {"seconds": [1.0], "device": "cpu"}
+def test_what_there_is_no_time_for_is_named(capsys):
+    assert on_gpu.Clock(0.1).run("a row", Task("jax")) is None
+    assert "a row" in (row := capsys.readouterr().out)
+    assert "left out: no time" in row
 
-    monkeypatch.setattr(gpu_step, "in_process", in_process)
-    task = Task("torch", compiled=True)
-    assert gpu_step.torch_that_runs(task, "cpu") == dataclasses.replace(task, compiled=False)
-    rows = capsys.readouterr().out
-    assert rows.count("failed: RuntimeError: no C++ compiler") == 2
-    assert gpu_step.torch_that_runs(task, "gpu") is None
-    assert "sees no GPU" in capsys.readouterr().out
+
+def test_fused_attention_compared():
+    from benchmarks import gpu_attention
+
+    found = gpu_attention.compare(8, "texts", True)
+    differences = [float(part.split()[-1]) for part in found.split(", ")]
+    assert len(differences) == 4
+    assert max(differences) < 0.05, found
 
 
 @pytest.mark.parametrize("variant", ["tiny", "ViT-B/16"])
