@@ -2,6 +2,10 @@
 
 import os
 
+from glscl_jax import import_order
+
+import_order.keep()
+
 # Flax imports TensorFlow where it is installed, and that greets on standard error with what it was
 # compiled for. Here it only reads and decodes; its errors come as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

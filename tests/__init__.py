@@ -6,6 +6,8 @@ optimisation of programs that run once: it is left out.
 
 import os
 
+import glscl_jax  # noqa: F401  Before any other library: it keeps their order (import_order).
+
 QUICK_COMPILE = "--xla_backend_optimization_level=0"
 
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK_COMPILE}"
