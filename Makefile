@@ -30,7 +30,7 @@ demo: .venv/runtime
 	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py
 
 test: lint
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2
 
 lint: .venv/dev
 	$(PY) -m ruff check .

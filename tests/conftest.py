@@ -1,6 +1,5 @@
 """What all tests share: the golden files, programs as processes, a small prepared data set."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -10,8 +9,9 @@ import jax
 import pytest
 
 from tests import QUICK_COMPILE
+from tests.server import REPO, Server
+from tests.workers import pytest_xdist_make_scheduler  # noqa: F401
 
-REPO = pathlib.Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
 
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -66,22 +66,12 @@ def forks(run_program):
     `together` runs several side by side, each (NAME, ARGS ...), and each with variables of its own
     where `environments` has them.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.forking"],
-        cwd=REPO,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=program_environment(run_program.cache),
-    )
+    server = Server("-m", "tests.forking", env=program_environment(run_program.cache))
 
     def together(*runs, devices: int = 1, check: bool = True, environments=None):
         flags = {"XLA_FLAGS": program_environment(run_program.cache, devices)["XLA_FLAGS"]}
         added = [flags | own for own in environments or [{}] * len(runs)]
-        lines = [[own, *map(str, run)] for own, run in zip(added, runs, strict=True)]
-        process.stdin.write(json.dumps(lines) + "\n")
-        process.stdin.flush()
-        answers = json.loads(process.stdout.readline())
+        answers = server.ask([[own, *map(str, run)] for own, run in zip(added, runs, strict=True)])
         finished = [
             subprocess.CompletedProcess(run, **answer)
             for run, answer in zip(runs, answers, strict=True)
@@ -95,8 +85,7 @@ def forks(run_program):
 
     one.together = together
     yield one
-    process.stdin.close()
-    process.wait()
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import json
 import queue
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from glscl_jax import recipe
 from glscl_jax.input_pipeline import annotations, builder, prepare
 from glscl_jax.input_pipeline.annotations import validation
 from tests import benchmark_files
-from tests.conftest import REPO, program_environment
+from tests.conftest import program_environment
+from tests.server import REPO, Server
 
 NAMES = sorted(
     path.stem for path in (REPO / "configs").glob("*.py") if path.stem not in ("__init__", "common")
@@ -59,48 +59,33 @@ def prepared(shapes, tmp_path_factory):
     return make
 
 
-class Trainer:
+def server(cache) -> Server:
     """Trains in forks of one process, which has imported all that training takes."""
-
-    def __init__(self, cache):
-        self._process = subprocess.Popen(
-            # Not as a module of `tests`, which asks for eight devices.
-            [sys.executable, "tests/forking.py", "glscl_jax.train"],
-            cwd=REPO,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=program_environment(cache) | {"PYTHONPATH": str(REPO)},
-        )
-
-    def __call__(self, *args) -> dict:
-        self._process.stdin.write(json.dumps(list(map(str, args))) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait()
+    # Not as a module of `tests`, which asks for eight devices.
+    environment = program_environment(cache) | {"PYTHONPATH": str(REPO)}
+    return Server("tests/forking.py", "glscl_jax.train", env=environment)
 
 
 @pytest.fixture(scope="module")
 def trained(prepared, run_program, tmp_path_factory):
     """By config: what two steps of its `:tiny` ended with, or will have. Two train at a time."""
     workdir, free = tmp_path_factory.mktemp("trained"), queue.SimpleQueue()
-    trainers = [Trainer(run_program.cache) for _ in range(2)]
+    trainers = [server(run_program.cache) for _ in range(2)]
     for trainer in trainers:
         free.put(trainer)
 
     def train(name):
         trainer = free.get()
         try:
-            return trainer(
-                f"--config=configs/{name}.py:tiny",
-                f"--workdir={workdir / name}",
-                f"--config.data.dir={prepared(name)}",
-                "--config.num_steps=2",
-                # ActivityNet's 12 would be compiled for it alone: as long as two runs.
-                "--config.model.queries=8",
+            return trainer.ask(
+                [
+                    f"--config=configs/{name}.py:tiny",
+                    f"--workdir={workdir / name}",
+                    f"--config.data.dir={prepared(name)}",
+                    "--config.num_steps=2",
+                    # ActivityNet's 12 would be compiled for it alone: as long as two runs.
+                    "--config.model.queries=8",
+                ]
             )
         finally:
             free.put(trainer)
@@ -110,7 +95,7 @@ def trained(prepared, run_program, tmp_path_factory):
     with futures.ThreadPoolExecutor(len(trainers)) as pool:
         yield {name: pool.submit(train, name) for name in NAMES}
     for trainer in trainers:
-        trainer.close()
+        trainer.stop()
 
 
 @pytest.mark.parametrize("name", NAMES)
