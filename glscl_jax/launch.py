@@ -1,7 +1,7 @@
 """Starts a program in several processes: they find each other, and end when one is lost.
 
-A cluster says who is there: SLURM's variables, a TPU pod's. Elsewhere flags do: --coordinator
-host:port --num_processes N --process_id I, in every process the same but for the last.
+A cluster says who is there (see `cluster`). Elsewhere flags do: --coordinator host:port
+--num_processes N --process_id I, in every process the same but for the last.
 """
 
 import contextlib
@@ -17,17 +17,18 @@ from collections.abc import Iterator
 import jax
 from absl import flags
 
-# Behind jax.distributed: what JAX knows of SLURM and TPU pods, and the client that tells who lives.
-from jax._src import clusters, distributed
+# Behind jax.distributed: the client that tells who lives.
+from jax._src import distributed
 from ml_collections import ConfigDict
 
-from glscl_jax import processes
+from glscl_jax import cluster, processes
 from glscl_jax.errors import UserError
 from glscl_jax.workdir import differences
 
 # sysexits.h's EX_UNAVAILABLE: nothing is wrong with what was asked for; start again.
 PEER_LOST_STATUS = 69
 _LOOK_SECONDS = 1.0
+_END_TOGETHER_SECONDS = 5
 _DAY_MILLISECONDS = 86_400_000
 _FORCED = "xla_force_host_platform_device_count"
 _ONE_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
@@ -60,16 +61,22 @@ def joined() -> Iterator[None]:
     Raises:
       UserError: the flags do not fit together, or the others cannot be reached.
     """
-    if not _several():
+    place = _place()
+    if place is None:
         if _FORCED in os.environ.get("XLA_FLAGS", ""):
             _one_order()
         yield
         return
-    _connect()
+    _connect(place)
     watch = _Watch()
     watch.start()
     try:
         yield
+    except UserError:
+        # Mostly one that all have met. Whoever left at once would take the others' words away.
+        if _all_have_ended():
+            _leave(watch)
+        raise
     except jax.errors.JaxRuntimeError:
         # Communication that breaks off is mostly a peer's death, which the watch will name.
         watch.join(2 * PEER_TIMEOUT.value)
@@ -104,8 +111,8 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _several() -> bool:
-    """Whether this is one of several processes."""
+def _place() -> cluster.Place | None:
+    """Which of several processes this is, by flags or by a cluster; None if it is alone."""
     given = {
         "--num_processes": NUM_PROCESSES.value is not None,
         "--process_id": PROCESS_ID.value is not None,
@@ -121,29 +128,30 @@ def _several() -> bool:
                 f"--process_id {PROCESS_ID.value} of --num_processes {NUM_PROCESSES.value}: "
                 f"take 0 to {NUM_PROCESSES.value - 1}"
             )
-        return NUM_PROCESSES.value > 1
+        if NUM_PROCESSES.value == 1:
+            return None
+        return cluster.Place(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if alone := [name for name, there in given.items() if there]:
         raise UserError(f"{alone[0]} needs --coordinator host:port beside it")
-    # What srun starts has the second, too; a batch script itself is one process.
-    slurm = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_NODELIST" in os.environ
-    # One name a host; a single host has one, or none.
-    return slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return cluster.place(PEER_TIMEOUT.value)
 
 
-def _connect() -> None:
+def _connect(place: cluster.Place) -> None:
     # Otherwise the runtime ends a process whose peer has died, with a page of its own words.
     jax.config.update("jax_enable_recoverability", True)
     _one_order()
-    address, count, number = _place()
-    if number:
-        _wait_for(address)
-    told = f"could not meet the other processes at {address} within {PEER_TIMEOUT.value} s"
+    if place.number:
+        _wait_for(place.address)
+    told = f"could not meet the other processes at {place.address} within {PEER_TIMEOUT.value} s"
     way_out = "see that all are started and reach it, or raise --peer_timeout"
     try:
         jax.distributed.initialize(
-            address,
-            count,
-            number,
+            place.address,
+            place.count,
+            place.number,
+            local_device_ids=cluster.own_gpu(),
+            # It has been asked who is there.
+            cluster_detection_method="deactivate",
             initialization_timeout=PEER_TIMEOUT.value,
             heartbeat_timeout_seconds=PEER_TIMEOUT.value,
         )
@@ -159,21 +167,6 @@ def _connect() -> None:
     hosts = _hosts()
     if hosts.count(hosts[state.process_id]) == 1:
         _take_all_devices()
-
-
-def _place() -> tuple[str, int, int]:
-    """Where process 0 is to be met, how many there are, and which this is."""
-    given = COORDINATOR.value or None, NUM_PROCESSES.value, PROCESS_ID.value
-    # A cluster tells what the flags do not.
-    address, count, number, _ = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-        *given, None, None, PEER_TIMEOUT.value
-    )
-    if None in (address, count, number):
-        raise UserError(
-            "the cluster's variables do not tell who takes part: give --coordinator host:port "
-            "--num_processes N --process_id I"
-        )
-    return address, count, number
 
 
 def _hosts() -> list[str]:
@@ -201,6 +194,15 @@ def _one_order() -> None:
     that wait in different ones can take all of its threads, and wait for ever.
     """
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_ORDER}".strip()
+
+
+def _all_have_ended() -> bool:
+    """Whether all processes come here within seconds of each other."""
+    try:
+        _client().wait_at_barrier("ended", 1000 * _END_TOGETHER_SECONDS)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _leave(watch: "_Watch") -> None:

@@ -17,6 +17,7 @@ from glscl_jax.checkpoint import load_model
 from glscl_jax.launch import PEER_LOST_STATUS
 from glscl_jax.workdir import Workdir
 from tests.conftest import REPO, one_line_error, program_environment
+from tests.metadata import Metadata
 
 TRAIN = "glscl_jax.train"
 STEPS = 8
@@ -35,12 +36,19 @@ def arguments(shapes, workdir, *more):
     )
 
 
-def together(count):
-    """The flags of so many processes that meet on this machine."""
+def free_port():
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
-        where = f"127.0.0.1:{free.getsockname()[1]}"
-    shared = (f"--coordinator={where}", f"--num_processes={count}", "--peer_timeout=20")
+        return free.getsockname()[1]
+
+
+def together(count):
+    """The flags of so many processes that meet on this machine."""
+    shared = (
+        f"--coordinator=127.0.0.1:{free_port()}",
+        f"--num_processes={count}",
+        "--peer_timeout=20",
+    )
     return [(*shared, f"--process_id={number}") for number in range(count)]
 
 
@@ -130,11 +138,8 @@ def test_of_four_processes_one_dies_and_the_others_name_it(
 def test_two_processes_that_srun_started_find_each_other(shapes, forks, tmp_path):
     """By the variables that SLURM sets for a step of two tasks on one node."""
     workdir = tmp_path / "run"
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     step = {
-        "JAX_COORDINATOR_PORT": str(port),
+        "JAX_COORDINATOR_PORT": str(free_port()),
         "SLURM_JOB_ID": "1",
         "SLURM_STEP_NODELIST": "127.0.0.1",
         "SLURM_NTASKS": "2",
@@ -144,6 +149,52 @@ def test_two_processes_that_srun_started_find_each_other(shapes, forks, tmp_path
     first, _ = forks.together(*runs, devices=2, environments=tasks)
     assert "on 4 x cpu (cpu) of 2 processes" in first.stdout
     assert f"trained to step {STEPS}" in first.stdout
+
+
+# As JAX starts where there is a TPU; it takes this machine for one, and knows better at once.
+ON_TPU = """
+import os, runpy, sys
+import jax
+os.environ.pop("TPU_SKIP_MDS_QUERY", None)
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told_by", ["GKE's variables", "a metadata server"])
+def test_two_hosts_of_a_tpu_pod_find_each_other(tmp_path, run_program, told_by):
+    """And see that they are not of one mind, before anything costs time."""
+    port = str(free_port())
+    with contextlib.ExitStack() as servers:
+
+        def variables(number):
+            if told_by == "GKE's variables":
+                hosts = "127.0.0.1,127.0.0.1"
+                return {"TPU_PROCESS_ADDRESSES": hosts, "TPU_WORKER_ID": str(number)}
+            endpoints = {"worker-network-endpoints": "127.0.0.1,127.0.0.1", "tpu-env": ""}
+            values = {"agent-worker-number": str(number), **endpoints}
+            return {"GCE_METADATA_IP": servers.enter_context(Metadata(values)).address}
+
+        told = (TRAIN, "--config=configs/demo.py:tiny", f"--workdir={tmp_path / 'run'}")
+        runs = [
+            subprocess.Popen(
+                [sys.executable, "-c", ON_TPU, *told, f"--config.seed={number}"],
+                cwd=REPO,
+                env=program_environment(run_program.cache, devices=1)
+                | {"JAX_FORCE_TPU_INIT": "1", "JAX_COORDINATOR_PORT": port}
+                | {"GCE_METADATA_IP": "127.0.0.1:1"}
+                | variables(number),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        for run in runs:
+            out, errors = run.communicate(timeout=240)
+            done = subprocess.CompletedProcess(run.args, run.returncode, out, errors)
+            assert "process 1 has another config (seed 0, now 1)" in one_line_error(done)
 
 
 @pytest.mark.slow
