@@ -7,6 +7,8 @@ from matplotlib import patches
 from matplotlib import pyplot as plt
 
 BLUE, ORANGE, GREEN, GREY = "#dbe9f6", "#fde5cc", "#dcf0dc", "#eeeeee"
+# Nothing is behind the boxes but the page, white or dark: what stands there can be read on both.
+ON_PAGE = "#767c85"
 
 
 def box(axes, x, y, width, text, colour):
@@ -18,22 +20,22 @@ def box(axes, x, y, width, text, colour):
         height,
         boxstyle="round,pad=0.02,rounding_size=0.1",
         facecolor=colour,
-        edgecolor="#555555",
+        edgecolor=ON_PAGE,
         linewidth=0.8,
     )
     axes.add_patch(shape)
-    axes.text(x, y, text, ha="center", va="center", fontsize=8.5)
+    axes.text(x, y, text, ha="center", va="center", fontsize=8.5, color="#16191f")
 
 
 def arrow(axes, start, end):
     """From one point to another."""
-    style = {"arrowstyle": "-|>", "color": "#555555", "lw": 0.9}
+    style = {"arrowstyle": "-|>", "color": ON_PAGE, "lw": 0.9}
     axes.annotate("", xy=end, xytext=start, arrowprops=style)
 
 
 def note(axes, x, y, text):
     """What flows along an arrow."""
-    axes.text(x, y, text, ha="center", fontsize=7, color="#333333", style="italic")
+    axes.text(x, y, text, ha="center", fontsize=7.5, color=ON_PAGE)
 
 
 def draw() -> plt.Figure:
@@ -62,7 +64,7 @@ def draw() -> plt.Figure:
     arrow(axes, (9.6, 2.1), (10.45, 2.6))
     note(axes, 5.7, 3.75, "sentence c [A,D]")
     note(axes, 5.0, 2.65, "tokens [A,L,D]")
-    note(axes, 5.35, 1.45, "frame features f [B,V,D]")
+    note(axes, 5.2, 1.45, "frame features f [B,V,D]")
     note(axes, 9.45, 1.25, "concepts q: [A,K,D] and [B,K,D],\nonce a text and once a video")
     note(axes, 10.35, 3.5, "[A,B]")
     note(axes, 10.35, 2.0, "[A,B]")
@@ -73,5 +75,5 @@ if __name__ == "__main__":
     # The same bytes every time.
     mpl.rcParams["svg.hashsalt"] = "glscl"
     target = pathlib.Path(__file__).with_name("glscl.svg")
-    draw().savefig(target, bbox_inches="tight", metadata={"Date": None})
+    draw().savefig(target, bbox_inches="tight", transparent=True, metadata={"Date": None})
     print(f"wrote {target.name}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -122,6 +123,21 @@ def test_colours_can_be_told_apart(theme):
         for name in ("muted", "t2v", "v2t"):
             assert contrast(getattr(theme, name), ground) > 4.5, (name, ground)
     assert len(set(dataclasses.astuple(theme))) == 7
+
+
+def test_the_readme_s_figure_can_be_read_on_white_and_on_dark():
+    """It has no ground of its own: text and arrows stand on the page, or on light boxes."""
+    svg = (REPO / "docs" / "glscl.svg").read_text(encoding="utf-8")
+    styles = re.findall(r'style="fill: ([#\w]+)(?:; stroke: ([#\w]+))?', svg)
+    assert styles[0] == ("none", "")  # The ground.
+    boxes = {fill for fill, stroke in styles if stroke not in ("", fill) and fill != "none"}
+    texts = {fill for fill, stroke in styles if not stroke} - {"none"}
+    arrows = {stroke for _, stroke in styles if stroke}
+    inside = {text for text in texts if contrast(text, "#ffffff") > 7}
+    assert texts > inside
+    assert all(contrast(text, box) > 7 for text in inside for box in boxes)
+    for page in ("#ffffff", "#0d1117"):  # GitHub's.
+        assert all(contrast(colour, page) > 4 for colour in (texts - inside) | arrows)
 
 
 def test_matplotlib_is_not_imported_before_something_is_drawn():
