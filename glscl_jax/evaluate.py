@@ -138,7 +138,7 @@ def evaluate() -> None:
             rank_files.write_top(task.out, scores.top(TOP_K.value), encoded)
     if REPORT.value:
         with stages("report"):
-            write_report(task, encoded, result, scores, title(card))
+            write_report(task, encoded, result, scores, card)
     run_card.write_card(task.out, card)
     written = [run_card.READABLE, run_card.RESULTS, rank_files.RANKS]
     written += [rank_files.TOP] * (TOP_K.value is not None) + [report.NAME] * REPORT.value
@@ -243,13 +243,13 @@ def rank(task: Task, encoder, encoded: EncodedSplit, stores: dict, stages):
         return scores, scores.retrieval(), facts
 
 
-def write_report(task: Task, encoded: EncodedSplit, result, scores, page_title: str) -> None:
+def write_report(task: Task, encoded: EncodedSplit, result, scores, card: dict) -> None:
     """Writes report.html; frames are read again from the prepared data."""
     places = {clip_id: place for place, clip_id in enumerate(encoded.clip_ids)}
     config = task.loaded.config
     report.write_report(
         task.out,
-        title=page_title,
+        title=title(card),
         retrieval=result,
         encoded=encoded,
         scores_of=scores.row,
@@ -257,6 +257,8 @@ def write_report(task: Task, encoded: EncodedSplit, result, scores, page_title: 
         lim_weight=config.lim_weight,
         frames_of=lambda clip_id: task.frames(task.split, places[clip_id]),
         examples=EXAMPLES.value,
+        intervals={name: card[name]["interval_95"] for name in rank_files.DIRECTIONS},
+        notes=run_card.caveats(card),
     )
 
 

@@ -6,10 +6,11 @@ at each frame, and which concepts of the text and of the video the LIM finds ali
 """
 
 import base64
+import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jinja2
 import numpy as np
@@ -35,6 +36,8 @@ def write_report(
     lim_weight: float,
     frames_of: Callable[[str], list[np.ndarray]],
     examples: int = 5,
+    intervals: dict[str, dict[str, Sequence[float]]] | None = None,
+    notes: Sequence[str] = (),
 ) -> pathlib.Path:
     """Writes report.html into `directory`, whole or not at all.
 
@@ -48,6 +51,9 @@ def write_report(
       lim_weight: of the LIM's score beside the GIM's.
       frames_of: a clip id -> its frames as they were encoded, in order, uint8 [h,w,3].
       examples: how many queries to show of the best, of the median and of the worst each.
+      intervals: by direction ("t2v", "v2t") and figure ("R@1" ...), the low and the high end of
+        its 95 % interval.
+      notes: what a reader of the figures must not overlook; ties are told without.
 
     Returns:
       the file's path.
@@ -63,7 +69,7 @@ def write_report(
     groups = {
         name: [explain(int(a), retrieval.t2v) for a in queries] for name, queries in chosen.items()
     }
-    page = _render(title, retrieval, encoded, groups, lim_weight)
+    page = _render(title, retrieval, encoded, groups, lim_weight, intervals or {}, notes)
     path = pathlib.Path(directory) / NAME
     unfinished = path.with_name(NAME + ".part")
     try:
@@ -75,13 +81,28 @@ def write_report(
     return path
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A direction in the recall table: its ranks, and the ends of its figures' intervals."""
+
+    ranks: metrics.Ranks
+    intervals: dict[str, Sequence[float]]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Ties count as their mean rank."""
+        return metrics.recalls(self.ranks.mean).as_dict()
+
+
 def _sha256(text: str) -> str:
     """As a Content-Security-Policy names a style that may apply."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
-def _render(title, retrieval, encoded, groups: dict[str, list[Example]], lim_weight) -> bytes:
+def _render(
+    title, retrieval, encoded, groups: dict[str, list[Example]], lim_weight, intervals, notes
+) -> bytes:
     videos = len(encoded.clip_ids)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
@@ -97,9 +118,10 @@ def _render(title, retrieval, encoded, groups: dict[str, list[Example]], lim_wei
     page = environment.get_template("report.html.j2").render(
         title=title,
         directions={
-            label: (getattr(retrieval, name), metrics.recalls(getattr(retrieval, name).mean))
+            label: Row(getattr(retrieval, name), intervals.get(name, {}))
             for name, label in pictures.DIRECTIONS.items()
         },
+        notes=notes,
         videos=videos,
         captions=len(encoded.captions),
         pictures=_pictures(retrieval, videos),

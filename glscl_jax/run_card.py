@@ -135,6 +135,15 @@ def machine_facts(mesh: Mesh) -> dict:
 
 def notes(card: dict) -> list[str]:
     """What a reader of the figures must not overlook."""
+    return caveats(card) + [
+        f"{tied:,} of {card[name]['queries']:,} {label} queries have ties"
+        for name, label in DIRECTIONS.items()
+        if (tied := card[name]["tied_queries"])
+    ]
+
+
+def caveats(card: dict) -> list[str]:
+    """The same without ties."""
     data, found = card["data"], []
     if (method := card["rerank"]["method"]) != "none":
         found.append(f"post-processed: {LABELS[method]}")
@@ -149,9 +158,6 @@ def notes(card: dict) -> list[str]:
         found.append(card["published"]["differs"])
     if card["trained_otherwise"]:
         found.append(f"trained with {card['trained_otherwise']}")
-    for name, label in DIRECTIONS.items():
-        if tied := card[name]["tied_queries"]:
-            found.append(f"{tied:,} of {card[name]['queries']:,} {label} queries have ties")
     return found
 
 

@@ -308,7 +308,7 @@ def test_several_captions_a_video(workdir, msvd, evaluate, tmp_path):
         f"--config.data.dir={msvd}",
         f"--save-features={tmp_path / 'kept'}",
         f"--out={tmp_path}",
-        "--noreport",
+        "--examples=1",
     )
     card = results(tmp_path)
     data = card["data"]
@@ -316,6 +316,13 @@ def test_several_captions_a_video(workdir, msvd, evaluate, tmp_path):
     assert (card["t2v"]["queries"], card["v2t"]["queries"]) == (9, 3)
     assert data["failed"] == 1
     assert "3 of 670 test" in data["partial"]
+    # The page says what the terminal does.
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"A part of the data set only: {data['partial']}." in report
+    assert "1 clips of this split could not be read" in report
+    for name in ("t2v", "v2t"):
+        low, high = card[name]["interval_95"]["R@1"]
+        assert f"<small>{low:.1f} to {high:.1f}</small>" in report
     # Slow oracle: the features' scores one by one, every caption and every video in turn.
     encoded = features.load_features(tmp_path / "kept" / "test")
     scores = slow_score(encoded.text, encoded.video, temperature=3.0, lim_weight=0.5)

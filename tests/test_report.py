@@ -2,6 +2,7 @@
 
 import base64
 import colorsys
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -260,6 +261,50 @@ def test_it_can_be_heard(page):
     names = [x["id"] for _, x in page.elements if "id" in x]
     assert len(set(names)) == len(names)
     assert {x["href"][1:] for x in page.all("a")} <= set(names)
+
+
+def test_intervals_and_notes_stand_with_the_figures(split, tmp_path):
+    ranks = metrics.retrieval(split.scores, OWNER)
+    figures = metrics.recalls(ranks.t2v.mean).as_dict()
+    ends = {name: (value - 1.25, value + 2.5) for name, value in figures.items()}
+    notes = ["a part of the data set only: 3 of 9 <videos>", "trained with num_words 7, here 9"]
+    path = split.write(tmp_path, intervals={"t2v": ends, "v2t": ends}, notes=notes)
+    content = path.read_text(encoding="utf-8")
+    shown = [f"{low:.1f} to {high:.1f}" for low, high in ends.values()]
+    page = Page(content)
+    assert page.texts["small"] == shown * 2
+    assert page.texts["td"][:6] == [f"{value:.1f}" for value in figures.values()]
+    assert "95 % interval, by bootstrap" in page.texts["caption"][0]
+    assert "A part of the data set only: 3 of 9 <videos>." in page.texts["p"]
+    assert "Trained with num_words 7, here 9." in page.texts["p"]
+    assert (
+        "interval"
+        not in Page(split.write(tmp_path).read_text(encoding="utf-8")).texts["caption"][0]
+    )
+
+
+@pytest.mark.parametrize("concepts", [1, 43, 44, 64])
+def test_any_number_of_concepts_is_drawn(tmp_path, concepts):
+    split, rng = Split(), np.random.default_rng(0)
+    text, video = (
+        dataclasses.replace(x, queries=unit(rng.normal(size=(len(x.queries), concepts, D))))
+        for x in (split.encoded.text, split.encoded.video)
+    )
+    split.encoded = dataclasses.replace(split.encoded, text=text, video=video)
+    page = Page(split.write(tmp_path, examples=1).read_text(encoding="utf-8"))
+    squares = [x for x in page.all("rect") if x.get("fill", "").startswith("#")]
+    frames = [x for x in page.all("rect") if x.get("fill") == "none"]
+    assert len(squares) * 2 == len(frames) * concepts
+    for each in squares + frames:
+        x, y, width, height, stroke = (
+            float(each.get(name, 0)) for name in ("x", "y", "width", "height", "stroke-width")
+        )
+        assert width == height > 0
+        # Within the matrix, which is 86 wide; rounding adds up.
+        assert min(x, y) - stroke / 2 >= -0.01
+        assert max(x, y) + width + stroke / 2 <= 86.1
+    # A frame leaves most of its cell to be seen.
+    assert all(float(x["width"]) > 0.7 * 86 / concepts for x in frames)
 
 
 def test_a_tie_is_told(split, tmp_path):

@@ -232,7 +232,8 @@ def test_a_workdir_of_another_run_is_left_alone(trained, shapes, refusal, flag, 
     assert (workdir / "config.json").read_text() == before
 
 
-def test_told_to_end_it_saves_and_goes_on_exactly(shapes, run_program, trained, tmp_path):
+@pytest.mark.parametrize("read", [True, False])
+def test_told_to_end_it_saves_and_goes_on_exactly(shapes, run_program, trained, tmp_path, read):
     workdir = tmp_path / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "glscl_jax.train", *arguments(shapes, workdir)],
@@ -244,10 +245,17 @@ def test_told_to_end_it_saves_and_goes_on_exactly(shapes, run_program, trained, 
     for line in process.stdout:
         if line.startswith("step 7/"):
             break
-    process.terminate()
-    told, _ = process.communicate(timeout=60)
+    # Whether or not somebody reads to the end that it was told to.
+    if read:
+        process.terminate()
+        told, _ = process.communicate(timeout=60)
+        saved = int(re.search(rf"saved at step (\d+) of {STEPS}", told)[1])
+    else:
+        process.stdout.close()
+        process.terminate()
+        process.wait(timeout=60)
+        saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert process.returncode == PREEMPTED_STATUS
-    saved = int(re.search(rf"saved at step (\d+) of {STEPS}", told)[1])
     assert (workdir / "checkpoints" / str(saved)).is_dir()
     again = run_program("glscl_jax.train", *arguments(shapes, workdir))
     assert f"from step {saved} " in again.stdout
