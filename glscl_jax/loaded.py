@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from glscl_jax import sharding, similarity
 from glscl_jax.checkpoint import LoadedModel, load_model
+from glscl_jax.encoder_inputs import checked_text, checked_video
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
 from glscl_jax.models.clip import sentence_feature
@@ -86,8 +87,8 @@ class Loaded:
         config = dataclasses.replace(self.config, temporal=temporal)
         self._encoder = Encoder(module(config), mesh)
 
-    def tokenize(self, captions: Sequence[str]) -> TokenBatch:
-        """A captions -> ids and mask, int32 [A,num_words].
+    def tokenize(self, captions: str | Sequence[str]) -> TokenBatch:
+        """A captions, or a single one (A = 1) -> ids and mask, int32 [A,num_words].
 
         Raises:
           UserError: the checkpoint has no tokenizer.
@@ -102,40 +103,33 @@ class Loaded:
         """Texts to features, compiled once a shape.
 
         Args:
-          ids: int32 [A,L], L at most the context length.
-          mask: int32 [A,L], 1 on real tokens.
+          ids: integers [A,L], those of the model's tokens; L at most the context length.
+          mask: 0 and 1 [A,L], 1 on real tokens, at least one a text.
 
         Returns:
           On the host: sentence [A,D], queries float32 [A,K,D].
+
+        Raises:
+          ValueError: what is given does not fit the model.
         """
-        ids, mask = np.asarray(ids, np.int32), np.asarray(mask, np.int32)
-        longest = self.config.clip.context_length
-        if ids.ndim != 2 or ids.shape != mask.shape or ids.shape[1] > longest:
-            raise ValueError(
-                f"ids {ids.shape} and mask {mask.shape} are not both [A,L] with L up to {longest}"
-            )
+        ids, mask = checked_text(ids, mask, self.config.clip)
         return self._in_whole_shares(self._encoder.text, ids, mask)
 
     def encode_video(self, frames: np.ndarray, mask: np.ndarray) -> VideoFeatures:
         """Videos to features, compiled once a shape.
 
         Args:
-          frames: [B,V,H,W,3], uint8 pixels or float32 already normalised; H = W = the model's
-            image size.
-          mask: int32 [B,V], 1 on real frames, at least one a video.
+          frames: [B,V,H,W,3], uint8 pixels or floats already normalised; H = W = the model's image
+            size.
+          mask: 0 and 1 [B,V], 1 on real frames, at least one a video.
 
         Returns:
           On the host: frames [B,V,D], mask int32 [B,V], queries float32 [B,K,D].
+
+        Raises:
+          ValueError: what is given does not fit the model.
         """
-        frames, mask = np.asarray(frames), np.asarray(mask, np.int32)
-        size = self.config.clip.image_size
-        if frames.shape != (*mask.shape, size, size, 3) or mask.ndim != 2:
-            raise ValueError(
-                f"frames {frames.shape} and mask {mask.shape} are not [B,V,{size},{size},3] and "
-                "[B,V]"
-            )
-        if not mask.any(axis=1).all():
-            raise ValueError("a video without a frame: its mask is 0 everywhere")
+        frames, mask = checked_video(frames, mask, self.config.clip.image_size)
         return self._in_whole_shares(self._encoder.video, frames, mask)
 
     def score(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:

@@ -216,6 +216,89 @@ def test_inputs_that_do_not_fit_are_refused(loaded):
         loaded.encode_video(frames, mask * 0)
 
 
+def test_other_integers_masks_and_floats_that_fit_give_the_same(loaded):
+    tokens, (frames, mask) = loaded.tokenize(CAPTIONS), some_videos()
+    text = loaded.encode_text(tokens.ids, tokens.mask)
+    for ids, of in ((tokens.ids.astype(np.uint16), bool), (tokens.ids.tolist(), np.float32)):
+        again = loaded.encode_text(ids, tokens.mask.astype(of))
+        np.testing.assert_allclose(again.sentence, text.sentence, rtol=0, atol=1e-6)
+    floats = np.array(normalize(jax.numpy.asarray(frames), jax.numpy.asarray(mask)), np.float64)
+    # What stands where there is no frame is nobody's business.
+    floats[-1, 1] = np.nan
+    video, again = (loaded.encode_video(x, mask > 0) for x in (frames, floats))
+    np.testing.assert_allclose(again.frames, video.frames, rtol=0, atol=1e-5)
+    assert np.isfinite(again.queries).all()
+
+
+def changed(array, place, value):
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda ids: changed(ids, (1, 2), SMALL.clip.vocab_size),
+            "id 600 is no token: .* 0 to 599",
+        ),
+        (lambda ids: changed(ids, (1, 2), -1), "id -1 is no token"),
+        # These would come out right after a cast to int32.
+        (lambda ids: ids.astype(np.int64) + 2**32, f"id {2**32 + 1}|id 4294967"),
+        (lambda ids: ids.astype(np.float32), "ids are float32"),
+        (lambda ids: ids > 0, "ids are bool"),
+        (lambda ids: ids.astype(str), "ids are <U"),
+    ],
+)
+def test_ids_that_are_no_tokens_are_refused(loaded, change, told):
+    tokens = loaded.tokenize(CAPTIONS)
+    with pytest.raises(ValueError, match=told):
+        loaded.encode_text(change(tokens.ids), tokens.mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda frames: frames.astype(np.int64), "frames are int64: give uint8"),
+        (lambda frames: frames.astype(np.int8), "frames are int8"),
+        (lambda frames: frames.astype(np.uint16), "frames are uint16"),
+        (lambda frames: frames > 0, "frames are bool"),
+        (lambda frames: frames.astype(complex), "frames are complex128"),
+        (lambda frames: frames.astype(object), "frames are object"),
+        (lambda frames: frames.astype(np.float32), "frames are float32 and hold .*normalised"),
+        (lambda frames: changed(frames * 0.0, (0, 0, 0, 0, 0), np.nan), "hold nan"),
+        (lambda frames: changed(frames * 0.0, (2, 0, 7, 7, 2), -np.inf), "hold -inf"),
+        (lambda frames: changed(frames * np.float16(0), (0, 1, 0, 0, 0), 4), "float16 and hold 4"),
+    ],
+)
+def test_frames_that_are_no_pixels_are_refused(loaded, change, told):
+    frames, mask = some_videos()
+    with pytest.raises(ValueError, match=told):
+        loaded.encode_video(change(frames), mask)
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.5, np.nan])
+def test_masks_of_something_else_are_refused(loaded, value):
+    tokens, (frames, mask) = loaded.tokenize(CAPTIONS), some_videos()
+    with pytest.raises(ValueError, match="something else than 0 and 1"):
+        loaded.encode_text(tokens.ids, changed(tokens.mask.astype(float), (0, 0), value))
+    with pytest.raises(ValueError, match="something else than 0 and 1"):
+        loaded.encode_video(frames, changed(mask.astype(float), (0, 0), value))
+    with pytest.raises(ValueError, match="a text without a token"):
+        loaded.encode_text(tokens.ids, tokens.mask * 0)
+
+
+def test_a_string_is_one_caption(loaded):
+    one, list_of_one = loaded.tokenize(CAPTIONS[0]), loaded.tokenize(CAPTIONS[:1])
+    assert one.ids.shape == (1, 24)
+    np.testing.assert_array_equal(one.ids, list_of_one.ids)
+    np.testing.assert_array_equal(one.mask, list_of_one.mask)
+    for wrong in (None, b"a cat", 3):
+        with pytest.raises(TypeError, match="is no caption: give strings"):
+            loaded.tokenize(["a cat", wrong])
+
+
 def test_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="no checkpoint directory"):
         glscl_jax.load(tmp_path / "nothing")

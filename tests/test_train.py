@@ -232,32 +232,33 @@ def test_a_workdir_of_another_run_is_left_alone(trained, shapes, refusal, flag, 
     assert (workdir / "config.json").read_text() == before
 
 
-@pytest.mark.parametrize("read", [True, False])
-def test_told_to_end_it_saves_and_goes_on_exactly(shapes, run_program, trained, tmp_path, read):
-    workdir = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "glscl_jax.train", *arguments(shapes, workdir)],
-        cwd=REPO,
-        env=program_environment(run_program.cache),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def until_step(number, shapes, workdir, cache) -> subprocess.Popen:
+    """A run under way that has said it did this step."""
+    process = start(shapes, workdir, cache)
     for line in process.stdout:
-        if line.startswith("step 7/"):
+        if line.startswith(f"step {number}/"):
             break
-    # Whether or not somebody reads to the end that it was told to.
-    if read:
-        process.terminate()
-        told, _ = process.communicate(timeout=60)
-        saved = int(re.search(rf"saved at step (\d+) of {STEPS}", told)[1])
-    else:
-        process.stdout.close()
-        process.terminate()
-        process.wait(timeout=60)
-        saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    return process
+
+
+def test_told_to_end_it_saves_and_goes_on_exactly(shapes, run_program, trained, tmp_path):
+    workdir = tmp_path / "run"
+    process = until_step(7, shapes, workdir, run_program.cache)
+    process.terminate()
+    told, _ = process.communicate(timeout=60)
     assert process.returncode == PREEMPTED_STATUS
+    saved = int(re.search(rf"saved at step (\d+) of {STEPS}", told)[1])
     assert (workdir / "checkpoints" / str(saved)).is_dir()
     again = run_program("glscl_jax.train", *arguments(shapes, workdir))
     assert f"from step {saved} " in again.stdout
     for one, other in zip(parameters(workdir), parameters(trained[0]), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_told_to_end_with_nobody_reading_it_saves_all_the_same(shapes, run_program, tmp_path):
+    process = until_step(2, shapes, tmp_path / "run", run_program.cache)
+    process.stdout.close()
+    process.terminate()
+    assert process.wait(timeout=60) == PREEMPTED_STATUS
+    last = figures(tmp_path / "run")[-1]["step"]
+    assert (tmp_path / "run" / "checkpoints" / str(last)).is_dir()

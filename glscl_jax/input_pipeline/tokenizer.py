@@ -189,16 +189,22 @@ class Tokenizer:
         for name, text in files.items():
             (directory / name).write_text(text, encoding="utf-8", newline="\n")
 
-    def __call__(self, captions: Sequence[str], length: int) -> TokenBatch:
+    def __call__(self, captions: str | Sequence[str], length: int) -> TokenBatch:
         """Tokenizes captions.
 
         Args:
-          captions: A captions; an empty one is the start and the end token.
+          captions: A captions; an empty one is the start and the end token. A plain string is one
+            caption, A = 1.
           length: L, the places of a caption. Start and caption are cut to L - 1 of them.
 
         Raises:
           UserError: `length` leaves no place for the start and the end token.
+          TypeError: something that is no string stands for a caption.
         """
+        captions = [captions] if isinstance(captions, str) else list(captions)
+        for caption in captions:
+            if not isinstance(caption, str):
+                raise TypeError(f"{caption!r} is no caption: give strings")
         if length < 2:
             raise UserError(f"a caption needs 2 words at least (start and end), not {length}")
         ids = np.full((len(captions), length), PAD_ID, np.int32)
