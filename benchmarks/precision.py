@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.machine import machine
-from glscl_jax import program
+from glscl_jax import paths, program
 from glscl_jax.errors import UserError
 from glscl_jax.logbook import read_figures
 
@@ -177,8 +177,8 @@ def on_any_background(axes) -> None:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("out", "runs/precision", "Where the runs and the picture go.")
-    flags.DEFINE_string("data_dir", "demo/data", "The demo's prepared data.")
+    paths.define("out", "runs/precision", "Where the runs and the picture go.")
+    paths.define("data_dir", "demo/data", "The demo's prepared data.")
     flags.DEFINE_integer("steps", 300, "Of each run.", lower_bound=2 * WINDOW)
     flags.DEFINE_list("seeds", ["42"], "One run for each; the first is drawn.")
     flags.DEFINE_multi_enum("runs", list(RUNS), list(RUNS), "Which; repeatable.")

@@ -28,7 +28,7 @@ from absl import flags
 from benchmarks.jax_glscl import FRAMES, JaxStep, make_inputs
 from benchmarks.machine import machine
 from benchmarks.timing import seconds, summary
-from glscl_jax import program
+from glscl_jax import paths, program
 from glscl_jax.checkpoint import Checkpoints
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
@@ -145,7 +145,7 @@ def _define_flags() -> None:
     flags.DEFINE_integer("saves", 2, "Checkpoints to write.", lower_bound=1)
     flags.DEFINE_integer("usual", 3, "Timed steps before each of them.", lower_bound=1)
     flags.DEFINE_bool("at_hand", False, "Whether memory is fetched before each save.")
-    flags.DEFINE_string("folder", None, "Where to write them; a temporary one without it.")
+    paths.define("folder", None, "Where to write them; a temporary one without it.")
 
 
 if __name__ == "__main__":

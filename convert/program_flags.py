@@ -4,13 +4,14 @@ from absl import flags
 
 from convert.back import FORMATS
 from convert.conversion import DTYPES
+from glscl_jax import paths
 from glscl_jax.errors import UserError
 
 VERIFY = flags.DEFINE_bool(
     "verify", False, "Compute with the source in PyTorch, too, and compare stage by stage."
 )
 DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "That parameters are written in.")
-TOKENIZER = flags.DEFINE_string(
+TOKENIZER = paths.define(
     "tokenizer",
     None,
     "A merges file (OpenAI's bpe_simple_vocab_16e6.txt.gz), a Hugging Face directory, or a name on "

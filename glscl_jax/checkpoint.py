@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
-from glscl_jax import ema
+from glscl_jax import ema, paths
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.steps import TrainState
@@ -186,7 +186,7 @@ def load_model(
 
 
 def _load_model(directory, sharding: Sharding, step: int | None) -> LoadedModel:
-    directory = pathlib.Path(directory).absolute()
+    directory = paths.local(directory, "the checkpoint").absolute()
     config = read_model_config(directory)
     if (directory / "params").is_dir():
         return LoadedModel(config, _load_params(directory, sharding), None, directory)

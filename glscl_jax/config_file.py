@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import tuple_parser
 
+from glscl_jax import paths
 from glscl_jax.errors import UserError
 
 _PARSERS = {
@@ -63,6 +64,7 @@ def load(flag: str, given: str) -> ConfigDict:
       UserError: there is no such file or variant, it cannot be run, or its settings are others.
     """
     name, colon, variant = given.partition(":")
+    paths.local(given, f"--{flag}")
     told, path = f"--{flag}={given}", pathlib.Path(name)
     if not name:
         raise UserError(f"--{flag} is empty: name a config file, such as configs/demo.py")

@@ -31,6 +31,7 @@ from glscl_jax import (
     features,
     launch,
     metrics,
+    paths,
     program,
     rank_files,
     report,
@@ -48,14 +49,14 @@ from glscl_jax.workdir import Workdir
 
 NO_CHECKPOINT = "--checkpoint is missing: name a directory that train or convert wrote"
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A directory that train or convert wrote.")
+CHECKPOINT = paths.define("checkpoint", None, "A directory that train or convert wrote.")
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Where the data is and how it is read; the work directory's own by default."
 )
 SPLIT = flags.DEFINE_string("split", None, "The split; config.data.test_split by default.")
 STEP = flags.DEFINE_integer("step", None, "A step of the work directory, instead of the best.")
-OUT = flags.DEFINE_string("out", None, "Where the results go; into the checkpoint by default.")
-SAVE_FEATURES = flags.DEFINE_string(
+OUT = paths.define("out", None, "Where the results go; into the checkpoint by default.")
+SAVE_FEATURES = paths.define(
     "save_features",
     None,
     "A directory to keep features in. What it has of this checkpoint and data is read, not encoded"

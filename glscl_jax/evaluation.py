@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glscl_jax import features, metrics, published, run_card, sharding
+from glscl_jax import features, metrics, paths, published, run_card, sharding
 from glscl_jax.checkpoint import LoadedModel, load_model
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
@@ -131,6 +131,7 @@ def open_task(
         )
     given = config is not None
     config = config if given else Workdir(loaded.directory).config()
+    paths.settle(config)
     sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
     tokenizer = _open_tokenizer(loaded, config, given)
     data = builder.open_data(config.data.dir)

@@ -1,19 +1,25 @@
 """One writer at a time in a directory."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 from glscl_jax.errors import UserError
+
+# What a file system says that has no locks, or whose server has none.
+_LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 @contextlib.contextmanager
 def claimed(directory: pathlib.Path, name: str, flag: str, taken: str) -> Iterator[None]:
     """Makes a directory if it is not there, and keeps other writers out of it for the body.
 
-    The claim ends with the process, however that ends: the file that may stay is no claim.
+    The claim ends with the process, however that ends: the file that may stay is no claim. On a
+    file system without locks a line warns that nobody is kept out.
 
     Args:
       directory: what to claim.
@@ -30,7 +36,16 @@ def claimed(directory: pathlib.Path, name: str, flag: str, taken: str) -> Iterat
     except BlockingIOError as error:
         raise UserError(f"{flag}: {taken}: wait for it, or name another") from error
     except OSError as error:
-        raise UserError(f"{flag}: {error.strerror}") from error
+        if error.errno not in _LOCKLESS:
+            raise UserError(f"{flag}: {error.strerror}") from error
+        print(
+            f"warning: {flag}: the file system has no locks ({error.strerror}): see that nothing "
+            "else writes there",
+            file=sys.stderr,
+            flush=True,
+        )
+        yield
+        return
     with file:
         try:
             yield

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from glscl_jax import config_file, streams, usage
+from glscl_jax import config_file, paths, streams, usage
 from glscl_jax.errors import UserError
 
 USER_ERROR_STATUS = 2
@@ -92,7 +92,10 @@ def run(
     streams.outlive_readers()
     _hush_libraries()
     # In place: ml_collections looks for its overrides in sys.argv itself.
-    sys.argv[1:] = underscored(sys.argv[1:])
+    try:
+        sys.argv[1:] = map(_at_home, underscored(sys.argv[1:]))
+    except UserError as error:
+        _exit_with(error)
     explained = {name: command.main for name, command in (commands or {}).items()}
     if help_text := usage.asked_for(sys.argv[1:], main, explained):
         print(help_text)
@@ -107,10 +110,8 @@ def run(
     def guarded(argv):
         try:
             if command := (commands or {}).get(argv[1] if len(argv) > 1 else ""):
-                _check_positional(argv[2:], command.positional)
-                return command.main(argv[1:])
-            _check_positional(argv[1:], positional)
-            return main(argv)
+                return command.main([argv[1], *_positional(argv[2:], command.positional)])
+            return main([argv[0], *_positional(argv[1:], positional)])
         except UserError as error:
             return _exit_with(error)
 
@@ -134,13 +135,26 @@ def _hush_libraries() -> None:
     sys.unraisablehook = hook
 
 
-def _check_positional(given: Sequence[str], names: Sequence[str]) -> None:
+def _at_home(argument: str) -> str:
+    """The config's file with its `~` expanded, which shells leave alone behind "="; else as it is.
+
+    All other paths are `paths.local` by themselves.
+    """
+    name, _, value = argument.partition("=")
+    if name.strip("-") != "config" or not value.startswith("~"):
+        return argument
+    return f"{name}={paths.local(value, name)}"
+
+
+def _positional(given: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The arguments that are no flags, which are all paths; raises a `UserError` for others."""
     if len(given) > len(names):
         raise UserError(f"unexpected argument {given[len(names)]!r} (--help lists the flags)")
     if len(given) < len(names):
         raise UserError(
             f"{names[len(given)]} is missing: give {' '.join(names)} (--help says more)"
         )
+    return [str(paths.local(value, name)) for value, name in zip(given, names, strict=True)]
 
 
 def _exit_with(error: UserError):

@@ -23,6 +23,7 @@ from glscl_jax import (
     augment,
     launch,
     metrics,
+    paths,
     processes,
     program,
     recipe,
@@ -49,7 +50,7 @@ from glscl_jax.workdir import Workdir
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
 )
-WORKDIR = flags.DEFINE_string(
+WORKDIR = paths.define(
     "workdir", None, "Where the run's files go. A run that is there already goes on."
 )
 PROFILE = flags.DEFINE_string(
@@ -65,6 +66,7 @@ def main(_):
 def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
     """Trains to the end, or to a scheduler's notice; returns the program's exit status."""
     # Everything that can be wrong is found before the work directory is touched.
+    paths.settle(config)
     launch.check_agreement(config)
     settings = recipe.read(config)
     mesh = sharding.make_mesh(axes=config.mesh.to_dict())

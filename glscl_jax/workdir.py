@@ -16,7 +16,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from glscl_jax import lock
+from glscl_jax import lock, paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCLConfig, model_config, model_settings
@@ -33,7 +33,7 @@ class Workdir:
     """Paths of a work directory, and its JSON files."""
 
     def __init__(self, path: str | os.PathLike):
-        self.path = pathlib.Path(path).absolute()
+        self.path = paths.local(path, "--workdir").absolute()
         self.checkpoints = self.path / "checkpoints"
         self.tokenizer = self.path / "tokenizer"
         self.metrics = self.path / "metrics.jsonl"

@@ -27,6 +27,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 from tensorflow_datasets.core import writer
 
+from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations
 from glscl_jax.input_pipeline.annotations import Clip
@@ -281,7 +282,7 @@ def open_data(data_dir: pathlib.Path) -> PreparedData:
     Raises:
       UserError: if there is none, it is half written, or parts of it are gone.
     """
-    data_dir = pathlib.Path(data_dir)
+    data_dir = paths.local(data_dir, "the prepared data")
     found = _dataset_dirs(data_dir)
     if not found and (data_dir / STAGING).exists():
         raise UserError(f"{data_dir}: preparing was cut short or is under way: run {PREPARE}")

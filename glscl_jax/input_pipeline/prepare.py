@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from glscl_jax import lock, program
+from glscl_jax import lock, paths, program
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, beam, builder, doctor, examples
 from glscl_jax.input_pipeline.annotations import Clip, validation
@@ -202,9 +202,9 @@ def check_settings(prepared: Settings, asked: Settings, data_dir: pathlib.Path) 
 def _define_flags() -> None:
     readers = list(annotations.READERS)
     flags.DEFINE_enum("dataset", "folder", readers, "Whose annotation files --source holds.")
-    flags.DEFINE_string("source", None, "Folder of annotations and videos.", required=True)
-    flags.DEFINE_string("videos", None, "Folder of the videos, where that is another.")
-    flags.DEFINE_string("data_dir", None, "Folder to write the data set to.")
+    paths.define("source", None, "Folder of annotations and videos.", required=True)
+    paths.define("videos", None, "Folder of the videos, where that is another.")
+    paths.define("data_dir", None, "Folder to write the data set to.")
     flags.DEFINE_boolean("check", False, "Only say what is missing or wrong; write nothing.")
     flags.DEFINE_boolean(
         "allow_partial",

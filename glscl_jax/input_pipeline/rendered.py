@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from glscl_jax import program, progress
+from glscl_jax import paths, program, progress
 from glscl_jax.errors import UserError
 
 # Six colours, four shapes and four motions make 15 * 6 * 6 = 540 bags of words: 125 each for
@@ -269,7 +269,7 @@ def claim_folder(out: pathlib.Path, told: Sequence[Scene]) -> bool:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("out", None, "Folder to write; made if it is not there.", required=True)
+    paths.define("out", None, "Folder to write; made if it is not there.", required=True)
     flags.DEFINE_integer("clips", 4000, "Clips to train on.", lower_bound=1)
     flags.DEFINE_integer("held_out", 500, "Clips of val, and of test; 4 to a bag.", lower_bound=4)
     flags.DEFINE_integer("seed", 0, "Another seed draws other clips.", lower_bound=0)

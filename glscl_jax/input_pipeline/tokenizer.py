@@ -14,6 +14,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
+from glscl_jax import paths
 from glscl_jax.errors import UserError
 
 START = "<|startoftext|>"
@@ -103,7 +104,7 @@ class Tokenizer:
         Raises:
           UserError: there is none of that name, or it is damaged.
         """
-        path = DEMO_MERGES if name == "demo" else Path(name)
+        path = DEMO_MERGES if name == "demo" else paths.local(name, "the tokenizer")
         if path.suffix in (".txt", ".gz"):
             return cls.from_merges(path)
         files = (path / VOCABULARY_FILE, path / MERGES_FILE)

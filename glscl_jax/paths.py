@@ -1,0 +1,78 @@
+"""Paths as users give them: `~` is their home, and what no file system has is refused."""
+
+import os
+import pathlib
+import re
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from glscl_jax.errors import UserError
+
+# One slash is what pathlib leaves of two.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+
+# The settings that may be paths. A tokenizer may be a name, too, which stays as it is.
+SETTINGS = ("init_from", "data.dir", "data.tokenizer")
+
+
+def local(given: str | os.PathLike, name: str) -> pathlib.Path:
+    """A path of this machine's file systems.
+
+    Args:
+      given: as it was given.
+      name: of the flag, setting or argument, for the message.
+
+    Raises:
+      UserError: it is a bucket's or another service's (gs://, s3://, hdfs://), or is in a home
+        that is not known.
+    """
+    text = os.fspath(given)
+    if match := _SCHEME.match(text):
+        way_out = (
+            "give the path alone"
+            if match[1].lower() == "file"
+            else "only file systems are read and written: mount it, or copy it here"
+        )
+        raise UserError(f"{name} {text}: {match[1]}:// is not supported yet; {way_out}")
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name} {text}: whose home that is cannot be told") from error
+
+
+def settle(config: ConfigDict) -> None:
+    """Makes the settings that are paths `local` ones; raises as that does."""
+    for setting in SETTINGS:
+        section, _, key = setting.rpartition(".")
+        values = config[section] if section else config
+        # As in `train`: an empty one is none.
+        if values.get(key):
+            values[key] = str(local(values[key], f"config.{setting}"))
+
+
+class _Parser(flags.ArgumentParser):
+    """Of a flag's value; raises a `UserError` before the program begins."""
+
+    syntactic_help = "a path"
+
+    def __init__(self, name: str):
+        super().__init__()
+        self._name = name
+
+    def parse(self, argument: str) -> str:
+        return str(local(argument, f"--{self._name}")) if argument else argument
+
+    def flag_type(self) -> str:
+        return "path"
+
+
+def define(name: str, default: str | None, help_text: str, **options) -> flags.FlagHolder:
+    """Defines a flag whose value is a `local` path, as a string."""
+    return flags.DEFINE(
+        _Parser(name), name, default, help_text, serializer=flags.ArgumentSerializer(), **options
+    )
+
+
+# Flags are the program's that has them.
+flags.disclaim_key_flags()
