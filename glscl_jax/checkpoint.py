@@ -16,9 +16,9 @@ import numpy as np
 from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
-from glscl_jax import ema, paths
+from glscl_jax import ema, paths, processes
 from glscl_jax.errors import UserError
-from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.steps import TrainState
 from glscl_jax.workdir import Workdir, read_model_config
 
@@ -179,17 +179,31 @@ def load_model(
     Raises:
       UserError: there is no such checkpoint, or it is damaged.
     """
-    if jax.process_count() > 1 and sharding.is_fully_addressable:
+    if jax.process_count() == 1:
+        found = _found(directory, step)
+        return dataclasses.replace(found, params=_load_params(_params_of(found), sharding))
+
+    def found_alone():
         with _alone():
-            return _load_model(directory, sharding, step)
-    return _load_model(directory, sharding, step)
+            return _found(directory, step)
+
+    if sharding.is_fully_addressable:
+        found = found_alone()
+        with _alone():
+            return dataclasses.replace(found, params=_load_params(_params_of(found), sharding))
+    # Reading another model, or nothing at all, one would keep the others waiting.
+    found = processes.by_all(found_alone)
+    told = {"step": found.step, "model": model_settings(found.config)}
+    processes.check_same({"checkpoint": told})
+    return dataclasses.replace(found, params=_load_params(_params_of(found), sharding))
 
 
-def _load_model(directory, sharding: Sharding, step: int | None) -> LoadedModel:
+def _found(directory: str | os.PathLike, step: int | None) -> LoadedModel:
+    """What `load_model` is to read, without the parameters."""
     directory = paths.local(directory, "the checkpoint").absolute()
     config = read_model_config(directory)
     if (directory / "params").is_dir():
-        return LoadedModel(config, _load_params(directory, sharding), None, directory)
+        return LoadedModel(config, {}, None, directory)
     steps = _steps_on_disk(directory / "checkpoints")
     if not steps:
         raise UserError(f"{directory} holds no complete checkpoint: has its run saved one yet?")
@@ -197,8 +211,13 @@ def _load_model(directory, sharding: Sharding, step: int | None) -> LoadedModel:
         step = _best(directory / "checkpoints")
     if step not in steps:
         raise UserError(f"{directory} has no step {step}: there are {', '.join(map(str, steps))}")
-    params = _load_params(directory / "checkpoints" / str(step), sharding)
-    return LoadedModel(config, params, step, directory)
+    return LoadedModel(config, {}, step, directory)
+
+
+def _params_of(found: LoadedModel) -> pathlib.Path:
+    if found.step is None:
+        return found.directory
+    return found.directory / "checkpoints" / str(found.step)
 
 
 def save_params(directory: pathlib.Path, params: dict) -> None:

@@ -150,6 +150,13 @@ def opened() -> tuple[Task, dict[str, features.Store]]:
     """The task, and where features of its splits are kept; raises a `UserError` for bad flags."""
     if CHECKPOINT.value is None:
         raise UserError(NO_CHECKPOINT)
+    # Where checkpoint and results lie is each host's own affair.
+    launch.check_agreement(
+        CONFIG.value,
+        {flag.name: flag.value for flag in (SPLIT, STEP, SAVE_FEATURES, TOP_K, LEGACY_TIES)}
+        | {flag.name: flag.value for flag in (RERANK, QB_SPLIT, QB_K, QB_BETA, QB_THETA)}
+        | {flag.name: flag.value for flag in (QB_THETA_V2T, DSL_TEMPERATURE, REPORT, EXAMPLES)},
+    )
     settings = query_bank_settings()
     if DSL_TEMPERATURE.value <= 0:
         raise UserError(f"--dsl_temperature {DSL_TEMPERATURE.value:g}: take one above 0")

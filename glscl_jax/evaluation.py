@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glscl_jax import features, metrics, paths, published, run_card, sharding
+from glscl_jax import features, metrics, paths, processes, published, run_card, sharding
 from glscl_jax.checkpoint import LoadedModel, load_model
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
@@ -129,20 +129,35 @@ def open_task(
             f"{loaded.directory} holds CLIP alone: train from it (config.init_from), or score "
             "with it in Python (glscl_jax.load)"
         )
-    given = config is not None
-    config = config if given else Workdir(loaded.directory).config()
-    paths.settle(config)
-    sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
-    tokenizer = _open_tokenizer(loaded, config, given)
-    data = builder.open_data(config.data.dir)
-    image_size = loaded.config.clip.image_size
-    pipeline.check_settings(data, frame_rate=config.data.frame_rate, image_size=image_size)
-    split = split or config.data.test_split
-    check_split(data, split, "--split")
-    failed = failed_clips(config.data.dir, split)
     sha256 = run_card.parameters_sha256(loaded.params)
-    out = _writable(pathlib.Path(out or loaded.directory))
-    return Task(loaded, sha256, config, data, split, tokenizer, failed, mesh, out)
+    processes.check_same({"parameters": sha256})
+
+    def rest() -> Task:
+        own = Workdir(loaded.directory).config() if config is None else config
+        paths.settle(own)
+        sharding.check_batch_size(own.eval_batch_size, mesh, "eval_batch_size")
+        tokenizer = _open_tokenizer(loaded, own, config is not None)
+        data = builder.open_data(own.data.dir)
+        image_size = loaded.config.clip.image_size
+        pipeline.check_settings(data, frame_rate=own.data.frame_rate, image_size=image_size)
+        part = split or own.data.test_split
+        check_split(data, part, "--split")
+        failed = failed_clips(own.data.dir, part)
+        directory = _writable(pathlib.Path(out or loaded.directory))
+        return Task(loaded, sha256, own, data, part, tokenizer, failed, mesh, directory)
+
+    task = processes.by_all(rest)
+    processes.check_same(
+        {
+            "data": task.data.identity,
+            "tokenizer": task.tokenizer.sha256,
+            "split": task.split,
+            "frames": task.config.data.num_frames,
+            "words": task.config.data.num_words,
+            "eval_batch_size": task.config.eval_batch_size,
+        }
+    )
+    return task
 
 
 def failed_clips(data_dir: str | os.PathLike, split: str) -> frozenset[str]:

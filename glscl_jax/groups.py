@@ -134,6 +134,21 @@ def check_patterns(params, config: OptimConfig) -> None:
     groups_of(params, config)
 
 
+def trained_layers(params, config: OptimConfig) -> dict[str, str]:
+    """What the optimiser's state of each parameter is of, by its name: "frozen", or its group and,
+    of a stack that trains in part, the layers that do ("clip, layers 2 3").
+    """
+
+    def told(name, shape, group):
+        if group.rows is None:
+            return group.label
+        rows = np.arange(shape[0])[group.rows]
+        return f"{group.label}, layers {' '.join(map(str, rows))}"
+
+    shapes, groups = _shapes(params), groups_of(params, config)
+    return {name: told(name, shapes[name], group) for name, group in groups.items()}
+
+
 def train_part(leaf, group: Group):
     """Of a parameter, or its gradient, the layers that train."""
     return leaf if group.rows is None else leaf[group.rows]

@@ -6,6 +6,8 @@ A cluster says who is there (see `cluster`). Elsewhere flags do: --coordinator h
 
 import contextlib
 import hashlib
+import importlib.metadata
+import json
 import os
 import pathlib
 import socket
@@ -23,13 +25,15 @@ from ml_collections import ConfigDict
 
 from glscl_jax import cluster, processes
 from glscl_jax.errors import UserError
-from glscl_jax.workdir import differences
+from glscl_jax.workdir import PLACES
 
 # sysexits.h's EX_UNAVAILABLE: nothing is wrong with what was asked for; start again.
 PEER_LOST_STATUS = 69
 _LOOK_SECONDS = 1.0
 _END_TOGETHER_SECONDS = 5
 _DAY_MILLISECONDS = 86_400_000
+# What the numbers come from.
+_NUMERIC = ("jax", "jaxlib", "flax", "optax", "tensorflow-datasets")
 _FORCED = "xla_force_host_platform_device_count"
 _ONE_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
@@ -84,22 +88,29 @@ def joined() -> Iterator[None]:
     _leave(watch)
 
 
-def check_agreement(config: ConfigDict) -> None:
-    """Whether all processes have the same config and the same code.
+def check_agreement(config: ConfigDict | None, given: dict | None = None) -> None:
+    """Whether all processes run the same code, and were asked for the same.
+
+    Args:
+      config: resolved, or None. Where its files lie is each host's own affair: what they hold is
+        for `processes.check_same`.
+      given: flags beside it, names to values.
 
     Raises:
-      UserError: in all of them, naming the first that differs.
+      UserError: in all of them, naming what differs.
     """
-    mine = {"code": _code(), "jax": jax.__version__, "config": config.to_dict()}
-    first, *others = processes.gathered(mine)
-    for number, other in enumerate(others, 1):
-        if found := differences(first["config"], other["config"]):
-            raise UserError(f"process {number} has another config ({found}): give all the same")
-        if first != other:
-            raise UserError(
-                f"process {number} runs another version of glscl_jax or of JAX than process 0: "
-                "install the same on all hosts"
-            )
+    told = config.to_dict() if config is not None else {}
+    if "data" in told:
+        told["data"] = {name: x for name, x in told["data"].items() if name not in PLACES}
+    processes.check_same(
+        {
+            "the code of glscl_jax": _code(),
+            **{f"version of {name}": importlib.metadata.version(name) for name in _NUMERIC},
+            "devices": [len(jax.local_devices()), jax.local_devices()[0].device_kind],
+            "config": json.loads(json.dumps(told, default=str)),
+            **{f"--{name}": value for name, value in (given or {}).items()},
+        }
+    )
 
 
 def _code() -> str:

@@ -28,6 +28,7 @@ from glscl_jax import (
     program,
     recipe,
     retrieval,
+    run_card,
     sharding,
     steps,
     trace,
@@ -36,7 +37,7 @@ from glscl_jax import (
 from glscl_jax.checkpoint import Checkpoints, load_model
 from glscl_jax.compiled import CompiledStep
 from glscl_jax.errors import UserError
-from glscl_jax.groups import check_patterns
+from glscl_jax.groups import check_patterns, trained_layers
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.logbook import Log, Logbook
@@ -73,18 +74,28 @@ def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
     sharding.check_batch_size(config.batch_size, mesh)
     sharding.check_microbatch(config.batch_size, config.microbatch, mesh)
     sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
-    data = open_data(config, settings)
-    tokenizer = open_tokenizer(config, settings)
+    data, tokenizer = processes.by_all(
+        lambda: (open_data(config, settings), open_tokenizer(config, settings))
+    )
+    processes.check_same({"data": data.identity, "tokenizer": tokenizer.sha256})
     per_epoch = pipeline.steps_per_epoch(data, config.data.train_split, config.batch_size)
     total = config.num_steps or config.num_epochs * per_epoch
     trace.read_window(PROFILE.value, 0, total)
     model = GLSCL(settings.model)
-    check_patterns(jax.eval_shape(lambda: steps.init_params(model, 0)), settings.optim)
+    shapes = jax.eval_shape(lambda: steps.init_params(model, 0))
+    check_patterns(shapes, settings.optim)
     optimizer = make_optimizer(settings.optim, total)
     validation = Validation(config, data, tokenizer, model, mesh)
+    processes.check_same({"number of steps": total})
 
-    processes.by_first(lambda: begin(workdir, config, settings, data, tokenizer, claims))
+    processes.by_first(lambda: claims.enter_context(workdir.claimed()))
+    processes.check_shared(workdir.path, "--workdir", launch.PEER_TIMEOUT.value)
+    groups = trained_layers(shapes, settings.optim)
+    processes.by_first(
+        lambda: workdir.begin(config, settings.model, data.identity, tokenizer, groups)
+    )
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+    processes.check_same({"the last checkpoint's step": checkpoints.latest})
     state = start(config, settings, model, optimizer, checkpoints, mesh)
     first = int(state.step)
     window = trace.read_window(PROFILE.value, first, total)
@@ -122,14 +133,6 @@ def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
         return PREEMPTED_STATUS
     say(f"trained to step {total}; the run's files are in {workdir.path}")
     return 0
-
-
-def begin(
-    workdir: Workdir, config, settings, data, tokenizer, claims: contextlib.ExitStack
-) -> None:
-    """Makes the work directory this run's, until `claims` end, and writes down what it is."""
-    claims.enter_context(workdir.claimed())
-    workdir.begin(config, settings.model, data.identity, tokenizer)
 
 
 def say(line: str) -> None:
@@ -199,6 +202,9 @@ def start(config, settings, model, optimizer, checkpoints, mesh) -> steps.TrainS
     loaded = None
     if config.init_from:
         loaded = load_model(config.init_from, sharding.replicated(mesh)).params
+        if jax.process_count() > 1:
+            sha256 = run_card.parameters_sha256(loaded)
+            processes.check_same({"config.init_from's parameters": sha256})
     # No device ever holds more than its part of a fresh state.
     return jax.jit(begun, out_shardings=shardings)(loaded)
 

@@ -3,6 +3,7 @@
 config.json       the resolved config
 model.json        sizes and settings of the model
 data.json         what tells the prepared data from any other, wherever it lies
+groups.json       which parameters train, and in which group of the optimiser
 tokenizer/        captions to ids
 metrics.jsonl     one line of figures every so many steps
 checkpoints/      see checkpoint.py
@@ -45,6 +46,7 @@ class Workdir:
         model: GLSCLConfig,
         data: dict | None = None,
         tokenizer: Tokenizer | None = None,
+        groups: dict[str, str] | None = None,
     ) -> None:
         """Writes down what the run is made with, or checks that an earlier start agrees.
 
@@ -53,6 +55,7 @@ class Workdir:
           model: of it.
           data: `identity` of the prepared data; None where there is none.
           tokenizer: kept in the directory; None where there is none.
+          groups: of the optimiser, as `groups.trained_layers` tells them; None where there is none.
 
         Raises:
           UserError: the directory holds a run with other settings, other data or another
@@ -61,6 +64,7 @@ class Workdir:
         # config.json last: where it is, the others are.
         new = {
             "data.json": data,
+            "groups.json": groups,
             "model.json": model_settings(model),
             "config.json": json.loads(config.to_json_best_effort()),
         }
@@ -89,6 +93,7 @@ class Workdir:
             return
         if found := differences(_fixed(old), _fixed(new["config.json"])):
             raise UserError(f"the run in {self.path} has another {found}: {way_out}")
+        self._check_groups(new["groups.json"], way_out)
         data = self._read("data.json")
         if data is None:
             # Begun before this was written down: the place is all that is known of its data.
@@ -110,6 +115,19 @@ class Workdir:
             raise UserError(
                 f"the run in {self.path} has another tokenizer than config.data.tokenizer "
                 f"{new['config.json']['data']['tokenizer']}: {way_out}"
+            )
+
+    def _check_groups(self, new: dict | None, way_out: str) -> None:
+        """The moments on disk are of the parameters, and the layers, that trained till then."""
+        old = self._read("groups.json")
+        if old is None or new is None:  # Begun before this was written down.
+            return
+        if differing := [name for name in new if old.get(name) != new[name]]:
+            name, more = differing[0], len(differing) - 1
+            raise UserError(
+                f"the run in {self.path} trained other parameters ({name}: {old.get(name)}, now "
+                f"{new[name]}{f'; and {more} more' if more else ''}): go on with the "
+                f"config.optim.frozen and clip_group that it had, or {way_out}"
             )
 
     def _read(self, name: str) -> dict | None:

@@ -194,7 +194,7 @@ def test_two_hosts_of_a_tpu_pod_find_each_other(tmp_path, run_program, told_by):
         for run in runs:
             out, errors = run.communicate(timeout=240)
             done = subprocess.CompletedProcess(run.args, run.returncode, out, errors)
-            assert "process 1 has another config (seed 0, now 1)" in one_line_error(done)
+            assert "config.seed is 0 in process 0, 1 in process 1" in one_line_error(done)
 
 
 @pytest.mark.slow
@@ -226,8 +226,69 @@ def test_processes_must_agree(shapes, forks, tmp_path):
         for seed, flags in enumerate(together(2))
     ]
     for done in forks.together(*runs, check=False):
-        assert "process 1 has another config (seed 0, now 1)" in one_line_error(done)
+        assert "config.seed is 0 in process 0, 1 in process 1" in one_line_error(done)
     assert not workdir.exists()
+
+
+def refused_together(forks, *runs):
+    """The line with which all of them end."""
+    lines = {one_line_error(done) for done in forks.together(*runs, check=False)}
+    assert len(lines) == 1
+    return lines.pop()
+
+
+def test_processes_must_have_the_same_data(shapes, forks, tmp_path):
+    """Wherever it lies: copies are, others in the same place on another host are not."""
+    other = tmp_path / "other"
+    forks(
+        "glscl_jax.input_pipeline.prepare",
+        "--dataset=folder",
+        f"--source={shapes / 'videos'}",
+        f"--data_dir={other}",
+        "--frame_rate=2",
+        "--image_size=32",
+        "--jpeg_quality=50",
+    )
+    workdir = tmp_path / "run"
+    runs = [
+        (TRAIN, *arguments(shapes, workdir, *flags, f"--config.data.dir={where}"))
+        for flags, where in zip(together(2), (shapes / "data", other), strict=True)
+    ]
+    told = refused_together(forks, *runs)
+    assert "data.jpeg_quality is" in told
+    assert "50 in process 1" in told
+    assert not workdir.exists()
+
+
+def test_a_process_without_its_data_ends_all(shapes, forks, tmp_path):
+    workdir, missing = tmp_path / "run", tmp_path / "missing"
+    runs = [
+        (TRAIN, *arguments(shapes, workdir, *flags, f"--config.data.dir={where}"))
+        for flags, where in zip(together(2), (shapes / "data", missing), strict=True)
+    ]
+    told = refused_together(forks, *runs)
+    assert told.startswith("error: process 1 on ")
+    assert f"{missing}: no prepared data set in it" in told
+    assert not workdir.exists()
+
+
+def test_a_work_directory_that_is_not_shared(shapes, forks, tmp_path):
+    runs = [
+        (TRAIN, *arguments(shapes, tmp_path / str(number), *flags, "--peer_timeout=8"))
+        for number, flags in enumerate(together(2))
+    ]
+    told = refused_together(forks, *runs)
+    assert f"--workdir {tmp_path / '1'} is not the directory that process 0 has" in told
+    assert not list((tmp_path / "0").iterdir())
+
+
+def test_processes_must_evaluate_the_same(forks, tmp_path):
+    runs = [
+        ("glscl_jax.evaluate", f"--checkpoint={tmp_path}", f"--split={split}", *flags)
+        for split, flags in zip(("val", "test"), together(2), strict=True)
+    ]
+    told = refused_together(forks, *runs)
+    assert '--split is "val" in process 0, "test" in process 1' in told
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from glscl_jax import optim, steps
 from glscl_jax.errors import UserError
-from glscl_jax.groups import check_patterns, groups_of
+from glscl_jax.groups import check_patterns, groups_of, trained_layers
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.optim import OptimConfig
+from glscl_jax.workdir import Workdir
 from tests.test_models import SHORT
 
 
@@ -262,6 +264,33 @@ def test_frozen_layers_and_rates_by_layer_are_those_of_a_loop_over_tensors(froze
     last = unstacked(grads[-1])
     norm = np.sqrt(sum((last[name] ** 2).sum() for name in trained))
     assert norms[-1] == pytest.approx(norm, rel=1e-5)
+
+
+STACK = {"clip": {"text": {"transformer": {"blocks": {"kernel": np.zeros((4, 2))}}}}}
+TWO_LAYERS = "^clip/text/transformer/blocks/[01]/"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        # The moments have equal shapes.
+        ({"frozen": ("blocks/[23]/",)}, "blocks/kernel: clip, layers 2 3, now clip, layers 0 1)"),
+        ({"frozen": ()}, "blocks/kernel: clip, layers 2 3, now clip)"),
+        ({"clip_group": "^lim/"}, "blocks/kernel: clip, layers 2 3, now new, layers 2 3; and 1"),
+    ],
+)
+def test_a_run_goes_on_with_the_groups_that_it_had(params, tmp_path, changed, told):
+    params = {"lim": params["lim"], **STACK}
+    config = OptimConfig(frozen=(TWO_LAYERS,), clip_group="^clip/")
+    workdir = Workdir(tmp_path / "run")
+    for _ in range(2):
+        # Rates and decay are no part of it.
+        config = dataclasses.replace(config, learning_rate=config.learning_rate / 2)
+        workdir.begin(ConfigDict({"num_steps": 1}), SHORT, groups=trained_layers(params, config))
+    other = trained_layers(params, dataclasses.replace(config, **changed))
+    with pytest.raises(UserError, match=re.escape(told)):
+        workdir.begin(ConfigDict({"num_steps": 2}), SHORT, groups=other)
+    assert workdir.config().num_steps == 1
 
 
 def test_layers_have_the_same_names_written_out_or_not():
