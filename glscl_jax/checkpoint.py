@@ -20,7 +20,7 @@ from glscl_jax import ema, paths, processes
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.steps import TrainState
-from glscl_jax.workdir import Workdir, read_model_config
+from glscl_jax.workdir import Workdir, read_json, read_model_config
 
 BEST = "R@1"
 
@@ -278,10 +278,12 @@ def _steps_on_disk(directory: pathlib.Path) -> list[int]:
 
 
 def _best(directory: pathlib.Path) -> int:
-    with ocp.training.Checkpointer(directory) as orbax:
-        judged = [x for x in orbax.checkpoints if x.metrics and BEST in x.metrics]
-        best = max(judged, key=lambda x: x.metrics[BEST], default=orbax.latest)
-        return best.step
+    # Read as files: Orbax's own reader asks for all processes.
+    steps = _steps_on_disk(directory)
+    files = {step: directory / str(step) / "metrics" / "metrics" for step in steps}
+    scores = {step: read_json(path).get(BEST) for step, path in files.items() if path.exists()}
+    judged = {step: score for step, score in scores.items() if score is not None}
+    return max(judged, key=judged.get, default=steps[-1])
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> UserError:
