@@ -147,8 +147,8 @@ class GLSCL(nn.Module):
         return self.transformerClip(x, attn_mask=hidden.repeat_interleave(heads, dim=0))
 
     def lasting(self, features, mask):
-        """Every clip goes through the LSTM alone, without its padding."""
-        lasting = features.clone()
+        """Every clip goes through the LSTM alone, without its padding, where it is 0."""
+        lasting = torch.zeros_like(features)
         for clip, length in enumerate(mask.sum(dim=1)):
             lasting[clip, :length] = self.lstm_visual(features[clip : clip + 1, :length])[0]
         return lasting

@@ -11,6 +11,7 @@ import pytest
 from glscl_jax import steps
 from glscl_jax.models.clip import CLIP, IMAGE_MEAN, IMAGE_STD, VARIANTS, normalize
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config, model_settings
+from glscl_jax.models.temporal import TemporalLSTM
 
 # OpenAI's towers as torch counts them (ViT-B/32 is the count its authors' code prints); tiny is
 # this project's own.
@@ -80,6 +81,18 @@ def test_every_option_encodes(temporal, share):
         {"queries", "decoder"} if share else {"queries", "decoder", "text_queries", "video_decoder"}
     )
     assert set(params["lim"]) == own
+
+
+def test_the_lstm_leaves_padded_frames_as_they_are():
+    frames = np.random.default_rng(0).normal(size=(3, 5, 64)).astype(np.float32)
+    mask = (np.arange(5) < np.array([[5], [2], [1]])).astype(np.int32)
+    lstm = TemporalLSTM(jnp.float32)
+    for kept in (slice(None), slice(1, None)):  # with a clip that has no padding, and without
+        params = lstm.init(jax.random.key(0), frames[kept], mask[kept])
+        found = lstm.apply(params, frames[kept], mask[kept])
+        hidden = mask[kept] == 0
+        np.testing.assert_array_equal(found[hidden], frames[kept][hidden])
+        assert (np.abs(found - frames[kept])[~hidden].max(axis=-1) > 1e-3).all()
 
 
 def test_decoder_layers_start_as_copies():

@@ -1,12 +1,14 @@
 """The model, its losses and its optimiser against numbers of the original implementation.
 
 ../shared/golden/README.md says what the numbers are: float32 on a CPU, and so is everything here.
-What the numbers leave out, the LSTM and a LIM that shares nothing, is held against torch.nn.
+An LSTM and a LIM that shares nothing are held against torch.nn, too.
 """
 
 import dataclasses
 import functools
+import hashlib
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -383,3 +385,42 @@ def test_lstm_and_unshared_lim(torch):
     ours = (text.sentence, text.queries, video.frames, video.queries)
     for got, wanted in zip(ours, expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5)
+
+
+def weight(name: str, shape: list[int]) -> np.ndarray:
+    """A tensor of mini_lstm.npz, which is a function of its name (the numbers' README)."""
+    key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u8")
+    words = np.random.Philox(key=key).random_raw(math.prod(shape)).reshape(shape)
+    u = (words >> np.uint64(11)) * 2.0**-53 * 2 - 1
+    if name.endswith("logit_scale"):
+        return np.float32(np.log(1 / 0.07))
+    if ("ln_" in name or "norm" in name) and name.endswith("weight"):
+        return np.float32(1 + 0.2 * u)
+    if name.endswith("bias") or "bias_" in name:
+        return np.float32(0.1 * u)
+    if "queries" in name:
+        return np.float32(0.5 + 0.5 * u)
+    if "embedding" in name:
+        return np.float32(0.3 * u)
+    fan = shape[1] if len(shape) == 2 else math.prod(shape[1:] or shape)
+    return np.float32(1.5 * u * np.sqrt(2 / fan))
+
+
+def test_the_original_s_lstm(golden):
+    with np.load(golden / "mini_lstm.npz") as stored:
+        numbers = dict(stored)
+    meta = json.loads(str(numbers["meta"]))
+    names = meta["names"]
+    converted = rules.from_torch_names({name: weight(name, names[name]) for name in names})
+    config = dataclasses.replace(converted.config, lim_heads=8)
+    assert config.temporal == "seqLSTM"
+    batch = batch_of(numbers, "input")
+    padded = batch["frame_mask"] == 0
+    assert padded.any()
+    assert not padded.all(axis=0).any()
+
+    run = jax.jit(GLSCL(config).apply, compiler_options=QUICK_COMPILE)
+    text, video, _ = run({"params": converted.params}, *batch.values())
+    np.testing.assert_allclose(video.frames, numbers["eval/frame_feats"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(video.queries, numbers["eval/video_queries"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(text.queries, numbers["eval/text_queries"], rtol=0, atol=2e-5)

@@ -52,11 +52,11 @@ class TemporalTransformer(nn.Module):
 
 
 class TemporalLSTM(nn.Module):
-    """One LSTM layer over the real frames; padded places keep their feature; added back.
+    """One LSTM layer over the real frames, its output 0 at padded places; f is added back.
 
     Parameters keep the layout of torch.nn.LSTM: two biases, gates in the order input, forget,
-    cell, output. The reference's value at a padded place depends on the longest clip of its
-    batch (f or 2 f); here it is 2 f always, so a clip's feature depends on that clip alone.
+    cell, output. The released code has 2 f at places past the longest clip of a batch; here a
+    padded place is f always, so that a clip's feature depends on that clip alone.
     """
 
     dtype: jnp.dtype
@@ -83,4 +83,4 @@ class TemporalLSTM(nn.Module):
 
         start = jnp.zeros((frames.shape[0], width), self.dtype)
         _, outputs = jax.lax.scan(step, (start, start), inputs.swapaxes(0, 1))
-        return frames + jnp.where(mask[:, :, None] > 0, outputs.swapaxes(0, 1), frames)
+        return frames + jnp.where(mask[:, :, None] > 0, outputs.swapaxes(0, 1), 0)
