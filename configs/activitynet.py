@@ -5,6 +5,7 @@
     python -m glscl_jax.train --config configs/activitynet.py --workdir runs/activitynet \
         --config.init_from=CONVERTED_CHECKPOINT
 
+9,509 pairs, 1,480 updates.
 The paper reports 41.4 and 40.6 R@1 (text-to-video, video-to-text)
 for ViT-B/32; not run here.
 
@@ -21,6 +22,7 @@ def get_config(variant: str | None = None):
     """The recipe; `:tiny` runs in seconds."""
     config = common.base()
     config.data.dir = "prepared/activitynet"
+    config.data.augment = True
     config.batch_size = 64
     config.num_epochs = 10
     config.data.num_frames = 64

@@ -11,10 +11,10 @@ def base() -> ConfigDict:
     """The recipe of the paper for ViT-B/32 and short captions."""
     config = ConfigDict()
     config.seed = 42
-    config.batch_size = 128  # Over all devices.
-    config.microbatch = 0  # Clips whose activations are held at once, over all devices; 0: all.
-    config.num_epochs = 5  # Passes over the videos, one caption of each at a time.
-    config.num_steps = 0  # Updates in all; 0 follows num_epochs.
+    config.batch_size = 128  # Pairs of a clip and one of its captions, over all devices.
+    config.microbatch = 0  # Pairs whose activations are held at once, over all devices; 0: all.
+    config.num_epochs = 5  # Passes over the pairs: each shows every caption of every clip.
+    config.num_steps = 0  # Updates in all; 0: num_epochs of (pairs // batch_size).
     config.eval_batch_size = 128
     config.init_from = ""  # A converted or trained checkpoint directory to start from.
 
@@ -25,7 +25,8 @@ def base() -> ConfigDict:
     config.max_nonfinite = 10
 
     config.log_every = 50  # Steps, as the next two.
-    config.validate_every = 0  # 0: once an epoch. Each validation also saves a checkpoint.
+    # 0: once an epoch, which can be long (MSR-VTT 1,328 steps). Each also saves a checkpoint.
+    config.validate_every = 0
     config.checkpoint_every = 0  # More checkpoints between validations; 0: none.
     config.keep_checkpoints = 2  # The last ones; the best by validation R@1 stays besides.
 
@@ -37,7 +38,7 @@ def base() -> ConfigDict:
     config.data.frame_rate = 1.0  # Frames a second that `prepare` stored.
     config.data.num_frames = 12  # V
     config.data.num_words = 32  # L
-    config.data.augment = False  # RandAugment of the training clips; the reference trains with it.
+    config.data.augment = False  # RandAugment of the training clips; on for the benchmarks.
     # A merges file, a Hugging Face directory, a hub name, or "demo".
     config.data.tokenizer = "openai/clip-vit-base-patch32"
 

@@ -4,7 +4,8 @@
     python -m glscl_jax.train --config configs/folder.py --workdir runs/mine \
         --config.data.dir=prepared --config.init_from=CONVERTED_CHECKPOINT
 
-MSR-VTT's recipe of the paper; start from a converted CLIP, since a few thousand videos do not
+The paper's base recipe, without RandAugment, which turns and inverts pictures
+(--config.data.augment=True for it); start from a converted CLIP, since a few thousand videos do not
 teach one.
 """
 

@@ -5,6 +5,7 @@
     python -m glscl_jax.train --config configs/msrvtt.py --workdir runs/msrvtt \
         --config.init_from=CONVERTED_CHECKPOINT
 
+170,000 pairs, 6,640 updates (180,000 and 7,030 without the videos held out, as the paper's).
 The paper reports 48.1 and 47.1 R@1 (text-to-video, video-to-text)
 for ViT-B/32; not run here.
 
@@ -23,6 +24,8 @@ def get_config(variant: str | None = None):
     """The recipe on 9,000 training videos; `:7k` on 7,010; `:tiny` runs in seconds."""
     config = common.base()
     config.data.dir = "prepared/msrvtt_9k"
+    config.data.augment = True
+    config.losses.beta = 2e-2
     if variant == "7k":
         config.data.dir = "prepared/msrvtt_7k"
         return config
