@@ -4,10 +4,10 @@
     python -m glscl_jax.train --config configs/demo.py:tiny --workdir runs/tiny  # seconds
     ... --config.batch_size=64 --config.optim.learning_rate=3e-4                # any setting
 
-The work directory holds the config, the figures (metrics.jsonl and TensorBoard's), and the
-checkpoints. Started again on the same one, a run goes on where it stopped, exactly. At SIGTERM it
-saves and ends with status 75; with 69 when another of its processes is lost. docs/training.md has
-clusters.
+The work directory holds the config, the plan (pairs, steps an epoch and in all), the figures
+(metrics.jsonl and TensorBoard's), and the checkpoints. Started again on the same one, a run goes on
+where it stopped, exactly. At SIGTERM it saves and ends with status 75; with 69 when another of its
+processes is lost. docs/training.md has clusters.
 """
 
 import contextlib
@@ -44,6 +44,7 @@ from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import make_optimizer
+from glscl_jax.plan import Plan
 from glscl_jax.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.warm_start import start_params
 from glscl_jax.workdir import Workdir
@@ -78,8 +79,8 @@ def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
         lambda: (open_data(config, settings), open_tokenizer(config, settings))
     )
     processes.check_same({"data": data.identity, "tokenizer": tokenizer.sha256})
-    per_epoch = pipeline.steps_per_epoch(data, config.data.train_split, config.batch_size)
-    total = config.num_steps or config.num_epochs * per_epoch
+    plan = processes.by_all(lambda: planned(config, data))
+    total = plan.num_steps
     trace.read_window(PROFILE.value, 0, total)
     model = GLSCL(settings.model)
     shapes = jax.eval_shape(lambda: steps.init_params(model, 0))
@@ -92,13 +93,14 @@ def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
     processes.check_shared(workdir.path, "--workdir", launch.PEER_TIMEOUT.value)
     groups = trained_layers(shapes, settings.optim)
     processes.by_first(
-        lambda: workdir.begin(config, settings.model, data.identity, tokenizer, groups)
+        lambda: workdir.begin(config, settings.model, data.identity, tokenizer, groups, plan)
     )
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
     processes.check_same({"the last checkpoint's step": checkpoints.latest})
     state = start(config, settings, model, optimizer, checkpoints, mesh)
     first = int(state.step)
     window = trace.read_window(PROFILE.value, first, total)
+    say(plan.told())
     announce(config, state, first, total, mesh)
 
     batches = training_batches(config, data, tokenizer, first, total)
@@ -107,7 +109,7 @@ def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
     step = compiled_step(config, settings, model, optimizer, mesh, state)
     step = CompiledStep(step, log.write_compiled)
     nonfinite = NonFinite(config.max_nonfinite, int(state.nonfinite), clip_ids(config, data))
-    validate_every = config.validate_every or per_epoch
+    validate_every = config.validate_every or plan.steps_per_epoch
     preemption, done = Preemption(), first
     for number, batch in enumerate(log.watch(batches), first + 1):
         with tracer.step(number):
@@ -156,6 +158,17 @@ def open_data(config, settings: recipe.Recipe) -> builder.PreparedData:
     if data.settings.partial:
         say(f"partial: {data.settings.partial}")
     return data
+
+
+def planned(config, data: builder.PreparedData) -> Plan:
+    """The run's length; raises a `UserError` if the training split does not fill a batch."""
+    captions = pipeline.fitting_captions(data, config.data.train_split, config.batch_size)
+    return Plan.of(
+        captions,
+        batch_size=config.batch_size,
+        num_epochs=config.num_epochs,
+        num_steps=config.num_steps,
+    )
 
 
 def open_tokenizer(config, settings: recipe.Recipe) -> Tokenizer:
@@ -276,7 +289,8 @@ def clip_ids(config, data) -> Callable[[np.ndarray], list[str]]:
     """What looks up the ids of training clips by their places in the split."""
 
     def look_up(places):
-        records = data.raw_source(config.data.train_split).__getitems__(places.tolist())
+        with data.raw_source(config.data.train_split) as source:
+            records = source.__getitems__(places.tolist())
         fields = map(data.features.deserialize_example_np, records)
         return [field["clip_id"].decode() for field in fields]
 

@@ -1,6 +1,7 @@
 """A run's directory: what it was made with, its logs, where its checkpoints are.
 
 config.json       the resolved config
+plan.json         how many pairs, steps an epoch and steps in all
 model.json        sizes and settings of the model
 data.json         what tells the prepared data from any other, wherever it lies
 groups.json       which parameters train, and in which group of the optimiser
@@ -11,6 +12,7 @@ events.out.*      TensorBoard
 profile/          traces of steps, see trace.py
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -21,6 +23,7 @@ from glscl_jax import lock, paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCLConfig, model_config, model_settings
+from glscl_jax.plan import Plan
 
 LOCK_FILE = ".running.lock"
 
@@ -47,6 +50,7 @@ class Workdir:
         data: dict | None = None,
         tokenizer: Tokenizer | None = None,
         groups: dict[str, str] | None = None,
+        plan: Plan | None = None,
     ) -> None:
         """Writes down what the run is made with, or checks that an earlier start agrees.
 
@@ -56,6 +60,7 @@ class Workdir:
           data: `identity` of the prepared data; None where there is none.
           tokenizer: kept in the directory; None where there is none.
           groups: of the optimiser, as `groups.trained_layers` tells them; None where there is none.
+          plan: how long it is to be; None where that is not known.
 
         Raises:
           UserError: the directory holds a run with other settings, other data or another
@@ -65,6 +70,7 @@ class Workdir:
         new = {
             "data.json": data,
             "groups.json": groups,
+            "plan.json": dataclasses.asdict(plan) if plan else None,
             "model.json": model_settings(model),
             "config.json": json.loads(config.to_json_best_effort()),
         }
@@ -91,6 +97,12 @@ class Workdir:
             raise UserError(f"the run in {self.path} has another model ({found}): {way_out}")
         if not (old := self._read("config.json")):
             return
+        plan = new["plan.json"]
+        if plan and plan["pairs"] != plan["clips"] and not self._read("plan.json"):
+            raise UserError(
+                f"the run in {self.path} is of a version whose epochs passed over clips, not over"
+                f" pairs of a clip and a caption: {way_out}"
+            )
         if found := differences(_fixed(old), _fixed(new["config.json"])):
             raise UserError(f"the run in {self.path} has another {found}: {way_out}")
         self._check_groups(new["groups.json"], way_out)

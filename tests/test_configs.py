@@ -7,11 +7,14 @@ import subprocess
 import sys
 from concurrent import futures
 
+import numpy as np
 import pytest
 
 from glscl_jax import recipe
 from glscl_jax.input_pipeline import annotations, builder, prepare
 from glscl_jax.input_pipeline.annotations import validation
+from glscl_jax.input_pipeline.caption_counts import caption_counts
+from glscl_jax.plan import Plan
 from tests import benchmark_files
 from tests.conftest import program_environment
 from tests.server import REPO, Server
@@ -68,7 +71,7 @@ def server(cache) -> Server:
 
 @pytest.fixture(scope="module")
 def trained(prepared, run_program, tmp_path_factory):
-    """By config: what two steps of its `:tiny` ended with, or will have. Two train at a time."""
+    """By config: what two epochs of its `:tiny` ended with, or will have. Two train at a time."""
     workdir, free = tmp_path_factory.mktemp("trained"), queue.SimpleQueue()
     trainers = [server(run_program.cache) for _ in range(2)]
     for trainer in trainers:
@@ -82,9 +85,15 @@ def trained(prepared, run_program, tmp_path_factory):
                     f"--config=configs/{name}.py:tiny",
                     f"--workdir={workdir / name}",
                     f"--config.data.dir={prepared(name)}",
-                    "--config.num_steps=2",
-                    # ActivityNet's 12 would be compiled for it alone: as long as two runs.
+                    "--config.num_steps=0",
+                    "--config.num_epochs=2",
+                    # What one recipe alone has would be compiled for it alone: as long as two runs.
                     "--config.model.queries=8",
+                    "--config.model.temperature=3",
+                    "--config.losses.alpha=1e-4",
+                    "--config.losses.beta=5e-3",
+                    # One recipe's RandAugment is enough.
+                    f"--config.data.augment={name == 'msvd'}",
                 ]
             )
         finally:
@@ -98,25 +107,38 @@ def trained(prepared, run_program, tmp_path_factory):
         trainer.stop()
 
 
+# Pairs in twelve clips of each benchmark (thirty-two of the others), as their files have them.
+PAIRS = {"msrvtt": 24, "msvd": 36, "lsmdc": 13, "didemo": 12, "activitynet": 12}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_tiny_trains(name, prepared, trained):
     done = trained[name].result(timeout=300)
     assert done["returncode"] == 0, done["stderr"]
-    assert "trained to step 2" in done["stdout"]
+    # An epoch passes over pairs, in batches of 8.
+    pairs = PAIRS.get(name, 32)
+    updates = 2 * (pairs // 8)
+    assert f"trained to step {updates};" in done["stdout"]
+    assert (
+        f"plan: {pairs} pairs of {12 if name in PAIRS else 32} clips, 8 a batch; " in done["stdout"]
+    )
+    assert f"(steps_per_epoch), {updates} in all\n" in done["stdout"]
+    counts = caption_counts(builder.open_data(prepared(name)), "train")
+    assert counts.sum() == pairs
     # What the data is short of is the first thing that is said.
     partial = builder.open_data(prepared(name)).settings.partial
     assert done["stdout"].startswith("partial: 12 of ") == bool(partial)
     assert bool(partial) == (name not in ("demo", "folder"))
 
 
-# The reference's, where they differ: batch, epochs, words, frames, queries.
+# The released scripts': batch, epochs, words, frames, queries, temperature, alpha, beta.
 RECIPES = {
-    "msrvtt": (128, 5, 32, 12, 8),
-    "msvd": (128, 5, 32, 12, 8),
-    "lsmdc": (128, 5, 32, 12, 8),
-    "didemo": (32, 5, 64, 64, 8),
-    "activitynet": (64, 10, 64, 64, 12),
-    "folder": (128, 5, 32, 12, 8),
+    "msrvtt": (128, 5, 32, 12, 8, 3.0, 1e-4, 2e-2),
+    "msvd": (128, 5, 32, 12, 8, 3.0, 1e-4, 5e-3),
+    "lsmdc": (128, 5, 32, 12, 8, 5.0, 1e-2, 5e-3),
+    "didemo": (32, 5, 64, 64, 8, 3.0, 1e-4, 5e-3),
+    "activitynet": (64, 10, 64, 64, 12, 3.0, 1e-4, 5e-3),
+    "folder": (128, 5, 32, 12, 8, 3.0, 1e-4, 5e-3),
 }
 
 
@@ -125,16 +147,28 @@ def test_recipes_are_the_reference_s(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     words, frames = config.data.num_words, config.data.num_frames
     shown = (config.batch_size, config.num_epochs, words, frames, config.model.queries)
+    shown += (config.model.temperature, config.losses.alpha, config.losses.beta)
     assert shown == RECIPES[name]
-    assert config.seed == 42
+    assert (config.seed, config.num_steps) == (42, 0)
     assert (config.optim.learning_rate, config.optim.coef_lr) == (1e-4, 1e-3)
-    assert (config.model.temperature, config.model.lim_weight, config.model.lim_layers) == (
-        3,
-        0.5,
-        3,
-    )
-    assert (config.losses.alpha, config.losses.beta) == (1e-4, 5e-3)
+    assert (config.model.lim_weight, config.model.lim_layers) == (0.5, 3)
+    assert (config.model.share_queries, config.model.share_decoder) == (True, True)
+    # One's own videos may be ones that must not be turned or inverted.
+    assert config.data.augment == (name != "folder")
     assert config.data.validation_split != config.data.test_split
+
+
+def test_the_demo_is_as_long_as_it_was():
+    config = importlib.import_module("configs.demo").get_config()
+    plan = Plan.of(
+        np.ones(4000, int),
+        batch_size=config.batch_size,
+        num_epochs=config.num_epochs,
+        num_steps=config.num_steps,
+    )
+    assert (plan.steps_per_epoch, plan.num_steps) == (62, 1116)
+    assert config.validate_every == 6 * plan.steps_per_epoch
+    assert not config.data.augment
 
 
 def test_msrvtt_has_two_training_lists():

@@ -1,7 +1,7 @@
 """Batches hold what the records hold, in an order that only the seed and the step decide."""
 
-import collections
 import io
+import json
 import pathlib
 import subprocess
 import sys
@@ -9,14 +9,13 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder, order, pipeline, reader, rendered, video
+from glscl_jax.input_pipeline import builder, pipeline, reader, rendered, video
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.order import train_order
+from glscl_jax.input_pipeline.caption_counts import caption_counts
+from glscl_jax.input_pipeline.order import TrainOrder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -102,86 +101,14 @@ def expected_frames(record, num_frames=NUM_FRAMES):
     return frames, np.arange(num_frames) < len(jpegs)
 
 
-# ---- The order -------------------------------------------------------------------------------
-
-
-def forget():
-    order._epoch_order.cache_clear()
-    order._first_turns.cache_clear()
-
-
-@given(
-    num_clips=st.integers(1, 60),
-    share=st.floats(0, 1),
-    seed=st.integers(0, 2**63),
-    epoch=st.integers(0, 2**40),
-)
-@settings(deadline=None, max_examples=60)
-def test_an_epoch_takes_each_clip_at_most_once(num_clips, share, seed, epoch):
-    batch_size = max(1, round(share * num_clips))
-    per_epoch = num_clips // batch_size
-    sizes = {"num_clips": num_clips, "batch_size": batch_size, "seed": seed}
-    steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-    taken = [train_order(step, **sizes) for step in steps]
-    clips = np.concatenate([each.clips for each in taken])
-    assert len(set(clips.tolist())) == len(clips) == per_epoch * batch_size
-    assert set(clips.tolist()) <= set(range(num_clips))
-    assert all((each.turns >= 0).all() for each in taken)
-    # Whatever was asked for before, and in another process, it is the same.
-    forget()
-    for step, each in reversed(list(zip(steps, taken, strict=True))):
-        again = train_order(step, **sizes)
-        np.testing.assert_array_equal(again.clips, each.clips)
-        np.testing.assert_array_equal(again.turns, each.turns)
-
-
-def test_the_order_stays_what_it_was():
-    # A run that resumes under another version of NumPy or of this library must find these.
-    first, later = (train_order(step, num_clips=9, batch_size=4, seed=42) for step in (0, 3))
-    assert first.clips.tolist() == [4, 5, 3, 0]
-    assert later.clips.tolist() == [5, 1, 4, 8]
-    assert (first.turns % 5).tolist() == [1, 3, 2, 1]
-
-
-def test_epochs_and_seeds_have_orders_of_their_own():
-    def epoch_order(seed, epoch):
-        return tuple(train_order(epoch, num_clips=50, batch_size=50, seed=seed).clips)
-
-    orders = {epoch_order(seed, epoch) for seed in range(5) for epoch in range(5)}
-    assert len(orders) == 25
-
-
-def test_every_clip_is_as_likely_in_every_place():
-    places = collections.Counter()
-    for epoch in range(2000):
-        places[int(train_order(epoch, num_clips=8, batch_size=8, seed=1).clips[0])] += 1
-    # 250 are expected each; 5 standard deviations are 74.
-    assert all(abs(places[clip] - 250) < 74 for clip in range(8))
-
-
-@given(st.integers(1, 30), st.integers(0, 1000), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=30)
-def test_captions_take_turns(count, first_epoch, seed):
-    shown = np.zeros((5, count), int)
-    for epoch in range(first_epoch, first_epoch + count):
-        picked = train_order(epoch, num_clips=5, batch_size=5, seed=seed)
-        shown[picked.clips, picked.turns % count] += 1
-    assert (shown == 1).all()
-
-
-def test_clips_begin_with_different_captions():
-    picked = train_order(0, num_clips=1000, batch_size=1000, seed=3)
-    counts = np.bincount(picked.turns % 20, minlength=20)
-    assert counts.min() > 15
-    assert counts.max() < 100
-
-
 # ---- Training batches ------------------------------------------------------------------------
 
 
 def test_train_batches_hold_the_records(data, train, tokenizer):
     stored = records(data, "train")
-    # Three epochs of three steps, the last two clips of each dropped.
+    order = TrainOrder(np.array([len(record["captions"]) for record in stored]), BATCH, 7)
+    # 50 pairs: an epoch of eight steps, of which two pairs are dropped, and one step more.
+    assert order.steps_per_epoch == 8
     for step, batch in enumerate(train(num_steps=9)):
         assert {name: (array.shape, array.dtype.name) for name, array in batch.items()} == {
             "text_ids": ((BATCH, NUM_WORDS), "int32"),
@@ -190,12 +117,11 @@ def test_train_batches_hold_the_records(data, train, tokenizer):
             "frame_mask": ((BATCH, NUM_FRAMES), "int32"),
             "clip_index": ((BATCH,), "int32"),
         }
-        picked = train_order(step, num_clips=20, batch_size=BATCH, seed=7)
+        picked = order(step)
         np.testing.assert_array_equal(batch["clip_index"], picked.clips)
         captions = []
-        for row, (clip, turn) in enumerate(zip(picked.clips, picked.turns, strict=True)):
-            of_clip = [caption.decode() for caption in stored[clip]["captions"]]
-            captions.append(of_clip[turn % len(of_clip)])
+        for row, (clip, number) in enumerate(zip(picked.clips, picked.captions, strict=True)):
+            captions.append(stored[clip]["captions"][number].decode())
             frames, mask = expected_frames(stored[clip])
             np.testing.assert_array_equal(batch["frame_mask"][row], mask)
             np.testing.assert_array_equal(batch["frames"][row], frames)
@@ -241,11 +167,11 @@ def test_batches_are_the_same_in_parts(data, train, monkeypatch, part_bytes, siz
         assert (batch.clip_ids, batch.captions) == (other.clip_ids, other.captions)
 
 
-def test_a_late_step_is_as_near_as_the_first(train):
+def test_a_late_step_is_as_near_as_the_first(data, train):
     start = time.monotonic()
     (batch,) = train(first_step=10**9, num_steps=10**9 + 1)
     assert time.monotonic() - start < 10
-    picked = train_order(10**9, num_clips=20, batch_size=BATCH, seed=7)
+    picked = TrainOrder(caption_counts(data, "train"), BATCH, 7)(10**9)
     np.testing.assert_array_equal(batch["clip_index"], picked.clips)
 
 
@@ -284,9 +210,53 @@ def test_frames_are_picked_as_linspace_picks(num_frames):
         np.testing.assert_array_equal(pipeline.pick_frames(count, num_frames).numpy(), picks)
 
 
-def test_steps_per_epoch(data):
-    assert pipeline.steps_per_epoch(data, "train", BATCH) == 3
+def test_an_epoch_passes_over_pairs(data):
+    assert caption_counts(data, "train").sum() == 50
+    assert pipeline.steps_per_epoch(data, "train", BATCH) == 8
+    # In so large batches a clip's four captions would meet.
     assert pipeline.steps_per_epoch(data, "train", 20) == 1
+
+
+def test_captions_are_counted_once(data, tmp_path):
+    expected = [len(record["captions"]) for record in records(data, "train")]
+    write(tmp_path, {split: examples(split) for split in COUNTS})
+    path = pathlib.Path(builder.open_data(tmp_path).builder.data_dir) / "captions-train.json"
+    # A data set of before, one with numbers of another or damaged: counted anew, and kept.
+    for found in (None, "[1, 2]", "[" + "0, " * 19 + "1]", "[4, 4"):
+        if found is not None:
+            path.write_text(found)
+        assert caption_counts(builder.open_data(tmp_path), "train").tolist() == expected
+        assert json.loads(path.read_text()) == expected
+    # What is kept is what counts: the records are not looked at.
+    path.write_text(json.dumps([2] * 20))
+    assert caption_counts(builder.open_data(tmp_path), "train").tolist() == [2] * 20
+    assert sorted(file.name for file in path.parent.iterdir() if "captions" in file.name) == [
+        "captions-train.json"
+    ]
+
+
+def test_captions_are_counted_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    write(tmp_path, {split: examples(split) for split in COUNTS})
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(pathlib.Path, "write_text", refuse)
+    data = builder.open_data(tmp_path)
+    assert caption_counts(data, "train").sum() == 50
+    assert not list(pathlib.Path(data.builder.data_dir).glob("captions*"))
+
+
+def test_counts_that_the_records_belie_are_an_error(tmp_path, tokenizer):
+    data = write(tmp_path, {split: examples(split) for split in COUNTS})
+    path = pathlib.Path(data.builder.data_dir) / "captions-train.json"
+    path.write_text(json.dumps([9] * 20))
+    batches = pipeline.train_batches(
+        data, "train", tokenizer, batch_size=4, num_frames=2, num_words=8, seed=0,
+        first_step=0, num_steps=45,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"split 'train' .*out of bounds.*prepare it again"):
+        list(batches)
 
 
 # ---- Evaluation batches ----------------------------------------------------------------------
@@ -381,7 +351,7 @@ def test_settings_that_differ(data):
 def test_what_does_not_fit_is_said_before_reading(data, train, tokenizer):
     with pytest.raises(UserError, match=r"no split 'tset' .* train, val"):
         pipeline.eval_batches(data, "tset", batch_size=2, num_frames=2)
-    with pytest.raises(UserError, match=r"batch_size 21 .* 'train' has 20 clips; take 1 to 20"):
+    with pytest.raises(UserError, match=r"batch_size 21 .* 'train' has 20 clips, .*; take 1 to 20"):
         train(batch_size=21)
     with pytest.raises(UserError, match="batch_size 0: take 1 or more"):
         train(batch_size=0)
@@ -408,7 +378,6 @@ def bad_data(directory, change):
         (lambda record: record.update(frames=[], frame_times=[]), "clip train3 has no frames"),
         (lambda record: record.update(frames=[b"no JPEG"] * 4), "Unknown image"),
         (lambda record: record["frames"].__setitem__(0, record["frames"][0][:-200]), "JPEG"),
-        (lambda record: record.update(captions=[]), "clip train3 has no captions"),
     ],
 )
 def test_bad_records_are_errors(tmp_path, tokenizer, change, message):
@@ -421,6 +390,14 @@ def test_bad_records_are_errors(tmp_path, tokenizer, change, message):
         next(batches)
     assert "\n" not in str(caught.value)
     assert "{{" not in str(caught.value)
+
+
+def test_a_clip_without_captions_is_an_error(tmp_path):
+    data = bad_data(tmp_path, lambda record: record.update(captions=[]))
+    with pytest.raises(
+        UserError, match=r"'train' .*: clip train3 has no captions; prepare it again"
+    ):
+        pipeline.steps_per_epoch(data, "train", 1)
 
 
 # ---- Ending ----------------------------------------------------------------------------------
@@ -449,6 +426,39 @@ def test_closed_iterators_leave_no_threads(train):
     while threads() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threads() <= before
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="counts Linux's files")
+def test_validations_leave_no_files_open(data, train, tokenizer, tmp_path):
+    def files():
+        return sum(1 for path in pathlib.Path("/proc/self/fd").iterdir() if is_record(path))
+
+    def is_record(path):
+        try:
+            return "array_record" in str(path.readlink())
+        except OSError:  # the listing's own
+            return False
+
+    def validate(split="val"):
+        return pipeline.eval_batches(data, split, batch_size=4, num_frames=1)
+
+    kept = train()
+    next(kept)
+    assert files() == 1  # that of the training that goes on meanwhile
+    for _ in range(50):
+        assert sum(batch.real for batch in validate()) == 7
+    # Nor do batches that are read in part and closed, or dropped, or that end in an error.
+    closed = validate("train")
+    next(closed)
+    closed.close()
+    next(validate("train"))
+    bad = bad_data(tmp_path, lambda record: record.update(frames=[b"no JPEG"] * 4))
+    with pytest.raises(UserError, match="Unknown image"):
+        list(pipeline.eval_batches(bad, "train", batch_size=1, num_frames=2))
+    assert files() == 1
+    next(kept)
+    kept.close()
+    assert files() == 0
 
 
 @pytest.mark.parametrize(("ending", "status"), [("pass", 0), ("1 / 0", 1)])

@@ -75,6 +75,13 @@ def test_a_run_writes_down_what_it_did(trained):
     assert np.isfinite(losses).all()
     assert [row["step"] for row in logged if "validation/R@1" in row] == [20, 40]
     assert json.loads((workdir / "config.json").read_text())["num_steps"] == STEPS
+    told = (
+        "plan: 32 pairs of 32 clips, 8 a batch; 4 updates an epoch (steps_per_epoch), 40 in all\n"
+    )
+    assert told in printed
+    plan = json.loads((workdir / "plan.json").read_text())
+    shown = {name: plan[name] for name in ("pairs", "steps_per_epoch", "num_steps")}
+    assert shown == {"pairs": 32, "steps_per_epoch": 4, "num_steps": STEPS}
     assert json.loads((workdir / "model.json").read_text())["clip"]["embed_dim"] == 128
 
 

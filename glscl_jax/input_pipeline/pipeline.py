@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import reader
+from glscl_jax.input_pipeline import order, reader
 from glscl_jax.input_pipeline.builder import PreparedData
-from glscl_jax.input_pipeline.order import Picked, train_order
+from glscl_jax.input_pipeline.caption_counts import caption_counts
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
 # The GPU is JAX's: TensorFlow would take nearly all of its memory at its first operation.
@@ -49,18 +49,23 @@ class VideoBatch:
 
 
 def steps_per_epoch(data: PreparedData, split: str, batch_size: int) -> int:
-    """Full global batches in one pass over a split.
+    """Full global batches in one pass over a split's pairs; see `order.TrainOrder`.
 
     Raises:
       UserError: there is no such split, or the batch is larger than it.
     """
-    num_clips = len(data.raw_source(split))
-    if not 1 <= batch_size <= num_clips:
+    return order.steps_per_epoch(fitting_captions(data, split, batch_size), batch_size)
+
+
+def fitting_captions(data: PreparedData, split: str, batch_size: int) -> np.ndarray:
+    """`caption_counts` of a split whose clips can fill a batch; errors as `steps_per_epoch`'s."""
+    counts = caption_counts(data, split)
+    if not 1 <= batch_size <= len(counts):
         raise UserError(
-            f"batch_size {batch_size} does not fit: split {split!r} has {num_clips} clips;"
-            f" take 1 to {num_clips}"
+            f"batch_size {batch_size} does not fit: split {split!r} has {len(counts)} clips, and"
+            f" a batch has none twice; take 1 to {len(counts)}"
         )
-    return num_clips // batch_size
+    return counts
 
 
 def check_settings(data: PreparedData, *, frame_rate: float, image_size: int) -> None:
@@ -102,10 +107,10 @@ def train_batches(
       data: what to read.
       split: which part of it.
       tokenizer: for the captions.
-      batch_size: clips in a global batch, a multiple of `process_count`.
+      batch_size: pairs in a global batch, each of another clip; a multiple of `process_count`.
       num_frames: V; of more stored frames, V evenly spaced ones are taken.
       num_words: L, the places of a caption.
-      seed: of the order and of the captions, 0 or more.
+      seed: of the order of the pairs, 0 or more.
       first_step: the step to begin or to resume at.
       num_steps: the run's whole length.
       process_index: which host this is.
@@ -119,20 +124,19 @@ def train_batches(
         read.
     """
     _check_sizes(batch_size=batch_size, num_frames=num_frames)
-    steps_per_epoch(data, split, batch_size)
+    picked = order.TrainOrder(fitting_captions(data, split, batch_size), batch_size, seed)
     tokenizer([], num_words)  # raises here and now if `num_words` is too few
     share = _share(batch_size, process_index, process_count)
-    source = data.raw_source(split)
+    records = reader.Records(data.raw_source(split))
 
-    def pick(step: int) -> Picked:
-        whole = train_order(step, num_clips=len(source), batch_size=batch_size, seed=seed)
-        return Picked(whole.clips[share], whole.turns[share])
+    def pick(step: int) -> tuple[np.ndarray, np.ndarray]:
+        whole = picked(step)
+        return whole.clips[share], whole.captions[share]
 
-    def example(record, clip, turn):
+    def example(record, clip, caption):
         fields = _fields(data, record)
-        captions = fields["captions"]
         return {
-            "caption": captions[turn % tf.size(captions, tf.int64)],
+            "caption": fields["captions"][caption],
             "clip_index": tf.cast(clip, tf.int32),
             **_frames(fields, num_frames, data.settings.image_size),
         }
@@ -148,8 +152,10 @@ def train_batches(
     steps = tf.data.Dataset.range(first_step, num_steps)
     own = batch_size // process_count
     part = _part_size(data, own, num_frames)
-    parts = _parts(steps, source, pick, example, part).map(with_ids)
-    return reader.Reader(parts, split, own // part, functools.partial(reader.join, batch_size=own))
+    parts = _parts(steps, records, pick, example, part).map(with_ids)
+    return reader.Reader(
+        records, parts, split, own // part, functools.partial(reader.join, batch_size=own)
+    )
 
 
 def eval_batches(
@@ -168,11 +174,11 @@ def eval_batches(
     """
     _check_sizes(batch_size=batch_size, num_frames=num_frames)
     share = _share(batch_size, process_index, process_count)
-    source = data.raw_source(split)
+    records = reader.Records(data.raw_source(split))
 
-    def pick(step: int) -> Picked:
+    def pick(step: int) -> tuple[np.ndarray, np.ndarray]:
         places = np.arange(batch_size)[share] + step * batch_size
-        return Picked(np.minimum(places, len(source) - 1), places)
+        return np.minimum(places, len(records) - 1), places
 
     def example(record, _, place):
         fields = _fields(data, record)
@@ -184,7 +190,7 @@ def eval_batches(
 
         def arrays():
             for part in parts:
-                real = int(np.count_nonzero(part.pop("place") < len(source)))
+                real = int(np.count_nonzero(part.pop("place") < len(records)))
                 clip_ids.extend(clip_id.decode() for clip_id in part.pop("clip_id")[:real])
                 told = part.pop("captions")[:real]
                 captions.extend([one.decode() for one in of_clip] for of_clip in told)
@@ -193,11 +199,11 @@ def eval_batches(
         joined = reader.join(arrays(), own)
         return VideoBatch(joined["frames"], joined["frame_mask"], clip_ids, captions)
 
-    steps = tf.data.Dataset.range(-(-len(source) // batch_size))
+    steps = tf.data.Dataset.range(-(-len(records) // batch_size))
     own = batch_size // process_count
     part = _part_size(data, own, num_frames)
-    parts = _parts(steps, source, pick, example, part)
-    return reader.Reader(parts, split, own // part, video_batch)
+    parts = _parts(steps, records, pick, example, part)
+    return reader.Reader(records, parts, split, own // part, video_batch)
 
 
 def pick_frames(count: tf.Tensor, num_frames: int) -> tf.Tensor:
@@ -267,24 +273,24 @@ def _part_size(data: PreparedData, own: int, num_frames: int) -> int:
 
 
 def _parts(
-    steps: tf.data.Dataset, source, pick: Callable[[int], Picked], example: Callable, size: int
+    steps: tf.data.Dataset, records: reader.Records, pick: Callable, example: Callable, size: int
 ) -> tf.data.Dataset:
-    """The steps' records, `size` at a time: `example(record, clip, turn)` of each, in batches."""
+    """The steps' records, `size` at a time: `example(record, clip, number)` of each, in batches.
 
-    def picked(step):
-        whole = pick(int(step))
-        return whole.clips, whole.turns
+    `pick(step)` says which: clips and a number for each, int64 [B].
+    """
 
     def fetch(clips):
         # As objects: NumPy's own bytes would lose the zeros at the end of a record.
-        return np.array(source.__getitems__(clips.tolist()), dtype=object)
+        return np.array(records.read(clips.tolist()), dtype=object)
 
     def pick_step(step):
-        columns = tf.numpy_function(picked, [step], [tf.int64, tf.int64])
-        return tuple(tf.ensure_shape(column, [None]) for column in columns)
+        picked = tf.numpy_function(lambda step: pick(int(step)), [step], [tf.int64, tf.int64])
+        return tuple(tf.ensure_shape(column, [None]) for column in picked)
 
-    def read(clips, turns):
-        return tf.ensure_shape(tf.numpy_function(fetch, [clips], tf.string), [size]), clips, turns
+    def read(clips, numbers):
+        found = tf.ensure_shape(tf.numpy_function(fetch, [clips], tf.string), [size])
+        return found, clips, numbers
 
     places = steps.map(pick_step).unbatch().batch(size, drop_remainder=True)
     examples = places.map(read).prefetch(1).unbatch()

@@ -37,6 +37,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, beam, builder, doctor, examples
 from glscl_jax.input_pipeline.annotations import Clip, validation
 from glscl_jax.input_pipeline.builder import Settings
+from glscl_jax.input_pipeline.caption_counts import caption_counts
 from glscl_jax.input_pipeline.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.kept import Losses, Store
 from glscl_jax.spreadsheet import escaped
@@ -131,8 +132,10 @@ def prepare(
         store.clear()
         _write_list(losses.failed, data_dir / FAILED_FILE)
         _write_list(losses.damaged, data_dir / DAMAGED_FILE)
-        splits = builder.open_data(data_dir).splits
-    return PrepareReport(splits, losses.failed, losses.damaged, partial)
+        data = builder.open_data(data_dir)
+        for split in data.splits:
+            caption_counts(data, split)
+    return PrepareReport(data.splits, losses.failed, losses.damaged, partial)
 
 
 def check_findings(

@@ -3,11 +3,13 @@
 import itertools
 import os
 import re
+import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from glscl_jax.errors import UserError
 
@@ -58,13 +60,44 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[begin : begin + size].view(dtype).reshape(shape)
 
 
-class Reader:
-    """Reads ahead until closed, dropped, or the interpreter exits."""
+class Records:
+    """A split's records by their places; closed, its files are, and are not opened again.
 
-    def __init__(self, parts: tf.data.Dataset, split: str, count: int, convert: Callable):
+    TensorFlow keeps the functions that it calls for ever, and with them all that they hold.
+    """
+
+    def __init__(self, source: ArrayRecordDataSource):
+        self._source, self._lock = source, threading.Lock()
+        self._length = len(source)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, places: Sequence[int]) -> Sequence[bytes]:
+        """The records, serialized; from one thread at a time."""
+        with self._lock:
+            if self._source is None:
+                raise ValueError("closed")  # to a thread that still reads ahead: nobody hears
+            return self._source.__getitems__(places)
+
+    def close(self) -> None:
+        """Waits for a read that is under way."""
+        with self._lock:
+            if self._source is not None:
+                self._source.__exit__(None, None, None)
+            self._source = None
+
+
+class Reader:
+    """Reads ahead until it is at its end, fails, is closed or dropped, or the interpreter exits."""
+
+    def __init__(
+        self, records: Records, parts: tf.data.Dataset, split: str, count: int, convert: Callable
+    ):
         """Takes parts of batches.
 
         Args:
+          records: what the parts are read from, to be closed in the end.
           parts: as a dataset.
           split: what they are of, for errors.
           count: parts in a batch.
@@ -80,7 +113,7 @@ class Reader:
         self._running = [ready.as_numpy_iterator()]
         self._split, self._count, self._convert = split, count, convert
         # At exit too: TensorFlow's threads call Python, and would wait for it for ever.
-        self.close = weakref.finalize(self, self._running.clear)
+        self.close = weakref.finalize(self, _end, self._running, records)
 
     def __iter__(self):
         return self
@@ -92,11 +125,20 @@ class Reader:
         try:
             first = next(parts)
             return self._convert(itertools.chain([first], itertools.islice(parts, self._count - 1)))
+        except StopIteration:
+            self.close()
+            raise
         except tf.errors.OpError as error:
+            self.close()
             raise UserError(
                 f"split {self._split!r} of the prepared data set: {_reason(error)}; prepare it"
                 " again with --overwrite"
             ) from error
+
+
+def _end(running: list, records: Records) -> None:
+    running.clear()
+    records.close()
 
 
 def _reason(error: tf.errors.OpError) -> str:

@@ -1,0 +1,75 @@
+"""How long a run is: epochs over pairs, beside the reference's."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from benchmarks import plans
+from glscl_jax.errors import UserError
+from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.plan import Plan
+from glscl_jax.workdir import Workdir
+from tests.conftest import REPO
+
+# Pairs, updates an epoch and in all, as the released code trains: worked out by hand from the
+# published numbers of captions, batches of 128 (32, 64) and 5 (10) epochs.
+REFERENCE = {
+    "msrvtt_9k": (180_000, 1_406, 7_030),
+    "msrvtt_7k": (140_200, 1_095, 5_475),
+    "msvd": (48_774, 381, 1_905),
+    "lsmdc": (101_079, 789, 3_945),
+    "didemo": (8_395, 262, 1_310),
+    "activitynet": (10_009, 156, 1_560),
+}
+
+
+@pytest.mark.parametrize("dataset", REFERENCE)
+def test_recipes_train_as_long_as_the_reference(dataset):
+    plan = plans.plan(dataset)
+    assert (plan.pairs, plan.steps_per_epoch, plan.num_steps) == REFERENCE[dataset]
+    assert plans.reference(dataset) == REFERENCE[dataset]
+    assert "\n" not in plan.told()
+
+
+def test_videos_held_out_are_not_trained_on():
+    plan = plans.plan("msrvtt_9k", 500)
+    assert (plan.clips, plan.pairs, plan.num_steps) == (8_500, 170_000, 6_640)
+
+
+def test_the_documented_table_is_what_the_command_prints():
+    assert "\n".join(plans.table()) in (REPO / "docs" / "training.md").read_text()
+
+
+def test_a_plan_says_how_long():
+    plan = Plan.of(np.array([2, 3, 2, 3]), batch_size=3, num_epochs=4)
+    assert plan == Plan(
+        clips=4, pairs=10, batch_size=3, steps_per_epoch=3, num_steps=12, most_captions=3
+    )
+    assert plan.told() == (
+        "plan: 10 pairs of 4 clips, 3 a batch; 3 updates an epoch (steps_per_epoch), 12 in all"
+    )
+    assert Plan.of(np.array([2, 3]), batch_size=2, num_epochs=4, num_steps=5).num_steps == 5
+
+
+def test_a_plan_says_what_an_epoch_cannot_show():
+    plan = Plan.of(np.array([100, *[1] * 19]), batch_size=4, num_epochs=1)
+    assert plan.told() == (
+        "plan: 119 pairs of 20 clips, 4 a batch; 6 updates an epoch (steps_per_epoch), 6 in all\n"
+        "an epoch shows 24 of them, drawn anew each time: a clip has 100 captions, a batch has none"
+        " twice, and no more than 6 batches can be filled"
+    )
+
+
+def test_a_run_whose_epochs_passed_over_clips_is_refused(tmp_path):
+    config, model = ConfigDict({"seed": 1}), GLSCLConfig()
+    single, several = (
+        Plan.of(np.array(counts), batch_size=1, num_epochs=1) for counts in ([1, 1], [1, 2])
+    )
+    workdir = Workdir(tmp_path / "run")
+    workdir.begin(config, model, plan=several)
+    workdir.begin(config, model, plan=several)
+    (workdir.path / "plan.json").unlink()
+    with pytest.raises(UserError, match=r"epochs passed over clips, .* --workdir of its own"):
+        workdir.begin(config, model, plan=several)
+    # Of one caption a clip the order is what it was.
+    workdir.begin(config, model, plan=single)
