@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glscl_jax import features, metrics, paths, processes, published, run_card, sharding
+from glscl_jax import features, metrics, paths, processes, published, recipe, run_card, sharding
 from glscl_jax.checkpoint import LoadedModel, load_model
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
@@ -135,6 +135,7 @@ def open_task(
     def rest() -> Task:
         own = Workdir(loaded.directory).config() if config is None else config
         paths.settle(own)
+        recipe.check_reading(own, loaded.config)
         sharding.check_batch_size(own.eval_batch_size, mesh, "eval_batch_size")
         tokenizer = _open_tokenizer(loaded, own, config is not None)
         data = builder.open_data(own.data.dir)

@@ -86,6 +86,7 @@ class Loaded:
         temporal = self.config.temporal if "temporal" in loaded.params else "None"
         config = dataclasses.replace(self.config, temporal=temporal)
         self._encoder = Encoder(module(config), mesh)
+        self._most_frames = config.most_frames
 
     def tokenize(self, captions: str | Sequence[str]) -> TokenBatch:
         """A captions, or a single one (A = 1) -> ids and mask, int32 [A,num_words].
@@ -130,6 +131,11 @@ class Loaded:
           ValueError: what is given does not fit the model.
         """
         frames, mask = checked_video(frames, mask, self.config.clip.image_size)
+        most = self._most_frames
+        if most is not None and mask.shape[1] > most:
+            raise ValueError(
+                f"{mask.shape[1]} frames are more than the temporal module's {most} positions"
+            )
         return self._in_whole_shares(self._encoder.video, frames, mask)
 
     def score(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:

@@ -6,6 +6,17 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from glscl_jax import ranges
+from glscl_jax.ranges import EITHER, Real
+
+_RANGES = {
+    "alpha": Real(least=0),
+    "beta": Real(least=0),
+    "margin": Real(least=0),
+    "target": Real(),
+    "per_pair": EITHER,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
@@ -25,6 +36,9 @@ class LossWeights:
     margin: float = 0.1
     target: float = 0.75
     per_pair: bool = False
+
+    def __post_init__(self):
+        ranges.check(vars(self), _RANGES)
 
 
 @flax.struct.dataclass

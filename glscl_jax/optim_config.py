@@ -3,6 +3,21 @@
 import dataclasses
 import re
 
+from glscl_jax import ranges
+from glscl_jax.ranges import Real
+
+_RANGES = {
+    "learning_rate": Real(above=0),
+    "coef_lr": Real(least=0),
+    "warmup": Real(least=0, most=1),
+    "b1": Real(least=0, below=1),
+    "b2": Real(least=0, below=1),
+    "eps": Real(above=0),
+    "weight_decay": Real(least=0),
+    "max_global_norm": Real(above=0),
+    "max_tensor_norm": Real(above=0),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
@@ -58,6 +73,7 @@ class OptimConfig:
             )
         if isinstance(self.frozen, str):
             raise ValueError(f"frozen is {self.frozen!r}: give a tuple of patterns")
+        ranges.check(vars(self), _RANGES)
         _check_pattern("clip_group", self.clip_group)
         _check_pattern("no_decay", self.no_decay)
         for pattern in self.frozen:

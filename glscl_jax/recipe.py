@@ -4,10 +4,32 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from glscl_jax import ranges
 from glscl_jax.errors import UserError
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCLConfig, model_config
 from glscl_jax.optim import OptimConfig
+from glscl_jax.ranges import EITHER, Real, Whole
+
+_RUN = {
+    "seed": Whole(0, 2**32 - 1),  # JAX's random keys drop what is above
+    "batch_size": Whole(1),
+    "microbatch": Whole(),
+    "num_epochs": Whole(1),
+    "num_steps": Whole(),
+    "max_nonfinite": Whole(1),
+    "log_every": Whole(1),
+    "validate_every": Whole(),
+    "checkpoint_every": Whole(),
+    "keep_checkpoints": Whole(1),
+}
+_READING = {"eval_batch_size": Whole(1)}
+_DATA = {
+    "frame_rate": Real(above=0),
+    "num_frames": Whole(1),
+    "num_words": Whole(2),  # where a caption starts and ends
+    "augment": EITHER,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,16 +42,42 @@ class Recipe:
 
 
 def read(config: ConfigDict) -> Recipe:
-    """Checks and types `config.model`, `config.losses` and `config.optim`.
+    """Checks a training's settings; types `config.model`, `config.losses` and `config.optim`.
 
     Raises:
-      UserError: naming the setting that is unknown or does not fit.
+      UserError: naming the setting that is unknown, cannot be meant or does not fit.
     """
-    return Recipe(
+    _check("config", config, _RUN)
+    settings = Recipe(
         _made(model_config, "model", config, as_dict=True),
         _made(LossWeights, "losses", config),
         _made(OptimConfig, "optim", config),
     )
+    check_reading(config, settings.model)
+    return settings
+
+
+def check_reading(config: ConfigDict, model: GLSCLConfig) -> None:
+    """Checks how a config has clips read for a model, in training and evaluation.
+
+    Raises:
+      UserError: naming the setting that cannot be meant or does not fit the model.
+    """
+    _check("config", config, _READING)
+    _check("config.data", config.data, _DATA)
+    frames, most = config.data.num_frames, model.most_frames
+    if most is not None and frames > most:
+        raise UserError(
+            f"config.data.num_frames {frames} is more than the temporal module's {most} positions,"
+            f" as many as CLIP's text tower has: take {most} or fewer"
+        )
+
+
+def _check(section: str, values: ConfigDict, allowed: dict) -> None:
+    try:
+        ranges.check(values, allowed)
+    except ValueError as error:
+        raise UserError(f"{section}.{error}") from error
 
 
 def _made(make, section: str, config: ConfigDict, as_dict: bool = False):

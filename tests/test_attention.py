@@ -123,7 +123,7 @@ def test_both_towers_and_the_temporal_module_ask_a_gpu_for_the_kernel(monkeypatc
 
 
 def test_an_unknown_kind_is_named():
-    with pytest.raises(ValueError, match="attention is 'flash', not one of auto, plain, fused"):
+    with pytest.raises(ValueError, match="attention is 'flash': give one of auto, plain, fused"):
         model_config({"clip": {"variant": "tiny"}, "attention": "flash"})
 
 

@@ -210,6 +210,8 @@ def test_a_checkpoint_is_needed(evaluate):
         (["--out=README.md"], "--out README.md"),
         (["--config=configs/demo.py:tiny", "--config.data.tokenizer=other"], "with the tokenizer"),
         (["--config=configs/demo.py:tiny", "--config.data.num_words=33"], "num_words 33"),
+        (["--config=configs/demo.py:tiny", "--config.data.num_frames=33"], "num_frames 33 is more"),
+        (["--config=configs/demo.py:tiny", "--config.eval_batch_size=0"], "eval_batch_size is 0"),
     ],
 )
 def test_what_cannot_be_is_refused(workdir, evaluate, flags, told):

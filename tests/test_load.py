@@ -210,6 +210,10 @@ def test_inputs_that_do_not_fit_are_refused(loaded):
         loaded.encode_text(np.ones((1, 25)), np.ones((1, 25)))
     with pytest.raises(ValueError, match=r"not both"):
         loaded.encode_text(tokens.ids, tokens.mask[:2])
+    most = loaded.config.most_frames
+    many = np.ones((1, most + 1), np.int32)
+    with pytest.raises(ValueError, match=f"{most + 1} frames are more than .* {most} positions"):
+        loaded.encode_video(np.zeros((*many.shape, 8, 8, 3), np.uint8), many)
     with pytest.raises(ValueError, match=r"are not \[B,V,8,8,3\]"):
         loaded.encode_video(frames[:, :, :4], mask)
     with pytest.raises(ValueError, match="a video without a frame"):

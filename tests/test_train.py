@@ -203,7 +203,13 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(shapes, run_program, tmp_pat
         ("--config.data.dir=nowhere", "nowhere"),
         ("--config.data.tokenizer=nowhere.txt", "nowhere.txt"),
         ("--config.data.num_words=100", "num_words"),
+        ("--config.data.num_frames=33", "num_frames 33 is more than the temporal module's 32"),
         ("--config.optim.clip_numerics=float8", "float8"),
+        # tests/test_ranges.py has all of this kind.
+        ("--config.optim.b1=1.5", "b1 is 1.5: give a finite number, 0 or more, below 1"),
+        ("--config.log_every=0", "config.log_every is 0: give a whole number, 1 or more"),
+        ("--config.seed=-1", "config.seed is -1"),
+        ("--config.model.dtype=fp16", "dtype is 'fp16': give one of float32, bfloat16, float16"),
     ],
 )
 def test_a_wrong_setting_is_named_and_nothing_is_made(shapes, refusal, tmp_path, flag, told):

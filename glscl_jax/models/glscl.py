@@ -10,9 +10,33 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from glscl_jax import ranges
 from glscl_jax.models import attention, temporal
 from glscl_jax.models.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.lim import LIM
+from glscl_jax.models.transformer import ACTIVATIONS, REMAT
+from glscl_jax.ranges import EITHER, OneOf, Real, Whole
+
+_RANGES = {
+    "temporal": OneOf(temporal.KINDS),
+    "temporal_layers": Whole(1),
+    "queries": Whole(1),
+    "lim_layers": Whole(1),
+    "lim_heads": Whole(1),
+    "lim_feed_forward": Whole(1),
+    "lim_dropout": Real(least=0, below=1),
+    "share_queries": EITHER,
+    "share_decoder": EITHER,
+    "temperature": Real(above=0),
+    "lim_weight": Real(least=0),
+    "dtype": OneOf(("float32", "bfloat16", "float16")),
+    "remat": OneOf(tuple(REMAT)),
+    "scan": EITHER,
+    "attention": OneOf(attention.KINDS),
+}
+_CLIP_RANGES = {
+    field.name: Whole(1) for field in dataclasses.fields(CLIPConfig) if field.name != "activation"
+} | {"activation": OneOf(tuple(ACTIVATIONS))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +75,11 @@ class GLSCLConfig:
     remat: str = "none"
     scan: bool = True
     attention: str = "auto"
+
+    @property
+    def most_frames(self) -> int | None:
+        """So many frames have a place in the temporal module; none for as many as you like."""
+        return self.clip.context_length if self.temporal == "seqTransf" else None
 
 
 @flax.struct.dataclass
@@ -175,11 +204,8 @@ def _replace(config, changes: dict, where: str):
 
 def _check(config: GLSCLConfig) -> None:
     clip = config.clip
-    if config.temporal not in temporal.KINDS:
-        raise ValueError(f"temporal is {config.temporal!r}, not one of {', '.join(temporal.KINDS)}")
-    if config.attention not in attention.KINDS:
-        kinds = ", ".join(attention.KINDS)
-        raise ValueError(f"attention is {config.attention!r}, not one of {kinds}")
+    ranges.check(vars(clip), _CLIP_RANGES)
+    ranges.check(vars(config), _RANGES)
     if clip.image_size % clip.patch_size:
         raise ValueError(f"image_size {clip.image_size} is no multiple of patch {clip.patch_size}")
     for name in ("vision_width", "text_width", "embed_dim"):
