@@ -129,7 +129,8 @@ def test_same_bytes_whatever_the_workers_and_the_order(videos, tmp_path):
     run(videos, tmp_path / "one", workers=1)
     run(videos, tmp_path / "four", workers=4)
     assert files_of(tmp_path / "one") == files_of(tmp_path / "four")
-    assert len(files_of(tmp_path / "one")) == 6  # a record file a split, three of metadata
+    # Records and numbers of captions of each split, three files of metadata.
+    assert len(files_of(tmp_path / "one")) == 9
     run(videos, tmp_path / "reverse", clips=annotations.read_folder(videos)[::-1])
     for path, data in files_of(tmp_path / "one").items():
         if path.name != "dataset_info.json":  # names the splits in their order
@@ -335,6 +336,7 @@ def test_the_program(faulty, tmp_path, forks):
     assert [line.split(", ")[0] for line in err.splitlines()] == [
         "checking: 11 of 11",
         "preparing: 11 of 11",
+        "counting captions: 8 of 8",
     ]
     before = files_of(data_dir)
     assert call("--image_size=32") == (0, f"{data_dir} is prepared already: {summary}", "")
