@@ -7,8 +7,10 @@ and `progress` has the parameters themselves. A step appears whole or not at all
 """
 
 import dataclasses
+import json
 import os
 import pathlib
+import re
 import shutil
 
 import jax
@@ -17,6 +19,7 @@ from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
 from glscl_jax import ema, paths, processes
+from glscl_jax.checksums import checked
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.steps import TrainState
@@ -238,7 +241,7 @@ def _uncompressed() -> ocp.Context:
     """
     context = ocp.Context()
     context.array.saving.use_compression = False
-    return context
+    return checked(context)
 
 
 def _alone() -> ocp.Context:
@@ -288,9 +291,26 @@ def _best(directory: pathlib.Path) -> int:
 
 def _damaged(path: pathlib.Path, error: Exception) -> UserError:
     return UserError(
-        f"the checkpoint {path} cannot be read ({_reason(error)}): move it away to use an "
-        "earlier one"
+        f"the checkpoint {path} cannot be read ({_missing(path) or _reason(error)}): move it away "
+        "to use an earlier one"
     )
+
+
+def _missing(path: pathlib.Path) -> str:
+    """Which of the files that every checkpoint has is gone or no JSON, "" for none."""
+    if not (path / "_CHECKPOINT_METADATA").exists():
+        return "_CHECKPOINT_METADATA is gone"
+    if not (path / "params").is_dir():
+        return "params is gone"
+    for folder in (path / name for name in ("params", "progress") if (path / name).is_dir()):
+        for name in ("_METADATA", "manifest.ocdbt"):
+            if not (folder / name).exists():
+                return f"{folder.name}/{name} is gone"
+        try:
+            json.loads((folder / "_METADATA").read_text(encoding="utf-8"))["tree_metadata"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"{folder.name}/_METADATA is damaged"
+    return ""
 
 
 def _reason(error: BaseException) -> str:
@@ -299,4 +319,10 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__ or error.__context__
     text = str(error).strip().partition("\n")[0]
     text = text.split(" [tensorstore_spec")[0].split(" [os_error")[0]
-    return text.split(": ")[-1] or type(error).__name__
+    reason = text.split(": ")[-1]
+    # Of a damaged array its name, of a damaged index the file.
+    arrays = re.findall(r'"([^"]+)/c/[^"]*" in OCDBT', text)
+    files = re.findall(r'local file "([^"]+)"', text)
+    if (named := arrays or files) and named[-1] not in reason:
+        reason = f"{named[-1]}: {reason}"
+    return reason or type(error).__name__
