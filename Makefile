@@ -1,15 +1,21 @@
-# make demo    renders, prepares, trains and evaluates the demo in demo/ (about 9 minutes, 2 cores)
-# make test    lint and tests
-# make lint    ruff alone
-# make bench   the slow proofs and the speed tables
-# make lock    the exact versions anew, after requirements*.txt changed (needs uv)
+# make install   the environment alone: .venv with the package in it (. .venv/bin/activate)
+# make demo      renders, prepares, trains and evaluates the demo in demo/ (about 8 minutes)
+# make test      lint and tests (about 10 minutes)
+# make slow      the tests of several processes, which make test leaves out
+# make lint      ruff alone
+# make bench     the slow tests and the speed tables
+# make lock      the exact versions anew, after requirements*.txt changed (needs uv)
+# make clean     forgets the demo
 #
-# The first of them makes .venv. PYTHON=python3.12 picks an interpreter (3.11 to 3.13).
-# TORCH=no leaves PyTorch out: the tests that compare with it are then skipped, and say so.
+# Times are of 2 cores, from a fresh clone: the first command makes .venv.
+# PYTHON=python3.12 picks an interpreter (3.11 to 3.13).
+# TORCH=cpu, pip or no: which PyTorch make test takes. cpu, which is what it does if nothing is
+# said, is the CPU build from PyTorch's own index (3.6 GiB in all); pip is the one that pip gives,
+# on Linux with CUDA (7.3 GiB); with no (2.8 GiB) the tests that compare with it are skipped.
 # DEMO_FLAGS=--config.seed=1 (or any flag of train) changes the demo's training.
 
 PYTHON ?= python3
-TORCH ?= yes
+TORCH ?= cpu
 PY := .venv/bin/python
 
 # glibc gives every large buffer back to the kernel and takes it anew, step after step: a fifth
@@ -19,7 +25,17 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_P
 # Large pages: a step of a large model touches gigabytes, and the kernel clears a page at a time.
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: demo test lint bench lock clean
+ifeq ($(filter cpu pip no,$(TORCH)),)
+$(error TORCH=$(TORCH): say cpu, pip or no)
+endif
+
+.PHONY: help install demo test slow lint bench lock clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+install: .venv/runtime
+	@echo "ready: . .venv/bin/activate"
 
 demo: .venv/runtime
 	$(PY) -m glscl_jax.input_pipeline.rendered --out demo/videos
@@ -29,15 +45,17 @@ demo: .venv/runtime
 		--workdir demo/run $(DEMO_FLAGS)
 	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py
 
-test: lint
+test: lint .venv/torch-$(TORCH)
 	$(PY) -m pytest -n 2
+
+slow: .venv/dev
+	$(PY) -m pytest -m slow
 
 lint: .venv/dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-bench: .venv/bench
-	$(PY) -m pytest -m slow
+bench: .venv/bench slow
 	$(PY) -m benchmarks.similarity
 	$(HUGE_PAGES) $(PY) -m benchmarks.train_step
 	$(HUGE_PAGES) $(PY) -m benchmarks.train_step --layouts --rounds=2
@@ -61,23 +79,37 @@ clean:
 # uv where it is there (seconds), pip otherwise (a minute or two).
 INSTALL := $(if $(shell command -v uv),uv pip install -q --python $(PY),$(PY) -m pip install -q)
 
-.venv/runtime: requirements.lock
+# The package itself is installed as a link to this folder.
+.venv/runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and \
 		"error: Python 3.11 to 3.13 is needed, this is %d.%d: make PYTHON=python3.12 ..." % v)'
 	@test -x $(PY) || $(PYTHON) -m venv .venv
-	@echo "installing requirements.lock into .venv"
+	@echo "installing requirements.lock and this package into .venv"
 	@$(INSTALL) -r requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# PyTorch by pip, whose settings may name an index with its CPU build.
-.venv/dev: .venv/runtime requirements-dev.lock requirements-torch.txt
+.venv/dev: .venv/runtime requirements-dev.lock
 	@echo "installing requirements-dev.lock into .venv"
 	@$(INSTALL) -r requirements-dev.lock
-	@test $(TORCH) = no || $(PY) -m pip install -q -r requirements-torch.txt
+	@touch $@
+
+# PyTorch by pip, whose settings may name another index. Of one release pip prefers the CPU build,
+# whose version is the longer one; without a way to PyTorch's index it takes what there is.
+CPU_BUILDS := https://download.pytorch.org/whl/cpu
+
+.venv/torch-cpu: INDEX := --extra-index-url $(CPU_BUILDS)
+.venv/torch-cpu .venv/torch-pip: .venv/dev requirements-torch.txt
+	@echo "installing requirements-torch.txt into .venv"
+	@$(PY) -m pip install -q $(INDEX) -r requirements-torch.txt
+	@$(PY) -c "from importlib import metadata; print('PyTorch', metadata.version('torch'))"
+	@touch $@
+
+.venv/torch-no: .venv/dev
 	@touch $@
 
 # What the benchmarks compare with; without its dependencies, which are all here.
-.venv/bench: .venv/dev requirements-bench.txt
+.venv/bench: .venv/torch-$(TORCH) requirements-bench.txt
 	@echo "installing requirements-bench.txt into .venv"
 	@$(INSTALL) --no-deps -r requirements-bench.txt
 	@touch $@

@@ -43,6 +43,31 @@ def check(flag: str, argv: Sequence[str], config: ConfigDict | None = None) -> N
             _check_override(config, flag, name, value)
 
 
+def located(flag: str, argv: Sequence[str]) -> list[str]:
+    """`argv` where --FLAG=configs/... names the project's own recipe, in any folder without one.
+
+    Args:
+      flag: the name of a flag that `config_flags.DEFINE_config_file` made.
+      argv: the program's arguments.
+    """
+    found, ours = list(argv), pathlib.Path(__file__).parents[1]
+
+    def place(given: str) -> str:
+        name, colon, variant = given.partition(":")
+        own = ours / name
+        among_ours = pathlib.PurePath(name).parts[:1] == ("configs",) and own.is_file()
+        return f"{own}{colon}{variant}" if among_ours and not pathlib.Path(name).exists() else given
+
+    for number, argument in enumerate(argv):
+        if argument == "--":
+            break
+        if argument in (f"--{flag}", f"-{flag}") and number + 1 < len(argv):
+            found[number + 1] = place(argv[number + 1])
+        elif match := re.fullmatch(rf"(--?{flag}=)(.*)", argument, re.DOTALL):
+            found[number] = match[1] + place(match[2])
+    return found
+
+
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     """Names and values of the flags; None where none follows."""
     for number, argument in enumerate(arguments):

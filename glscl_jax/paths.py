@@ -12,8 +12,9 @@ from glscl_jax.errors import UserError
 # One slash is what pathlib leaves of two.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
-# The settings that may be paths. A tokenizer may be a name, too, which stays as it is.
-SETTINGS = ("init_from", "data.dir", "data.tokenizer")
+# The settings that may be paths.
+TOKENIZER = "data.tokenizer"
+SETTINGS = ("init_from", "data.dir", TOKENIZER)
 
 
 def local(given: str | os.PathLike, name: str) -> pathlib.Path:
@@ -42,13 +43,22 @@ def local(given: str | os.PathLike, name: str) -> pathlib.Path:
 
 
 def settle(config: ConfigDict) -> None:
-    """Makes the settings that are paths `local` ones; raises as that does."""
+    """Makes the settings that are paths `local` and absolute: they hold in any folder from then on.
+
+    A tokenizer may be a name, too: it is a path if that is there, and else stays as it is.
+
+    Raises:
+      UserError: as `local` does.
+    """
     for setting in SETTINGS:
         section, _, key = setting.rpartition(".")
         values = config[section] if section else config
         # As in `train`: an empty one is none.
         if values.get(key):
-            values[key] = str(local(values[key], f"config.{setting}"))
+            path = local(values[key], f"config.{setting}")
+            values[key] = str(
+                path if setting == TOKENIZER and not path.exists() else path.absolute()
+            )
 
 
 class _Parser(flags.ArgumentParser):

@@ -55,8 +55,9 @@ def _parse_flags(argv: Sequence[str], before: Callable[[], None]) -> list[str]:
         spelt_out = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
         for name in flags.FLAGS:
             if config_flags.is_config_flag(flags.FLAGS[name]):
+                spelt_out = config_file.located(name, spelt_out)
                 config_file.check(name, spelt_out)
-        return flags.FLAGS(list(argv))
+        return flags.FLAGS(spelt_out)
     except flags.Error as error:
         raise UserError(f"{_in_one_line(error)} (--help lists the flags)") from error
 

@@ -4,8 +4,9 @@
     python -m tests.forking                     any of them, as `python -m` runs it
 
 The first reads a JSON list of arguments a line. The second reads a list of runs, each a list of
-the environment that it adds, the program and its arguments; those of a line run side by side. Each
-run is a fork of this process; what came of it is printed as JSON.
+the environment that it adds (PWD is the folder that it runs in), the program and its arguments;
+those of a line run side by side. Each run is a fork of this process; what came of it is printed as
+JSON.
 """
 
 import importlib
@@ -74,6 +75,7 @@ def run_together(runs: list[list]) -> list[dict]:
 
     def main(environment, name):
         os.environ.update(environment)
+        os.chdir(environment.get("PWD", os.curdir))
         # As the interpreter would; the arguments stay.
         runpy.run_module(name, run_name="__main__", alter_sys=True)
 

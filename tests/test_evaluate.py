@@ -23,16 +23,18 @@ from tests.test_similarity import slow_score
 
 @pytest.fixture(scope="module")
 def workdir(shapes, forks, tmp_path_factory):
-    """A run of a few steps."""
+    """A run of a few steps, in another folder than what evaluates it, by paths from there."""
     workdir = tmp_path_factory.mktemp("evaluated") / "run"
-    forks(
+    (workdir.parent / "prepared").symlink_to(shapes / "data")
+    run = (
         "glscl_jax.train",
         "--config=configs/demo.py:tiny",
-        f"--workdir={workdir}",
-        f"--config.data.dir={shapes / 'data'}",
+        "--workdir=run",
+        "--config.data.dir=prepared",
         "--config.num_steps=4",
         "--config.validate_every=2",
     )
+    forks.together(run, environments=[{"PWD": str(workdir.parent)}])
     return workdir
 
 

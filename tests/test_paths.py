@@ -57,6 +57,21 @@ def test_home(monkeypatch):
     }
 
 
+def test_a_config_s_paths_hold_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "merges.txt").touch()
+    given = ("../weights", "prepared", "merges.txt"), ("/weights", "a/./b", "openai/clip")
+    meant = (
+        (f"{tmp_path}/../weights", f"{tmp_path}/prepared", f"{tmp_path}/merges.txt"),
+        ("/weights", f"{tmp_path}/a/b", "openai/clip"),
+    )
+    for (init_from, data, tokenizer), expected in zip(given, meant, strict=True):
+        section = {"dir": data, "tokenizer": tokenizer}
+        config = ConfigDict({"init_from": init_from, "data": section})
+        paths.settle(config)
+        assert (config.init_from, config.data.dir, config.data.tokenizer) == expected
+
+
 @pytest.mark.parametrize(
     ("program", "flags", "named"),
     [

@@ -1,0 +1,39 @@
+"""The project's recipes by the names that the documents print, from any folder."""
+
+import shutil
+
+import pytest
+
+from glscl_jax import config_file
+from tests.server import REPO
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["--config=configs/demo.py"], ["--config={}/configs/demo.py"]),
+        (["--config", "configs/demo.py:tiny"], ["--config", "{}/configs/demo.py:tiny"]),
+        (["-config=./configs/demo.py"], ["-config={}/configs/demo.py"]),
+        (["--config=configs/none.py"], ["--config=configs/none.py"]),
+        (["--config=demo.py"], ["--config=demo.py"]),
+        (["--config=configs/own.py"], ["--config=configs/own.py"]),
+        (["--config"], ["--config"]),
+        (["--config.x=configs/demo.py"], ["--config.x=configs/demo.py"]),
+        (["--", "--config=configs/demo.py"], ["--", "--config=configs/demo.py"]),
+    ],
+    ids=str,
+)
+def test_the_projects_recipes_are_found(tmp_path, monkeypatch, given, meant):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "own.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert config_file.located("config", given) == [x.format(REPO) for x in meant]
+
+
+def test_a_recipe_of_the_same_name_in_this_folder_is_meant(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    shutil.copy(REPO / "configs" / "demo.py", tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    assert config_file.located("config", ["--config=configs/demo.py"]) == [
+        "--config=configs/demo.py"
+    ]
