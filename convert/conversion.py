@@ -11,12 +11,11 @@ import ml_dtypes
 import numpy as np
 
 import glscl_jax
-from convert import output, positions, rules, verify
-from convert.foreign import refuse_foreign, refuse_wide_heads
+from convert import output, positions, rules, verification
+from convert.foreign import refuse_foreign, refuse_vocabulary, refuse_wide_heads
 from convert.sizes import clip_of
 from convert.source import Source, open_source, sha256
 from convert.table import Table
-from convert.tables import is_hugging_face
 from glscl_jax import progress
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
@@ -75,8 +74,9 @@ def convert_clip(path: str, out: str, options: Options = Options()) -> None:
         )
     if origin.activation not in (None, activation):
         raise UserError(f"{path} has the activation {origin.activation}, not {activation}")
-    if origin.activation is None or origin.container == "open_clip directory":
+    if origin.activation is None:
         refuse_wide_heads(config, str(path))
+        refuse_vocabulary(config, str(path))
     config = dataclasses.replace(config, activation=activation)
     _convert(origin, table, config, pathlib.Path(out), options)
 
@@ -103,7 +103,7 @@ def _begin(path: str, out: str, options: Options) -> tuple[Source, Table]:
     """The source and its names, once it is sure that nothing else stands in the way."""
     output.check_free(pathlib.Path(out))
     if options.verify:
-        _import_torch_stages()
+        verification.import_torch()
     origin = open_source(path, options.entry)
     refuse_foreign(origin.tensors, path)
     return origin, rules.detect(origin.tensors, path)
@@ -111,6 +111,7 @@ def _begin(path: str, out: str, options: Options) -> tuple[Source, Table]:
 
 def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: Options) -> None:
     tokenizer = open_tokenizer(options.tokenizer, origin, clip_of(config))
+    _check_end(origin, tokenizer, clip_of(config))
     converted = rules.from_torch_names(
         origin.tensors, table, config, str(origin.path), _shown("converting", "tensors")
     )
@@ -118,7 +119,11 @@ def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: O
     _check_finite(nonfinite, origin, options.allow_nonfinite)
     config = _resized(converted.params, config, options.image_size)
     params = jax.tree.map(lambda x: x.astype(DTYPES[options.dtype], copy=False), converted.params)
-    figures = _verify(origin, converted, config, params) if options.verify else None
+    if assumed := verification.assumptions(origin, table, clip_of(config)):
+        print(f"assumed, as {origin.path.name} does not say it: {', '.join(assumed)}")
+    figures = None
+    if options.verify:
+        figures = verification.run(origin, converted, config, params, tokenizer)
     said = {
         "source": origin.path.absolute().name,
         "format": f"{origin.container}, names of {table.title}",
@@ -131,6 +136,7 @@ def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: O
         "image_size": _image_size_said(clip_of(converted.config), clip_of(config)),
         "unused": [origin.names[name] for name in converted.ignored],
         "nonfinite": nonfinite,
+        "assumed": assumed,
         "verification": figures,
     }
     with output.unfinished(out) as directory:
@@ -164,6 +170,17 @@ def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokeni
     return tokenizer
 
 
+def _check_end(origin: Source, tokenizer: Tokenizer | None, clip: CLIPConfig) -> None:
+    """Raises a `UserError` if the source takes a sentence from another token than its last."""
+    end = tokenizer.end_id if tokenizer else clip.vocab_size - 1
+    if origin.end_id not in (None, end):
+        whose = f"its tokenizer ends captions with {end}" if tokenizer else "it has no tokenizer"
+        raise UserError(
+            f"{origin.path} takes a sentence from token {origin.end_id} (text_config.eos_token_id) "
+            f"and {whose}: give the model's own with --tokenizer, or mend its config"
+        )
+
+
 def _check_finite(names: list[str], origin: Source, allowed: bool) -> None:
     if names and not allowed:
         raise UserError(
@@ -185,54 +202,6 @@ def _image_size_said(source: CLIPConfig, here: CLIPConfig) -> dict:
         return {"source": source.image_size}
     how = "bicubic interpolation of the patches' positions"
     return {"source": source.image_size, "here": here.image_size, "by": how}
-
-
-def _import_torch_stages():
-    try:
-        from convert import torch_stages
-    except ImportError as error:
-        raise UserError(
-            "--verify takes PyTorch, which is not installed: pip install -r requirements-torch.txt"
-        ) from error
-    return torch_stages
-
-
-def _verify(origin: Source, converted: rules.Converted, config, params: dict) -> dict:
-    """Compares with the source, prints what differs by how much, returns it for origin.json.
-
-    Args:
-      origin: the source.
-      converted: its float32 parameters, with the source's config.
-      config: of the parameters, whose images may be of another size.
-      params: as they are written.
-    """
-    torch_stages = _import_torch_stages()
-    table, source_config = converted.table, converted.config
-    inputs = verify.make_inputs(clip_of(config))
-    print(f"{origin.path.name} in PyTorch against the conversion:", flush=True)
-    if is_hugging_face(table):
-        library = "transformers.CLIPModel"
-        expected = torch_stages.named_as_hugging_face(origin, source_config, inputs)
-    else:
-        library = "torch.nn modules"
-        expected = torch_stages.named_as_openai(origin.tensors, config, table.parts, inputs)
-    compared = verify.compare(expected, verify.stages(converted.params, config, inputs))
-    print(verify.table(compared), flush=True)
-    verify.check(compared, str(origin.path))
-    figures = {
-        "library": library,
-        "tolerance": verify.TOLERANCE,
-        "float32": {x.stage: x.difference for x in compared},
-    }
-    if params["clip"]["logit_scale"].dtype != np.float32:
-        stored = verify.compare(expected, verify.stages(_widened(params), config, inputs))
-        figures["as stored"] = {x.stage: x.difference for x in stored}
-        print(f"as stored, rounded: {stored[-1].difference:.1e} at {stored[-1].stage!r}")
-    return figures
-
-
-def _widened(params: dict) -> dict:
-    return jax.tree.map(lambda x: x.astype(np.float32), params)
 
 
 def _shown(label: str, unit: str) -> Callable[[list], Iterable]:

@@ -15,13 +15,28 @@ _KINDS = {
     r"(.*\.)?visual\.trunk\..*": "a CLIP whose vision tower is a timm model",
     r"(.*\.)?text\.transformer\.(embeddings|encoder)\..*": "a CLIP with a BERT-like text tower",
     r"(.*\.)?text_decoder\..*": "a CoCa, a CLIP with a text decoder",
+    r"(.*\.)?visual\.attn_pool\..*": "a CLIP with an attentional pooler",
+    r"(.*\.)?ls_[12]\.gamma": "a CLIP with LayerScale",
+    r"(.*\.)?attn\.(ln_[qk]|logit_scale|head_scale)(\..*)?": "a CLIP with an attention of its own",
 }
 _VISION = r"(.*\.)?(visual\.|vision_model\.|vision_tower\.|conv1\.|patch_embed).*"
 _TEXT = r"(.*\.)?(token_embedding|word_embeddings|text_projection|lm_head|embed_tokens)(\..*)?"
 
 # open_clip's larger models, by the width of their vision tower: the names do not show the heads,
 # whose width is another there.
-_WIDE_HEADS = {1280: ("ViT-H", 80), 1408: ("ViT-g", 88), 1664: ("ViT-bigG", 104)}
+_WIDE_HEADS = {
+    1280: ("ViT-H", 80),
+    1408: ("ViT-g", 88),
+    1664: ("ViT-bigG", 104),
+    1792: ("ViT-e", 112),
+}
+# Models with OpenAI's names that take a sentence from elsewhere than the highest id, by the rows of
+# their token embedding.
+_VOCABULARIES = {
+    901_629: "a MetaCLIP 2 worldwide",
+    250_100: "a MetaCLIP 2 worldwide",
+    32_000: "a CLIPA",
+}
 
 
 def refuse_foreign(names: Iterable[str], source: str) -> None:
@@ -42,6 +57,15 @@ def refuse_wide_heads(config: CLIPConfig, source: str) -> None:
         raise UserError(
             f"{source} is an open_clip {name} (vision width {config.vision_width}), whose heads "
             f"are {width} wide: only heads of {HEAD_WIDTH} can be converted"
+        )
+
+
+def refuse_vocabulary(config: CLIPConfig, source: str) -> None:
+    """Raises a `UserError` for a vocabulary with which sentences are taken from another place."""
+    if kind := _VOCABULARIES.get(config.vocab_size):
+        raise UserError(
+            f"{source} is {kind} ({config.vocab_size:,} token ids), which does not take a sentence "
+            "from the highest id, as the model here does: it cannot be converted"
         )
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from convert.foreign import refuse_statistics
+from convert.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, CLIPConfig
@@ -28,6 +29,9 @@ _VARIANT = re.compile(
     r"(?!.*-\d{5}-of-\d{5})([\w-]+\.(safetensors|bin|msgpack)|\w+\.index\.[\w-]+\.json)"
 )
 TOKENIZERS = ("tokenizer.json", "vocab.json")
+
+# As `eos_token_id`: a 2 stood there by mistake, when the sentence was at the highest id.
+HIGHEST_ID = 2
 
 _ACTIVATIONS = ("quick_gelu", "gelu")
 _NAMES = {
@@ -55,8 +59,8 @@ def find_weights(directory: pathlib.Path) -> pathlib.Path | None:
     return directory / variants[0] if variants else None
 
 
-def read_activation(directory: pathlib.Path) -> str:
-    """The activation: "quick_gelu" or "gelu".
+def read_config(directory: pathlib.Path) -> Said:
+    """What `config.json` says that tensors do not.
 
     Raises:
       UserError: naming the kind of model, if it is no CLIP, or the setting that the model here
@@ -68,6 +72,7 @@ def read_activation(directory: pathlib.Path) -> str:
     if kind != "clip":
         name = _NAMES.get(kind, f"of the kind {kind!r}")
         raise UserError(f"{directory} is {name} (model_type in {CONFIG}); only CLIPModel is read")
+    _check_code(path, settings)
     # A second to import. Absent settings have defaults, and old files two places for the same.
     import transformers
 
@@ -77,13 +82,29 @@ def read_activation(directory: pathlib.Path) -> str:
         raise UserError(f"{path}: no valid CLIPConfig ({str(error).splitlines()[0]})") from error
     for name, tower in (("text", config.text_config), ("vision", config.vision_config)):
         _check_tower(f"{path}: {name}_config", tower)
+    if np.ndim(size := config.vision_config.image_size) and len(set(size)) > 1:
+        raise UserError(f"{path}: vision_config.image_size {list(size)} is not square")
     if config.text_config.hidden_act != config.vision_config.hidden_act:
         raise UserError(f"{path}: its towers have different activations; here they have one")
     if (directory / PREPROCESSOR).is_file():
         path = directory / PREPROCESSOR
         images = read_json(path)
         refuse_statistics(images.get("image_mean"), images.get("image_std"), str(path))
-    return config.text_config.hidden_act
+    end = config.text_config.eos_token_id
+    if type(end) is not int:
+        raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
+    return Said(config.text_config.hidden_act, None if end == HIGHEST_ID else end)
+
+
+def _check_code(path: pathlib.Path, settings: dict) -> None:
+    """Raises a `UserError` if it is not transformers' CLIPModel that computes with the tensors."""
+    if settings.get("auto_map"):
+        raise UserError(f"{path}: the model has code of its own (auto_map); only CLIPModel is read")
+    names = settings.get("architectures") or ["CLIPModel"]
+    if "CLIPModel" not in names:
+        raise UserError(f"{path} is of a {' or '.join(map(str, names))}; only CLIPModel is read")
+    if settings.get("quantization_config"):
+        raise UserError(f"{path}: the weights are quantized (quantization_config): save them whole")
 
 
 def _check_tower(where: str, tower) -> None:
@@ -128,8 +149,7 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
     import transformers
 
     if tokenizer is None:
-        # Unknown. By its first mistake, a 2, transformers takes a sentence from the highest id.
-        start, end = None, 2
+        start, end = None, HIGHEST_ID
     else:
         start, end = tokenizer.start_id, tokenizer.end_id
 

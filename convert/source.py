@@ -36,6 +36,7 @@ class Source:
         that wrappers put before names.
       names: what each is called in the file.
       activation: of the MLPs, where the source says it; None where it does not.
+      end_id: the token whose place has the sentence; None if it is the highest of a caption.
       tokenizer: the directory, if the tokenizer's files are in it.
     """
 
@@ -45,6 +46,7 @@ class Source:
     tensors: Mapping[str, np.ndarray]
     names: Mapping[str, str]
     activation: str | None = None
+    end_id: int | None = None
     tokenizer: pathlib.Path | None = None
 
     @property
@@ -87,13 +89,14 @@ def _open_directory(path: pathlib.Path, entry: str | None) -> Source:
         weights = library.find_weights(path)
         if (path / library.CONFIG).is_file() and weights:
             # Before the weights, so that another kind of model is called by its name.
-            activation = library.read_activation(path)
+            said = library.read_config(path)
             return _source(
                 path,
                 f"{kind} directory",
                 (path / library.CONFIG, *_files(weights)),
                 _read_weights(weights, entry)[0],
-                activation=activation,
+                activation=said.activation,
+                end_id=said.end_id,
                 tokenizer=path if has_tokenizer else None,
             )
     raise UserError(

@@ -45,6 +45,38 @@ def named_as_openai(
     return _stages_of_glscl(model, parts, inputs)
 
 
+@torch.no_grad()
+def in_open_clip(
+    model: torch.nn.Module, tensors: Mapping[str, np.ndarray], inputs: Inputs
+) -> Stages:
+    """Stages of a state dict in open_clip's own model, by its names.
+
+    Args:
+      model: of the architecture, for images of the inputs' size.
+      tensors: by name; the patches' positions are interpolated to that size.
+      inputs: see there.
+    """
+    name = "visual.positional_embedding"
+    rows = len(model.visual.positional_embedding)
+    tensors = tensors | {name: _resized(np.asarray(tensors[name]), rows)}
+    torch_glscl.load(model, tensors)
+    ids, mask, images, _ = _tensors(inputs)
+    text_tower = getattr(model, "text", model).transformer
+    with _watched("vision", model.visual.transformer.resblocks) as vision:
+        image = model.encode_image(images)
+    with _watched("text", text_tower.resblocks, mask) as text:
+        sentences = model.encode_text(ids)
+    return _arrays(
+        {
+            "logit scale": model.logit_scale,
+            **vision,
+            "image embedding": image,
+            **text,
+            "text embedding": sentences,
+        }
+    )
+
+
 def _with_one_table(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """Long-CLIP's positions as its forward pass adds them up: each table times its mask."""
     if not long_clip.is_long(tensors):
@@ -109,8 +141,7 @@ def named_as_hugging_face(origin: Source, config: CLIPConfig, inputs: Inputs) ->
     with _watched("vision", model.vision_model.encoder.layers) as vision:
         pooled = model.vision_model(images, interpolate_pos_encoding=True).pooler_output
     with _watched("text", model.text_model.encoder.layers, mask) as text:
-        tokens = model.text_model(ids, attention_mask=mask).last_hidden_state
-    sentences = tokens[torch.arange(len(ids)), ids.argmax(dim=1)]
+        sentences = model.text_model(ids, attention_mask=mask).pooler_output
     return _arrays(
         {
             "logit scale": model.logit_scale,

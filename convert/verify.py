@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.attention import ALL, Seen
 from glscl_jax.models.clip import HEAD_WIDTH, CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
@@ -66,14 +67,20 @@ class Comparison:
         return self.difference <= TOLERANCE * max(1.0, self.largest)
 
 
-def make_inputs(clip: CLIPConfig, seed: int = 0) -> Inputs:
-    """Two videos, the second with one frame of two, and three texts of different lengths."""
+def make_inputs(clip: CLIPConfig, tokenizer: Tokenizer | None = None, seed: int = 0) -> Inputs:
+    """Two videos, the second with one frame of two, and three texts of different lengths.
+
+    The first text fills all places of the context. Without a tokenizer the last two ids of the
+    vocabulary start and end texts.
+    """
     random = np.random.default_rng(seed)
-    length = min(clip.context_length, 12)
+    start = tokenizer.start_id if tokenizer else clip.vocab_size - 2
+    end = tokenizer.end_id if tokenizer else clip.vocab_size - 1
+    length = clip.context_length
     mask = (np.arange(length) < np.array([[length], [length // 2], [2]])).astype(np.int32)
-    ids = random.integers(1, clip.vocab_size - 2, mask.shape, dtype=np.int32) * mask
-    ids[:, 0] = clip.vocab_size - 2
-    ids[np.arange(3), mask.sum(axis=1) - 1] = clip.vocab_size - 1
+    ids = random.integers(1, min(start, end), mask.shape, dtype=np.int32) * mask
+    ids[:, 0] = start
+    ids[np.arange(3), mask.sum(axis=1) - 1] = end
     frame_mask = np.array([[1, 1], [1, 0]], np.int32)
     frames = random.normal(size=(2, 2, clip.image_size, clip.image_size, 3))
     frames = (frames * frame_mask[:, :, None, None, None]).astype(np.float32)

@@ -110,11 +110,12 @@ def open_clip_settings() -> dict:
     }
 
 
-def open_clip_directory(path, changes, vision=None, images=None):
+def open_clip_directory(path, changes, vision=None, images=None, text=None):
     path.mkdir()
     safetensors.save_file(random_tensors(), path / "open_clip_model.safetensors")
     model = open_clip_settings()
     model["vision_cfg"] |= vision or {}
+    model["text_cfg"] |= text or {}
     content = {"model_cfg": model | changes, "preprocess_cfg": images or {}}
     (path / "open_clip_config.json").write_text(json.dumps(content))
     return path

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from convert import rules, safetensors_file
+from convert.conversion import Options, convert_clip
 from convert.tables import HUGGING_FACE
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from tests.clip_sources import (
@@ -114,6 +115,9 @@ def test_a_hostile_pickle_runs_nothing(tmp_path):
         ("visual.trunk.patch_embed.proj.weight", "a timm model"),
         ("text.transformer.embeddings.word_embeddings.weight", "a BERT-like text tower"),
         ("text_decoder.ln_final.weight", "a CoCa"),
+        ("visual.attn_pool.query", "an attentional pooler"),
+        ("visual.transformer.resblocks.0.ls_1.gamma", "LayerScale"),
+        ("transformer.resblocks.0.attn.ln_q.weight", "an attention of its own"),
     ],
 )
 def test_other_models_are_called_by_their_names(tmp_path, name, kind):
@@ -159,6 +163,81 @@ def test_settings_that_the_model_does_not_have(directory, tmp_path, changes, mes
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"auto_map": {"AutoModel": "modeling_eva.EvaCLIPModel"}}, "code of its own (auto_map)"),
+        ({"architectures": ["EvaCLIPModel"]}, "is of a EvaCLIPModel; only CLIPModel is read"),
+        ({"quantization_config": {"load_in_8bit": True}}, "the weights are quantized"),
+    ],
+)
+def test_models_that_transformers_does_not_compute_alone(directory, tmp_path, changes, message):
+    config = json.loads((directory / "config.json").read_text()) | changes
+    assert message in refused(copied(directory, tmp_path / "clip", config=config), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("end", "given", "message"),
+    [
+        (599, True, None),
+        (2, True, None),
+        (49407, True, "takes a sentence from token 49407 (text_config.eos_token_id) and its tok"),
+        (5, True, "its tokenizer ends captions with 599"),
+        ([2, 599], True, "eos_token_id is [2, 599], not one token"),
+        (599, False, None),
+        (598, False, "takes a sentence from token 598 (text_config.eos_token_id) and it has no"),
+    ],
+)
+def test_the_token_that_a_sentence_is_taken_from(directory, tmp_path, end, given, message):
+    config = json.loads((directory / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = end
+    path = copied(directory, tmp_path / "clip", config=config)
+    options = {"tokenizer": str(DEMO_MERGES)} if given else {}
+    if message:
+        assert message in refused(path, tmp_path, **options)
+    else:
+        convert_clip(str(path), str(tmp_path / "out"), Options(**options))
+
+
+@pytest.mark.parametrize(
+    ("tower", "settings", "message"),
+    [
+        ("vision", {"pool_type": "avg"}, "vision_cfg.pool_type 'avg'"),
+        ("vision", {"attentional_pool": True}, "vision_cfg.attentional_pool True"),
+        ("vision", {"final_ln_after_pool": True}, "vision_cfg.final_ln_after_pool True"),
+        ("vision", {"ls_init_value": 1e-4}, "vision_cfg.ls_init_value 0.0001"),
+        ("vision", {"mlp_ratio": 4.3}, "vision_cfg.mlp_ratio 4.3"),
+        ("vision", {"pos_embed_type": "sin_cos_2d"}, "vision_cfg.pos_embed_type 'sin_cos_2d'"),
+        ("vision", {"norm_kwargs": {"eps": 1e-6}}, "vision_cfg.norm_kwargs {'eps': 1e-06}"),
+        ("vision", {"qk_norm": True}, "vision_cfg.qk_norm True"),
+        ("vision", {"image_size": [16, 64]}, "image_size [16, 64] is not square"),
+        ("vision", {"something_new": 3}, "vision_cfg.something_new 3"),
+        ("text", {"pool_type": "last"}, "text_cfg.pool_type 'last'"),
+        ("text", {"pool_type": "tok"}, "text_cfg.pool_type 'tok'"),
+        ("text", {"no_causal_mask": True}, "text_cfg.no_causal_mask True"),
+        ("text", {"embed_cls": True}, "text_cfg.embed_cls True"),
+        ("text", {"act_kwargs": {"approximate": "tanh"}}, "text_cfg.act_kwargs"),
+        ("text", {"proj_type": "none"}, "text_cfg.proj_type 'none'"),
+        ("text", {"heads": 4}, "text_cfg.heads 4"),
+        ("text", {"hf_model_name": "roberta-base"}, "text_cfg.hf_model_name 'roberta-base'"),
+        ("text", {"hf_tokenizer_name": "bert-base"}, "its tokenizer, bert-base, is not beside it"),
+        ("text", {"tokenizer_kwargs": {"clean": "lower"}}, "{'tokenizer_kwargs': {'clean'"),
+        # As they are by default, or of no account.
+        ("vision", {"pool_type": "tok", "patch_dropout": 0.5, "no_ln_pre": False}, None),
+        ("vision", {"norm_kwargs": {}, "timm_pool": "", "attn_pooler_heads": 8}, None),
+        ("text", {"pool_type": "argmax", "no_causal_mask": False, "eos_id": 2}, None),
+        ("text", {"hf_proj_type": "mlp", "block_type": "default", "hf_model_name": None}, None),
+    ],
+)
+def test_open_clips_towers(tmp_path, tower, settings, message):
+    path = open_clip_directory(tmp_path / "clip", {}, **{tower: settings})
+    options = {"tokenizer": str(DEMO_MERGES)}
+    if message:
+        assert message in refused(path, tmp_path, **options)
+    else:
+        convert_clip(str(path), str(tmp_path / "out"), Options(**options))
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"changes": {"custom": 1}}, "custom 1"),
@@ -178,7 +257,9 @@ def test_images_normalised_otherwise(directory, tmp_path):
     assert "normalised by [0.5, 0.5, 0.5]" in refused(path, tmp_path)
 
 
-@pytest.mark.parametrize(("width", "name"), [(1280, "ViT-H"), (1408, "ViT-g"), (1664, "ViT-bigG")])
+@pytest.mark.parametrize(
+    ("width", "name"), [(1280, "ViT-H"), (1408, "ViT-g"), (1664, "ViT-bigG"), (1792, "ViT-e")]
+)
 def test_heads_of_another_width(tmp_path, width, name):
     # Nothing but what the sizes are read from.
     tensors = {
@@ -192,6 +273,13 @@ def test_heads_of_another_width(tmp_path, width, name):
     }
     path = save(tmp_path / "model.pt", tensors)
     assert name in refused(path, tmp_path, activation="gelu")
+
+
+def test_vocabularies_of_models_that_pool_elsewhere(tmp_path):
+    tensors = random_tensors() | {"token_embedding.weight": np.zeros((250_100, 128), np.float16)}
+    path = save(tmp_path / "model.pt", tensors)
+    message = refused(path, tmp_path, activation="gelu")
+    assert "is a MetaCLIP 2 worldwide (250,100 token ids)" in message
 
 
 def test_widths_that_no_head_fits(tmp_path):

@@ -16,9 +16,16 @@ from tokenizers import models, pre_tokenizers
 
 from glscl_jax import paths
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline import published_tokenizer
+from glscl_jax.input_pipeline.published_tokenizer import (
+    CONFIG_FILE,
+    END,
+    MERGES_FILE,
+    ONE_FILE,
+    START,
+    VOCABULARY_FILE,
+)
 
-START = "<|startoftext|>"
-END = "<|endoftext|>"
 PAD_ID = 0
 
 # The demo's own small vocabulary, in which each word of its captions is one token.
@@ -36,10 +43,7 @@ _WORD = (
     r"|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 )
 
-# Hugging Face's layout: vocabulary and merges, or both in one file.
-VOCABULARY_FILE, MERGES_FILE, _ONE_FILE = "vocab.json", "merges.txt", "tokenizer.json"
 # Read by transformers alone: which class opens the directory, and how many places a caption has.
-_CONFIG_FILE = "tokenizer_config.json"
 _CONFIG = {
     "tokenizer_class": "CLIPTokenizer",
     "bos_token": START,
@@ -107,8 +111,7 @@ class Tokenizer:
         path = DEMO_MERGES if name == "demo" else paths.local(name, "the tokenizer")
         if path.suffix in (".txt", ".gz"):
             return cls.from_merges(path)
-        files = (path / VOCABULARY_FILE, path / MERGES_FILE)
-        return cls.load(path) if all(map(Path.exists, files)) else cls.from_pretrained(name)
+        return cls.from_pretrained(name)
 
     @classmethod
     def from_merges(cls, path: Path | str) -> "Tokenizer":
@@ -135,22 +138,18 @@ class Tokenizer:
         """Reads a Hugging Face directory, or a name on its hub (from the cache when offline).
 
         Raises:
-          UserError: there is no CLIP tokenizer of that name.
+          UserError: there is no tokenizer of that name, or it is not CLIP's.
         """
-        # Two seconds to import, which only conversion spends.
-        import transformers
-
         try:
-            found = transformers.CLIPTokenizer.from_pretrained(
-                _local_directory(name), local_files_only=True
-            )
-        except Exception as error:
+            directory = _local_directory(name)
+        except Exception as error:  # the hub's client has no narrower one
             raise UserError(_not_found(name)) from error
-        model = json.loads(found.backend_tokenizer.to_str())["model"]
-        if not model["merges"]:
-            # What transformers makes, without an error, of a directory that lacks the files.
+        found = published_tokenizer.read(directory, str(name), _read_merges)
+        if found is None:
             raise UserError(_not_found(name))
-        return cls(model["vocab"], [tuple(pair) for pair in model["merges"]], str(name))
+        tokenizer = cls(found.vocab, found.merges, str(name))
+        found.check(tokenizer._encode_whole, str(name))
+        return tokenizer
 
     @classmethod
     def load(cls, directory: Path | str) -> "Tokenizer":
@@ -185,7 +184,7 @@ class Tokenizer:
         files = {
             VOCABULARY_FILE: json.dumps(self._vocab, ensure_ascii=False),
             MERGES_FILE: "\n".join(merges) + "\n",
-            _CONFIG_FILE: json.dumps(_CONFIG | {"model_max_length": max_length}, indent=2) + "\n",
+            CONFIG_FILE: json.dumps(_CONFIG | {"model_max_length": max_length}, indent=2) + "\n",
         }
         for name, text in files.items():
             (directory / name).write_text(text, encoding="utf-8", newline="\n")
@@ -215,6 +214,9 @@ class Tokenizer:
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
         return TokenBatch(ids, mask)
+
+    def _encode_whole(self, caption: str) -> list[int]:
+        return [self.start_id, *self._encode([clean(caption)])[0], self.end_id]
 
     def _encode(self, captions: list[str]) -> list[list[int]]:
         encoded = [found.ids for found in self._backend.encode_batch_fast(captions)]
@@ -287,8 +289,7 @@ def _local_directory(name: Path | str) -> Path:
         return Path(name)
     import huggingface_hub
 
-    # transformers would fetch them too, but offline it retries for minutes, file by file.
-    files = [VOCABULARY_FILE, MERGES_FILE, _CONFIG_FILE, _ONE_FILE]
+    files = list(published_tokenizer.FILES)
     return Path(huggingface_hub.snapshot_download(str(name), allow_patterns=files))
 
 
@@ -301,5 +302,5 @@ def _unreadable(path: Path, error: Exception) -> str:
 def _not_found(name: Path | str) -> str:
     return (
         f"{name}: no CLIP tokenizer found; name a directory with {VOCABULARY_FILE} and "
-        f"{MERGES_FILE} (or {_ONE_FILE}), or a Hugging Face model (offline: one in its cache)"
+        f"{MERGES_FILE} (or {ONE_FILE}), or a Hugging Face model (offline: one in its cache)"
     )
