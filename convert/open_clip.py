@@ -24,10 +24,14 @@ _OF_OTHERS = re.compile(
 _PLAIN = {
     "head_width": HEAD_WIDTH,
     "mlp_ratio": 4.0,
-    "ls_init_value": None,
     "pos_embed_type": "learnable",
     "proj_type": "linear",
 }
+# And parts that it does not have, whose settings are off.
+_OFF = {"attentional_pool", "no_ln_pre", "final_ln_after_pool", "embed_cls", "no_causal_mask"}
+_OFF |= {"proj_bias", "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner"}
+_OFF |= {"scale_attn", "scale_fc", "ls_init_value", "act_kwargs", "norm_kwargs"}
+_OFF |= {"timm_model_name", "hf_model_name", "init_logit_bias", "multimodal_cfg"}
 _TOKENIZER = {"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 # What a tower makes of its tokens: the class token, the highest id.
 _POOLS = {"vision_cfg": "tok", "text_cfg": "argmax"}
@@ -78,7 +82,11 @@ def _check_towers(path: pathlib.Path, model: dict) -> None:
             and not _OF_OTHERS.fullmatch(key)
             and not _is_plain(name, key, value)
         ]
-    odd += [f"{key} {value!r}" for key, value in model.items() if key not in _MODEL and value]
+    odd += [
+        f"{key} {value!r}"
+        for key, value in model.items()
+        if key not in _MODEL and not _is_plain("", key, value)
+    ]
     if odd:
         raise UserError(
             f"{path} asks for what the model here does not have: {', '.join(odd)} (heads are "
@@ -87,12 +95,14 @@ def _check_towers(path: pathlib.Path, model: dict) -> None:
 
 
 def _is_plain(tower: str, key: str, value) -> bool:
-    """Whether a setting is at the value that leaves the tower OpenAI's."""
+    """Whether a setting is known, and at the value that leaves the tower OpenAI's."""
     if key == "pool_type":
-        return value == _POOLS[tower]
+        return value == _POOLS.get(tower)
     if key == "block_type":
         return value in (None, "default")
-    return value == _PLAIN[key] if key in _PLAIN else not value
+    if key in _PLAIN:
+        return value == _PLAIN[key]
+    return key in _OFF and not value
 
 
 def _check_tokenizer(path: pathlib.Path, text: dict) -> None:

@@ -105,5 +105,13 @@ def test_damaged_files(saved, theirs):
     for content in ("{", "[]", '{"a":' * 100_000):
         (saved / "tokenizer_config.json").write_text(content)
         assert "tokenizer_config.json: cannot be read" in refused(saved)
+    (saved / "tokenizer_config.json").write_text('{"added_tokens_decoder": [1]}')
+    assert "its tokenizer's files are damaged" in refused(saved)
+    change(saved / "tokenizer_config.json", added_tokens_decoder={"one": "a"})
+    assert "its tokenizer's files are damaged" in refused(saved)
+    whole = (theirs / "tokenizer.json").read_text()
+    change(theirs / "tokenizer.json", pre_tokenizer={"type": "Unknown"})
+    assert "tokenizer.json: cannot be read" in refused(theirs)
+    (theirs / "tokenizer.json").write_text(whole)
     change(theirs / "tokenizer.json", model=lambda model: model | {"vocab": {"a": "b"}})
     assert "its vocabulary is damaged" in refused(theirs)

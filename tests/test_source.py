@@ -211,6 +211,7 @@ def test_the_token_that_a_sentence_is_taken_from(directory, tmp_path, end, given
         ("vision", {"qk_norm": True}, "vision_cfg.qk_norm True"),
         ("vision", {"image_size": [16, 64]}, "image_size [16, 64] is not square"),
         ("vision", {"something_new": 3}, "vision_cfg.something_new 3"),
+        ("vision", {"something_new": False}, "vision_cfg.something_new False"),
         ("text", {"pool_type": "last"}, "text_cfg.pool_type 'last'"),
         ("text", {"pool_type": "tok"}, "text_cfg.pool_type 'tok'"),
         ("text", {"no_causal_mask": True}, "text_cfg.no_causal_mask True"),

@@ -52,7 +52,10 @@ class Published:
         """
         if self.one_file is None:
             return
-        theirs = tokenizers.Tokenizer.from_file(str(self.one_file))
+        try:
+            theirs = tokenizers.Tokenizer.from_file(str(self.one_file))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise UserError(_damaged(self.one_file, error)) from error
         theirs.no_padding()
         theirs.no_truncation()
         for probe in _PROBES:
@@ -74,6 +77,14 @@ def read(directory: Path, source: str, read_merges: Callable[[Path], list]) -> P
     Raises:
       UserError: a file is damaged, or it is a tokenizer of another kind than CLIP's.
     """
+    try:
+        return _read(directory, source, read_merges)
+    except (AttributeError, TypeError, ValueError) as error:
+        # Lists where dictionaries should be, and the like.
+        raise UserError(f"{source}: its tokenizer's files are damaged ({error})") from error
+
+
+def _read(directory: Path, source: str, read_merges: Callable[[Path], list]) -> Published | None:
     one_file = directory / ONE_FILE
     config, content = (_read_json(directory / name) for name in (CONFIG_FILE, ONE_FILE))
     if (kind := config.get("tokenizer_class") or _CLASSES[0]) not in _CLASSES:
@@ -140,11 +151,15 @@ def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = re.sub(r"\s+", " ", str(error))
-        raise UserError(f"{path}: cannot be read as a tokenizer's file ({reason})") from error
+        raise UserError(_damaged(path, error)) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: cannot be read as a tokenizer's file (no JSON object)")
+        raise UserError(_damaged(path, "no JSON object"))
     return content
+
+
+def _damaged(path: Path, reason) -> str:
+    reason = re.sub(r"\s+", " ", str(reason))
+    return f"{path}: cannot be read as a tokenizer's file ({reason})"
 
 
 def _shown(ids: list[int]) -> str:
