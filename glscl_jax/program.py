@@ -92,6 +92,9 @@ def run(
     """
     streams.outlive_readers()
     _hush_libraries()
+    if hasattr(sys.stdout, "reconfigure"):
+        # Names that are not UTF-8 are printed escaped, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     # In place: ml_collections looks for its overrides in sys.argv itself.
     try:
         sys.argv[1:] = map(_at_home, underscored(sys.argv[1:]))

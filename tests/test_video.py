@@ -18,67 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from glscl_jax.input_pipeline import geometry, timeline, video
+from glscl_jax.input_pipeline import decoding, geometry, timeline, video
 from glscl_jax.input_pipeline.video import VideoError, read_frames
-
-SIZE = 48
-BITS = 12
-# The slow encoders at their fastest, and quiet.
-QUICK = {
-    "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:bframes=3"},
-    "libvpx": {"deadline": "realtime", "cpu-used": "8"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
-    "libsvtav1": {"preset": "12"},
-}
-
-
-def numbered(number, height=SIZE, width=SIZE):
-    """A picture with `number` as 12 black or white blocks in 3 rows, on a coloured ground.
-
-    The blocks grow with the picture, up to twice their size.
-    """
-    picture = np.full((height, width, 3), (90, 60, 140), np.uint8)
-    scale = min(height, width) // SIZE
-    for bit in range(BITS):
-        row, column = divmod(bit, 4)
-        shade = 255 if number >> bit & 1 else 0
-        top, left = 16 * scale * row, 12 * scale * column
-        picture[top : top + 16 * scale, left : left + 12 * scale] = shade
-    return picture
-
-
-def numbers(images):
-    """Reads `numbered` back from images [V, 48, 48, 3]."""
-    blocks = images[:, 8::16, 6::12].mean(-1) > 128
-    return (blocks.reshape(len(images), BITS) @ (1 << np.arange(BITS))).tolist()
-
-
-def write(path, count=90, rate=30, *, codec="libx264", gop=250, bframes=0, pts=None, **settings):
-    """Encodes `count` numbered frames; `pts` are their times in ms for a variable frame rate."""
-    # No key frames but the asked ones.
-    options = {"g": str(gop), "bf": str(bframes), "sc_threshold": "0", **QUICK.get(codec, {})}
-    height, width = settings.get("shape", (SIZE, SIZE))
-    with av.open(path, "w", options=settings.get("options", {})) as container:
-        container.metadata.update(settings.get("metadata", {}))
-        stream = container.add_stream(codec, rate=rate, options=options)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.thread_count = 1
-        stream.codec_context.max_b_frames = bframes
-        if pts is not None:
-            stream.codec_context.time_base = fractions.Fraction(1, 1000)
-        for number in range(count):
-            frame = av.VideoFrame.from_ndarray(numbered(number, height, width), format="rgb24")
-            if pts is not None:
-                frame.pts, frame.time_base = pts[number], fractions.Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def every_frame(path):
-    """The slow oracle: all frames in the order they are shown, uint8 [N, H, W, 3]."""
-    with av.open(path) as container:
-        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+from tests.numbered_videos import SIZE, every_frame, numbered, numbers, remuxed, write
 
 
 def reference_positions(fps, count, rate=1, start=None, end=None):
@@ -134,11 +76,12 @@ def test_windows_equal_full_decoding(grouped, start, length, rate):
 def test_seeks_only_past_frames_nobody_wants(tmp_path, gop, seeks):
     path = write(tmp_path / "a.mp4", 180, gop=gop)
     with av.open(path) as container:
-        scanned = timeline.scan(container, container.streams.video[0], None)
-    wanted = scanned.ticks[::30]
+        line = timeline.scan(container, container.streams.video[0], None).timeline()
+    wanted = line.ticks[::30]
     with av.open(path) as container:
         recorded = Recorded(container)
-        frames = [f for _, f in video._frames_by_timestamp(recorded, scanned, wanted)]
+        decoder = decoding.Decoder(recorded, 0, strict=False)
+        frames = [f for _, f in decoding.frames_by_timestamp(decoder, line, wanted)]
     assert [frame.pts for frame in frames] == wanted
     assert recorded.seeks == seeks
 
@@ -208,11 +151,10 @@ def test_codecs(tmp_path, name, codec, decoder, settings):
         assert frames.fault is None
 
 
-def test_frames_that_nothing_leans_on_are_not_decoded(tmp_path, monkeypatch):
+def test_frames_that_nothing_leans_on_are_not_decoded(tmp_path):
     path = write(tmp_path / "a.mp4", 90, bframes=3)
     with av.open(path) as container:
-        stream = container.streams.video[0]
-        decoded = list(video._good_frames(container, stream, [], set()))
+        decoded = list(decoding.Decoder(container, 0, strict=False).good_frames([]))
     assert 20 < len(decoded) < 60
     assert numbers(read_frames(path, size=SIZE, rate=30).images) == list(range(90))
 
@@ -378,7 +320,7 @@ FAULTS = {
     ),
     "audio only": (audio_only, "no video in it, only audio"),
     "cover": (with_cover, "no video in it, only audio"),
-    "all noise": (lambda path: damaged(path, 0), "no frame in it"),
+    "all noise": (lambda path: damaged(path, 0), r"damaged: (\d) of \1 frames lost"),
 }
 
 
@@ -506,6 +448,7 @@ def test_memory_stays_flat(tmp_path):
 OPENS = """
 import os, pathlib, sys
 from glscl_jax.input_pipeline.video import VideoError, read_frames
+from tests.numbered_videos import SIZE, every_frame, numbered, numbers, remuxed, write
 
 good, cut, unreadable = map(pathlib.Path, sys.argv[1:])
 for opened in range(1, 2001):
@@ -519,3 +462,41 @@ for opened in range(1, 2001):
         pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
         print(pages * os.sysconf("SC_PAGE_SIZE"))
 """
+
+
+def refreshing(path, count=200):
+    """10 frames a second of which the first alone is whole: the others repair a stripe each."""
+    params = "intra-refresh=1:keyint=20:scenecut=0"
+    ground = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    with av.open(path, "w") as container:
+        options = {"g": "20", "bf": "0", "x264-params": params}
+        stream = container.add_stream("libx264", rate=10, options=options)
+        stream.height = stream.width = 96
+        stream.pix_fmt = "yuv420p"
+        for number in range(count):
+            picture = numbered(number, 96, 96)
+            picture[:, 80:] = np.roll(ground, number, 0)[:, 80:]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_key_frames_that_are_not_whole_are_not_begun_with(tmp_path, name):
+    path = refreshing(tmp_path / name)
+    with av.open(path) as container:
+        assert sum(packet.is_keyframe for packet in container.demux(video=0)) == 10
+    everything = every_frame(path)
+    for start in range(19):
+        frames = read_frames(path, size=96, start=start, end=start + 1)
+        np.testing.assert_array_equal(frames.images, everything[[10 * start, 10 * start + 10]])
+        assert frames.fault is None
+
+
+def test_of_a_stream_cut_into_a_refresh_the_green_frames_are_left_out(tmp_path):
+    path = refreshing(tmp_path / "a.mp4")
+    cut_short = remuxed(path, tmp_path / "a.mkv", lambda number, _: number >= 80)
+    frames = read_frames(cut_short, size=96, rate=10)
+    # Whole again after two refreshes.
+    np.testing.assert_array_equal(frames.images, every_frame(path)[120:])
+    assert frames.fault == "damaged: 40 of 120 frames lost, the first at 0.0 s"

@@ -54,6 +54,7 @@ class Settings:
       frame_rate: frames stored per second of video.
       image_size: height and width of the stored frames, in pixels.
       jpeg_quality: 1 to 100, as Pillow counts it.
+      stored_pixels: whether pixels that are not square are left as they are stored.
       annotations: `annotations_digest` of the clips.
       partial: how it came out short, "8,392 of 8,395 train"; "" if nothing is missing. What came
         of it is no setting: it is not compared.
@@ -65,11 +66,12 @@ class Settings:
     jpeg_quality: int
     annotations: str
     partial: str = dataclasses.field(default="", compare=False)
+    stored_pixels: bool = False
 
     def metadata(self) -> dict:
-        """What metadata.json holds: `partial` only where there is something to say."""
-        told = dataclasses.asdict(self)
-        return told if self.partial else {k: v for k, v in told.items() if k != "partial"}
+        """What metadata.json holds: of what came later only what is not the default."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        return {k: v for k, v in dataclasses.asdict(self).items() if v != usual[k]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,22 +189,25 @@ class _SameBytes(writer.ExampleWriter):
 
 def example(clip: Clip, frames: Frames, source: pathlib.Path, settings: Settings) -> dict:
     """A clip's record as `Clips` takes it; `video` is the path relative to `source`."""
-    images = [_jpeg(image, settings.jpeg_quality) for image in frames.images]
+    images = [jpeg(image, settings.jpeg_quality) for image in frames.images]
     return record(clip, images, frames.times.astype(np.float32), source)
 
 
 def record(clip: Clip, frames: list[bytes], times: np.ndarray, source: pathlib.Path) -> dict:
     """As `example`, of frames that are JPEG already; `times` is float32 [V], in seconds."""
+    relative = clip.video.relative_to(source)
     return {
         "clip_id": clip.clip_id,
-        "video": clip.video.relative_to(source).as_posix(),
+        # A path need not be UTF-8, a record's text is.
+        "video": os.fsencode(relative.as_posix()).decode(errors="backslashreplace"),
         "captions": list(clip.captions),
         "frames": frames,
         "frame_times": times,
     }
 
 
-def _jpeg(image: np.ndarray, quality: int) -> bytes:
+def jpeg(image: np.ndarray, quality: int) -> bytes:
+    """A frame, uint8 [H,W,3], as it is stored."""
     buffer = io.BytesIO()
     # Full chroma (4:4:4): at half resolution small coloured things bleed.
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)

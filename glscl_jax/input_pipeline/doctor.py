@@ -5,6 +5,7 @@ prepared. Files of the same size are compared by their SHA-256, the others canno
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -54,6 +55,8 @@ def examine(clips: Sequence[Clip], folder: pathlib.Path, dataset: str, *, worker
     broken = {path for path in paths if probes[path].reason} - missing
     lengths = {p: probe.seconds for p, probe in probes.items() if probe.seconds}
     median = statistics.median(lengths.values()) if lengths else None
+    # A header is no proof; the packets of so few can be counted.
+    lengths |= {path: _measured(path, lengths[path]) for path in _outliers(lengths, median)}
     published = PUBLISHED.get(dataset)
     return Checkup(
         dataset=dataset,
@@ -66,11 +69,7 @@ def examine(clips: Sequence[Clip], folder: pathlib.Path, dataset: str, *, worker
         unreadable=tuple((path, probes[path].reason) for path in sorted(broken)),
         strays=strays,
         duplicates=tuple(tuple(first[path] for path in group) for group in duplicates),
-        outliers=tuple(
-            (path, length)
-            for path, length in lengths.items()
-            if not median / OUTLIER <= length <= median * OUTLIER
-        ),
+        outliers=tuple((path, lengths[path]) for path in _outliers(lengths, median)),
         median=median,
     )
 
@@ -110,12 +109,29 @@ def _probe(path: pathlib.Path) -> _Probe:
         return _Probe(None, str(error))
 
 
+def _measured(path: pathlib.Path, told: float) -> float:
+    """Seconds by a file's frames, or what its header told where they cannot be read."""
+    try:
+        return video.measured(path)
+    except video.VideoError:
+        return told
+
+
+def _outliers(lengths: dict[pathlib.Path, float], median: float | None) -> list[pathlib.Path]:
+    return [
+        path
+        for path, length in lengths.items()
+        if not median / OUTLIER <= length <= median * OUTLIER
+    ]
+
+
 def _duplicates(pool, paths: Iterable[pathlib.Path]) -> tuple[tuple[pathlib.Path, ...], ...]:
     """Groups of files with the same bytes."""
     sizes = collections.defaultdict(list)
     for path in paths:
-        if path.is_file() and (size := path.stat().st_size):
-            sizes[size].append(path)
+        with contextlib.suppress(OSError):  # is among the unreadable
+            if path.is_file() and (size := path.stat().st_size):
+                sizes[size].append(path)
     suspects = [path for same in sizes.values() if len(same) > 1 for path in same]
     digests = collections.defaultdict(list)
     for path, digest in _each(pool, _digest, suspects, "comparing"):

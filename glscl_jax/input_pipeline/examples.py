@@ -13,6 +13,8 @@ from glscl_jax.input_pipeline.kept import Decoded, Losses, Store
 
 # Decoded clips wait in memory for those before them; so many a thread keep all threads busy.
 _AHEAD_PER_WORKER = 4
+# Larger ones wait on disk.
+_LARGE_BYTES = 32 << 20
 
 
 def of_splits(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
@@ -99,9 +101,16 @@ def _decoded(
     """Yields (clip, what came of it) in the order of the clips."""
     waiting = collections.deque()
     for clip in clips:
-        waiting.append((clip, pool.submit(store.decoded, clip)))
+        waiting.append((clip, pool.submit(_decode, store, clip)))
         if len(waiting) > workers * _AHEAD_PER_WORKER:
             done, future = waiting.popleft()
-            yield done, future.result()
+            yield done, future.result() or store.decoded(done)
     for done, future in waiting:
-        yield done, future.result()
+        yield done, future.result() or store.decoded(done)
+
+
+def _decode(store: Store, clip: Clip) -> Decoded | None:
+    """What came of a clip; None if that is large, and better read again in its turn."""
+    decoded = store.decoded(clip)
+    frames = decoded.example["frames"] if decoded.example else []
+    return None if sum(map(len, frames)) > _LARGE_BYTES else decoded

@@ -30,7 +30,8 @@ from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.builder import Settings
 from glscl_jax.input_pipeline.checkup import Failure
 
-_FORMAT = 1  # Raised when what decoding gives changes, or how it is stored.
+_FORMAT = 2  # Raised when what decoding gives changes, or how it is stored.
+_RECORD_BYTES = 19 * 10**8  # Protobuf's bound is 2 GiB, of which the rest needs little.
 _FRAMES, _FAULT = ".npz", ".fault"
 
 
@@ -117,14 +118,19 @@ class Store:
                 rate=self.settings.frame_rate,
                 start=clip.start,
                 end=clip.end,
+                stored_pixels=self.settings.stored_pixels,
+                keep=_Encoder(self.settings.jpeg_quality),
             )
-        except video.VideoError as error:
-            self._note(clip, str(error))
-            return Decoded(None, str(error))
-        example = builder.example(clip, frames, self.videos, self.settings)
-        if frames.fault:
-            self._note(clip, frames.fault)
-        self._keep(path, lambda file: _write(file, example))  # the last: with it the item is done
+            times = frames.times.astype(np.float32)
+            example = builder.record(clip, frames.images, times, self.videos)
+            if frames.fault:
+                self._note(clip, frames.fault)
+            # The last: with it the item is done.
+            self._keep(path, lambda file: _write(file, example))
+        except (video.VideoError, MemoryError) as error:
+            fault = str(error) or "there is not the memory for its frames"
+            self._note(clip, fault)
+            return Decoded(None, fault)
         return Decoded(example, frames.fault or "")
 
     def losses(self, clips: Iterable[Clip]) -> Losses:
@@ -170,6 +176,7 @@ class Store:
             clip.video.relative_to(self.videos).as_posix(),
             (clip.start, clip.end),
             (self.settings.frame_rate, self.settings.image_size, self.settings.jpeg_quality),
+            self.settings.stored_pixels,
             state,
         ]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
@@ -195,6 +202,23 @@ class Store:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+class _Encoder:
+    """Frames to JPEG, one by one, so that none waits as it was decoded."""
+
+    def __init__(self, quality: int):
+        self._quality, self._bytes = quality, 0
+
+    def __call__(self, image: np.ndarray) -> bytes:
+        encoded = builder.jpeg(image, self._quality)
+        self._bytes += len(encoded)
+        if self._bytes > _RECORD_BYTES:
+            raise video.VideoError(
+                "its frames are more than a record of 2 GB holds: cut it with start and end, or"
+                " lower --frame_rate"
+            )
+        return encoded
 
 
 def _write(file, example: dict) -> None:

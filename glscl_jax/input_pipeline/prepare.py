@@ -181,7 +181,8 @@ def _write_list(failures: Sequence[Failure], path: pathlib.Path) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
-    with path.open("w", newline="", encoding="utf-8") as file:
+    # Names that are not UTF-8 are written escaped.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "split", "video", "reason"])
         for failure in failures:
@@ -225,6 +226,12 @@ def _define_flags() -> None:
     )
     flags.DEFINE_float("frame_rate", 1.0, "Frames stored per second of video.", lower_bound=0.001)
     flags.DEFINE_integer("image_size", 224, "Height and width of the frames.", lower_bound=1)
+    flags.DEFINE_boolean(
+        "stored_pixels",
+        False,
+        "Leave pixels that are not square as they are stored, as the reference does; by default"
+        " pictures are stretched to what a player shows.",
+    )
     flags.DEFINE_integer("jpeg_quality", 95, "Of the frames.", lower_bound=1, upper_bound=100)
     flags.DEFINE_float(
         "max_failed_share",
@@ -266,6 +273,7 @@ def main(_) -> None:
         values.image_size,
         values.jpeg_quality,
         builder.annotations_digest(clips),
+        stored_pixels=values.stored_pixels,
     )
     engine = None
     if values.beam_runner:

@@ -9,8 +9,18 @@ import dataclasses
 import fractions
 import itertools
 import math
+import statistics
+from collections.abc import Iterable
 
 import av
+
+from glscl_jax.input_pipeline.containers import (
+    CODEC_STREAMS,
+    VideoError,
+    kinds,
+    second_file,
+    stated_size,
+)
 
 # Intervals of a constant frame rate still differ by the rounding to the time base, and the rate
 # that the header names is taken where the timestamps say nearly the same.
@@ -18,22 +28,38 @@ _INTERVAL_TOLERANCE = 0.05
 _RATE_TOLERANCE = 0.005
 # A header's duration and the packets differ by less than this in healthy files.
 _CUT_OFF_SECONDS = 0.5
-
-
-class VideoError(Exception):
-    """Why a video gives no frames, in a few words."""
+# Formats whose header says how long the file is; FFmpeg guesses for the others.
+_DURATION_OF_STREAM = {"mov", "avi"}
+_DURATION_OF_FILE = {"matroska", "flv", "asf", "rm", "mxf", "wtv"}
+# Recorded and joined without regard to the clock. A longer gap is one between two recordings.
+_JOINED = {"mpegts", "mpeg"}
+_JOIN_SECONDS = 10.0
+# One codec's data and nothing else: FFmpeg guesses timestamps, frames have an order and a rate.
+_CLOCKLESS = frozenset(CODEC_STREAMS)
+# A clock goes back where two recordings meet; where no key frame is, by less it only jitters.
+_JITTER_SECONDS = 0.5
+# So many intervals at a joint, and so many times as long as others, leave a rate constant.
+_ODD_PER_JOINT, _ODD = 2, 3
+_NANOSECOND = fractions.Fraction(1, 10**9)
+# A frame that stays longer, and so much longer than is usual, is a fault of the clock.
+_STILL_SECONDS = 600.0
+_STILL_FRAMES = 100
+# So often frames may be repeated, where that is more than there are frames.
+_COPIES = 600
 
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """What the packets say.
+    """When which frame is shown.
 
     Attributes:
-      ticks: when each frame appears, ascending; complete up to `end`.
-      keys: those of them where decoding can start, ascending.
+      ticks: when each frame appears, ascending; complete up to `end`. Several can share a time.
+      keys: where decoding can start, ascending; of use where times are the file's own.
       end: when the last frame leaves the screen.
       tick: seconds a tick.
       rate: frames a second as the header has it, if it does.
+      whole: whether the last frame is the video's last.
+      joints: how often the file's clock started again.
       fault: in a few words, why the file has less than it should; None if it has all.
     """
 
@@ -42,6 +68,8 @@ class Timeline:
     end: int
     tick: fractions.Fraction
     rate: fractions.Fraction | None
+    whole: bool
+    joints: int
     fault: str | None
 
     def seconds(self, ticks: int) -> float:
@@ -49,110 +77,245 @@ class Timeline:
         return float((ticks - self.ticks[0]) * self.tick)
 
     def index_on_screen(self, seconds: float) -> int:
-        """Index of the frame on screen at a time."""
-        at = self.ticks[0] + fractions.Fraction(seconds) / self.tick
+        """Index of the frame on screen at a time: of those that share one, the last."""
+        # 0.3 is a little less than three tenths.
+        at = self.ticks[0] + (fractions.Fraction(seconds) + _NANOSECOND) / self.tick
         return max(0, bisect.bisect_right(self.ticks, at) - 1)
 
+    @property
+    def length(self) -> float:
+        """Seconds that it lasts where the last frame stays no longer than is usual."""
+        steps = [b - a for a, b in itertools.pairwise(self.ticks) if b > a]
+        usual = statistics.median(steps) if steps else self.end - self.ticks[0]
+        return self.seconds(self.ticks[-1] + min(usual, self.end - self.ticks[-1]))
 
-class _Packets:
-    """What is seen of a file's packets while they are read once, in ticks of their streams.
+    def stills(self) -> list[int]:
+        """Indices of frames that no clock that is right can keep on screen so long."""
+        long = _STILL_SECONDS / self.tick
+        steps = [b - a for a, b in itertools.pairwise(self.ticks)]
+        if not steps or max(steps) <= long:
+            return []
+        long = max(long, _STILL_FRAMES * statistics.median(steps))
+        return [index for index, step in enumerate(steps) if step > long]
+
+
+@dataclasses.dataclass(frozen=True)
+class Packets:
+    """What a video's packets say, read once up to some time.
 
     Attributes:
-      durations: of the frames to show, by when they appear.
-      keys: the key frames, in decoding order.
-      tails: how far each stream's packets go, by its index.
-      begin: the earliest frame to show so far.
-      last_dts: of the newest packet; no frame that comes after it is shown earlier.
+      times: of each packet in the file's order, when its frame appears, in ticks of one clock that
+        never starts again; None if it is not to be shown.
+      keys: when the key frames appear, in the file's order.
+      trusted: each frame has a timestamp of its own in the file, by which it can be found.
+      lasts: ticks that the latest frame stays on screen, if the file says.
+      complete_to: frames from here on may lack neighbours; None if all was read.
+      tick, rate, joints, fault: as of `Timeline`.
     """
 
-    def __init__(self, stream):
+    times: list[int | None]
+    keys: list[int]
+    trusted: bool
+    lasts: int
+    complete_to: int | None
+    tick: fractions.Fraction
+    rate: fractions.Fraction | None
+    joints: int
+    fault: str | None
+
+    def timeline(self, shown: Iterable[int] | None = None) -> Timeline:
+        """The timeline of frames that are shown at `shown`, by default all of the packets'.
+
+        Raises:
+          VideoError: there is no frame.
+        """
+        times = [time for time in self.times if time is not None] if shown is None else shown
+        to = self.complete_to
+        ticks = sorted(time for time in times if to is None or time < to)
+        if not ticks:
+            raise VideoError(self.fault or "no frame in it")
+        # Some formats store no durations: the last frame stays as long as the one before it.
+        end = to
+        if to is None:
+            end = ticks[-1] + (self.lasts or (ticks[-1] - ticks[-2] if len(ticks) > 1 else 1))
+        line = Timeline(
+            ticks=ticks,
+            keys=sorted(self.keys),
+            end=end,
+            tick=self.tick,
+            rate=self.rate,
+            whole=to is None,
+            joints=self.joints,
+            fault=self.fault,
+        )
+        stills = line.stills()
+        if not stills:
+            return line
+        at, until = (line.seconds(ticks[index]) for index in (stills[0], stills[0] + 1))
+        jump = f"its clock jumps from {at:,.1f} s to {until:,.1f} s"
+        return dataclasses.replace(line, fault="; ".join(filter(None, [self.fault, jump])))
+
+
+class _Reading:
+    """Collects what `Packets` tells, packet by packet."""
+
+    def __init__(self, container, stream):
         self.stream = stream
-        self.durations: dict[int, int | None] = {}
+        self.times: list[int | None] = []
         self.keys: list[int] = []
-        self.tails: dict[int, int] = {}
-        self.begin = math.inf
-        self.last_dts: int | None = None
+        self.trusted = True
+        self.lasts = 0
+        self.joints = 0
+        self.past = 0  # bytes of the file up to the last packet's end
+        self.tails: dict[int, int] = {}  # how far each stream's packets go, by its index
+        self.begin = math.inf  # the earliest frame to show so far
+        self.latest = -math.inf
+        self.now: int | None = None  # of the newest packet; no later one is shown before it
+        self._joined = bool(_JOINED & kinds(container))
+        self._clockless = bool(_CLOCKLESS & kinds(container))
+        self._seen: set[int] = set()
+        self._first_key: int | None = None  # since the clock started
+        self._raw: int | None = None  # what the file's clock said last
+        self._offset = 0  # what to add to it
+        self._end = 0  # where the frames so far end
+        rate = stream.average_rate
+        self._usual = max(1, round(1 / rate / stream.time_base)) if rate else 1
 
     def add(self, packet) -> None:
+        """Takes the next packet of any stream."""
+        if not packet.size:
+            return
+        self.past = max(self.past, (packet.pos or 0) + packet.size)
+        if packet.stream_index == self.stream.index:
+            self._add(packet)
         ticks = packet.dts if packet.pts is None else packet.pts
-        if not packet.size or ticks is None:
-            return
-        index, duration = packet.stream_index, packet.duration
-        self.tails[index] = max(self.tails.get(index, ticks), ticks + (duration or 0))
-        if index != self.stream.index:
-            return
+        if ticks is not None:
+            index = packet.stream_index
+            past = ticks + (packet.duration or (self._usual if index == self.stream.index else 0))
+            self.tails[index] = max(self.tails.get(index, past), past)
+
+    def _add(self, packet) -> None:
+        lasts = packet.duration or self._usual
+        if lasts * self.stream.time_base > _JOIN_SECONDS:
+            lasts = self._usual
+        if self._clockless or (packet.pts is None and packet.dts is None):
+            self.trusted = False
+            self.now = time = self._end
+        else:
+            decoded = packet.pts if packet.dts is None else packet.dts
+            shown = packet.dts if packet.pts is None else packet.pts
+            if self._raw is None:
+                # Packets before it may have had no timestamps.
+                self._end = self._end if self.times else shown
+                self._offset = self._end - shown
+            elif self._starts_again(decoded, packet.is_keyframe):
+                self.trusted = False
+                self.joints += 1
+                self._offset = self._end - shown
+                self._first_key = None
+            self._raw = decoded
+            self.now, time = decoded + self._offset, shown + self._offset
         if packet.is_keyframe:
-            self.keys.append(ticks)
+            if not self.keys:
+                self._forget()
+            self.keys.append(time)
+            self._first_key = time if self._first_key is None else self._first_key
         # Packets ahead of an edit list's start are decoded but not shown; frames ahead of the
         # first key frame lean on pictures that are not in the file.
-        if packet.is_discard or not self.keys or ticks < self.keys[0]:
+        ahead = self.keys and (self._first_key is None or time < self._first_key)
+        self.times.append(None if packet.is_discard or ahead else time)
+        self._end = max(self._end, time + lasts)
+        if self.times[-1] is None:
             return
-        self.begin = min(self.begin, ticks)
-        self.last_dts = packet.dts
-        self.durations[ticks] = duration
+        self.trusted = self.trusted and time not in self._seen
+        self._seen.add(time)
+        self.begin = min(self.begin, time)
+        if time >= self.latest:
+            self.latest, self.lasts = time, packet.duration or 0
+
+    def _forget(self) -> None:
+        """Takes back what is ahead of the first key frame; some files mark none."""
+        self.times = [None] * len(self.times)
+        self._seen.clear()
+        self.begin, self.latest = math.inf, -math.inf
+
+    def _starts_again(self, decoded: int, is_key: bool) -> bool:
+        step = float((decoded - self._raw) * self.stream.time_base)
+        if step < 0:
+            return is_key or step < -_JITTER_SECONDS
+        return self._joined and step > _JOIN_SECONDS
 
     def seconds(self) -> float:
         """From the earliest frame to the latest."""
-        return float((max(self.durations) - self.begin) * self.stream.time_base)
+        return float((self.latest - self.begin) * self.stream.time_base)
 
 
-def scan(container, stream, end: float | None) -> Timeline:
+def scan(container, stream, end: float | None) -> Packets:
     """Reads packets up to `end` seconds from the first frame, or all.
 
     Raises:
       VideoError: there is no frame.
     """
-    packets, fault, reached = _Packets(stream), None, False
+    reading, fault, reached = _Reading(container, stream), None, False
     window = math.inf if end is None else end / stream.time_base
     try:
         for packet in container.demux():
-            packets.add(packet)
-            dts = packets.last_dts
-            reached = dts is not None and dts > packets.begin + window
+            reading.add(packet)
+            slack = _JITTER_SECONDS / stream.time_base if reading.joints else 0
+            reached = bool(reading.keys) and reading.now > reading.begin + window + slack
             if reached:
                 break
         else:
-            fault = _cut_off(container, packets, end)
+            fault = _cut_off(container, reading, end) or _joined(container, reading)
     except av.FFmpegError:
-        if not packets.durations:
+        if not reading.times:
             raise
-        fault = f"damaged: nothing can be read past {packets.seconds():.1f} s"
-    # Neighbours may be missing of a frame that is shown later than the newest packet's dts.
-    return _timeline(packets, packets.last_dts if reached or fault else None, fault)
+        fault = f"damaged: nothing can be read past {max(reading.seconds(), 0):.1f} s"
+    return Packets(
+        times=reading.times,
+        keys=reading.keys or [time for time in reading.times if time is not None][:1],
+        trusted=reading.trusted,
+        lasts=reading.lasts,
+        # Neighbours may be missing of a frame that is shown later than the newest packet's dts.
+        complete_to=reading.now if reached or fault else None,
+        tick=stream.time_base,
+        rate=stream.average_rate,
+        joints=reading.joints,
+        fault=fault,
+    )
 
 
-def _timeline(packets: _Packets, complete_to: int | None, fault: str | None) -> Timeline:
-    durations, stream = packets.durations, packets.stream
-    ticks = sorted(t for t in durations if complete_to is None or t < complete_to)
-    if not ticks:
-        raise VideoError(fault or "no frame in it")
-    # Some formats store no durations: the last frame stays as long as the one before it.
-    last = durations[ticks[-1]] or (ticks[-1] - ticks[-2] if len(ticks) > 1 else 1)
-    end = ticks[-1] + last if complete_to is None else complete_to
-    return Timeline(ticks, sorted(packets.keys), end, stream.time_base, stream.average_rate, fault)
-
-
-def _cut_off(container, packets: _Packets, end: float | None) -> str | None:
-    """Compares how far the packets go with the header's duration; MPEG streams have none."""
-    stream = packets.stream
-    tails = {i: ticks * container.streams[i].time_base for i, ticks in packets.tails.items()}
-    if stream.duration is not None:
+def _cut_off(container, reading: _Reading, end: float | None) -> str | None:
+    """Compares how far the packets go with the duration of a header that has one."""
+    stream, names = reading.stream, kinds(container)
+    tails = {i: ticks * container.streams[i].time_base for i, ticks in reading.tails.items()}
+    if names & _DURATION_OF_STREAM and stream.duration is not None:
         begin = float((stream.start_time or 0) * stream.time_base)
         length = float(stream.duration * stream.time_base)
-        if container.format.name == "avi" and stream.average_rate:
+        if "avi" in names and stream.average_rate:
             # FFmpeg scales an AVI's duration to the size of the file, but not its frame count.
             length = max(length, float(stream.frames / stream.average_rate))
         read = float(tails.get(stream.index, begin)) - begin
-    elif container.duration is not None:
-        # The header counts the longest stream.
+    elif names & _DURATION_OF_FILE and container.duration is not None:
+        # The header counts the longest stream, from its beginning or from where the clock is 0.
         begin = (container.start_time or 0) / av.time_base
         length = container.duration / av.time_base
-        read = float(max(tails.values(), default=begin)) - begin
+        read = float(max(tails.values(), default=begin)) - min(begin, 0)
     else:
+        size, stated = container.size, stated_size(container) or 0
+        if size < stated:
+            return f"truncated: {size:,} of {stated:,} bytes are there"
         return None
     needed = length if end is None else min(length, end)
     if read < needed - _CUT_OFF_SECONDS:
         return f"truncated: {max(read, 0):.1f} of {length:.1f} s are there"
+    return None
+
+
+def _joined(container, reading: _Reading) -> str | None:
+    """Whether the file holds another one behind what FFmpeg reads of it."""
+    if second_file(container, reading.past):
+        return f"joined: another file follows in it after {max(reading.seconds(), 0):.1f} s"
     return None
 
 
@@ -161,24 +324,49 @@ def choose(timeline: Timeline, rate: float, start: float, end: float | None) -> 
 
     Where the frame rate is constant these are the reference's: every round(fps / rate)-th from
     int(start * fps) to int(end * fps), counted from 0, the last included. Where it varies they
-    are the ones on screen at start, start + 1 / rate, ...
+    are the ones on screen at start, start + 1 / rate, ...; the video's last frame, which may say
+    that it lasts an hour, is among them once, and so is each where copies would be most of them.
 
     Raises:
       VideoError: there is none.
     """
     length = timeline.seconds(timeline.end)
+    last = len(timeline.ticks) - 1
     fps = constant_rate(timeline)
     if fps is not None:
-        last = len(timeline.ticks) - 1
-        last = last if end is None else int(min(end * fps, last))
-        chosen = list(range(int(start * fps), last + 1, max(1, round(fps / rate))))
+        until = last if end is None else int(min(end * fps, last))
+        chosen = list(range(int(start * fps), until + 1, max(1, round(fps / rate))))
+        if not chosen and timeline.whole and start < length:
+            chosen = [last]  # it stays
     else:
         until = length if end is None else min(end, length)
-        times = (start + k / rate for k in range(int((until - start) * rate) + 1))
-        chosen = [timeline.index_on_screen(time) for time in times if time < length]
+        asked = int((until - start) * rate) + 1
+        if asked > max(len(timeline.ticks), _COPIES):
+            chosen = _each_once(timeline, rate, start, until)
+        else:
+            times = (start + k / rate for k in range(asked))
+            chosen = [timeline.index_on_screen(time) for time in times if time < length]
+        once = {*timeline.stills(), *([last] if timeline.whole else [])}
+        chosen = [
+            index
+            for n, index in enumerate(chosen)
+            if index not in once or index not in chosen[n - 1 : n]
+        ]
     if not chosen:
         short = f"no frame from {start:g} s on: the video has {length:.1f} s"
         raise VideoError(timeline.fault or short)
+    return chosen
+
+
+def _each_once(timeline: Timeline, rate: float, start: float, until: float) -> list[int]:
+    """The frames on screen at start, start + 1 / rate, ... up to `until`, without copies."""
+    chosen, ticks, length = [], timeline.ticks, timeline.seconds(timeline.end)
+    for index in range(timeline.index_on_screen(start), len(ticks)):
+        begin = timeline.seconds(ticks[index])
+        leaves = timeline.seconds(ticks[index + 1]) if index + 1 < len(ticks) else math.inf
+        time = start + max(0, math.ceil((begin - start) * rate)) / rate
+        if time < leaves and time <= until and time < length:
+            chosen.append(index)
     return chosen
 
 
@@ -188,12 +376,17 @@ def constant_rate(timeline: Timeline) -> float | None:
     mean = fractions.Fraction(max(1, timeline.end - ticks[0]))
     if len(ticks) > 1:
         mean = fractions.Fraction(ticks[-1] - ticks[0], len(ticks) - 1)
+    if timeline.joints and len(ticks) > 1:
+        mean = fractions.Fraction(statistics.median(b - a for a, b in itertools.pairwise(ticks)))
     tolerance = max(1, _INTERVAL_TOLERANCE * mean)
     shortest, longest = math.ceil(mean - tolerance), math.floor(mean + tolerance)
-    if not all(shortest <= b - a <= longest for a, b in itertools.pairwise(ticks)):
+    odd = [b - a for a, b in itertools.pairwise(ticks) if not shortest <= b - a <= longest]
+    # Where a recording breaks off, its last frames' timestamps can be a frame off.
+    if len(odd) > _ODD_PER_JOINT * timeline.joints or any(step > _ODD * mean for step in odd):
         return None
-    # Regular up to the last frame, which stays longer: the window ends in a pause.
-    if timeline.end - ticks[-1] > 2 * mean:
+    # Regular up to a pause in which the window ends. What the video's last frame says of itself
+    # is no pause: in the reference its frames alone count.
+    if not timeline.whole and timeline.end - ticks[-1] > 2 * mean:
         return None
     measured = float(1 / (mean * timeline.tick))
     stated = float(timeline.rate or 0)

@@ -1,43 +1,24 @@
 """A video file -> the frames at given times, decoded exactly.
 
 The packets are read first, without decoding (see `timeline`). Then the wanted frames alone are
-decoded, past the others that nothing leans on, turned upright and resized (see `geometry`).
+decoded (see `decoding`), shown as on a screen (`screen`) and brought to size (`geometry`).
 """
 
-import bisect
 import dataclasses
-import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from glscl_jax.input_pipeline import geometry
-from glscl_jax.input_pipeline.timeline import Timeline, VideoError, choose, scan
+from glscl_jax.input_pipeline import containers, decoding, geometry
+from glscl_jax.input_pipeline.containers import NO_SUCH_FILE, VideoError
+from glscl_jax.input_pipeline.decoding import Film, UntrustedTimestamps
+from glscl_jax.input_pipeline.screen import Screen
+from glscl_jax.input_pipeline.timeline import Timeline, choose, scan
 
-NO_SUCH_FILE = "no such file"
-
-# Containers that hold their own data. Playlists (HLS, concat, DASH) are left out: they name other
-# files and addresses, which nobody asked to open.
-_OPEN_OPTIONS = {
-    "protocol_whitelist": "file",
-    "format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mxf,nut,rm",
-}
-# A coded frame that says "as before" is not put out by decoders; the one before stays on screen.
-_HOLD_SECONDS = 0.25
-# Formats with an index of key frames. In the others timestamps can differ after a seek.
-_SEEKABLE = {"mov", "matroska", "avi"}
-# Where every packet is a frame with its own timestamp, a frame that no other leans on can be left
-# undecoded: a quarter of the time at x264's defaults.
-_TIMED = {"mov", "matroska"}
-_SKIPPABLE = {"h264", "hevc"}
-_PROGRESSIVE = 1  # FFmpeg's AV_FIELD_PROGRESSIVE; 0 is unknown
-
-
-class _UntrustedTimestamps(Exception):
-    """Decoded frames are not where the packets say, as with H.264 in AVI."""
+__all__ = ["NO_SUCH_FILE", "Frames", "VideoError", "duration", "measured", "read_frames"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +26,30 @@ class Frames:
     """Frames of a clip.
 
     Attributes:
-      images: uint8 [V, size, size, 3], RGB.
+      images: uint8 [V, size, size, 3], RGB; or a list of V of whatever `keep` made of each.
       times: float64 [V], seconds from the clip's start. Where a window starts between two frames
         the first is the one on screen, so its time can lie a fraction of a frame below 0.
       fault: in a few words, why frames that should be there are not; None if all are.
     """
 
-    images: np.ndarray
+    images: np.ndarray | list
     times: np.ndarray
     fault: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """Those frames of a timeline that were chosen, and those that could be had.
+
+    Attributes:
+      timeline: what was chosen from.
+      chosen: indices of frames; one can occur twice.
+      images: by index; some may be missing.
+    """
+
+    timeline: Timeline
+    chosen: list[int]
+    images: dict[int, Any]
 
 
 def read_frames(
@@ -63,6 +59,8 @@ def read_frames(
     rate: float = 1.0,
     start: float | None = None,
     end: float | None = None,
+    stored_pixels: bool = False,
+    keep: Callable[[np.ndarray], Any] | None = None,
 ) -> Frames:
     """Reads a clip's frames at a fixed rate.
 
@@ -70,8 +68,9 @@ def read_frames(
     round(fps / rate)-th from int(start * fps) to int(end * fps), counted from 0, the last
     included. Where it varies they are the ones on screen at start, start + 1 / rate, ...
 
-    Rotation metadata is applied, then the shorter side is brought to `size` with Pillow's bicubic
-    filter and the centre cropped, rounding as torchvision does.
+    Pictures are turned as their display matrix says and stretched to square pixels, the shorter
+    side is brought to `size` with Pillow's bicubic filter and the centre cropped, rounding as
+    torchvision does.
 
     Of a file that is cut off or damaged the good frames are kept, and `fault` says what is not:
     nothing is taken from the packet before the first that does not decode to the next key frame.
@@ -82,25 +81,39 @@ def read_frames(
       rate: frames a second.
       start: seconds from the video's first frame; its beginning if None.
       end: seconds from the video's first frame; its end if None or later.
+      stored_pixels: leaves pixels that are not square as they are stored, as the reference does.
+      keep: is given each frame, uint8 [size, size, 3], as it is decoded; what it returns is kept
+        in its place. By default the frames are, in one array.
 
     Raises:
-      VideoError: if none of these frames can be had.
+      VideoError: if none of these frames can be had, whatever the reason.
     """
-    path = pathlib.Path(path)
-    _check_file(path)
+    path, start = pathlib.Path(path), start or 0.0
+    containers.check_file(path)
     try:
-        with _open(path) as container:
-            timeline = scan(container, _video_stream(container), end)
-        chosen = [timeline.ticks[i] for i in choose(timeline, rate, start or 0.0, end)]
-        images = _decode(path, timeline, sorted(set(chosen)), size)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"not a video that can be read ({_reason(error)})") from error
-    kept = [ticks for ticks in chosen if ticks in images]
-    fault = _fault(timeline, chosen, images)
+        with containers.opened(path) as container:
+            stream = containers.film(container, path)
+            film = Film(path, stream.index, scan(container, stream, end))
+            pixel = 1 if stored_pixels else geometry.pixel_shape(stream.sample_aspect_ratio)
+            screen = Screen(stream.codec_context.name, pixel)
+
+        def shown(frame: av.VideoFrame):
+            picture = screen.show(frame, size)
+            return keep(picture) if keep else picture
+
+        found = _find(film, lambda line: choose(line, rate, start, end), shown)
+    except VideoError:
+        raise
+    except Exception as error:  # of any kind: one file must not end a run over many
+        raise VideoError(containers.reason(path, error)) from error
+    kept = [index for index in found.chosen if index in found.images]
+    fault = _fault(found)
     if not kept:
         raise VideoError(fault)
-    times = np.array([timeline.seconds(ticks) for ticks in kept]) - (start or 0.0)
-    return Frames(np.stack([images[ticks] for ticks in kept]), times, fault)
+    line = found.timeline
+    times = np.array([line.seconds(line.ticks[index]) for index in kept]) - start
+    images = [found.images[index] for index in kept]
+    return Frames(images if keep else np.stack(images), times, fault)
 
 
 def duration(path: pathlib.Path) -> float | None:
@@ -109,156 +122,88 @@ def duration(path: pathlib.Path) -> float | None:
     Raises:
       VideoError: it cannot be opened.
     """
+    path = pathlib.Path(path)
     try:
-        with _open(pathlib.Path(path)) as container:
+        with containers.opened(path) as container:
             known = container.duration
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"not a video that can be read ({_reason(error)})") from error
-    return None if known is None else known / av.time_base
+            # In Matroska the clock counts, which need not start at 0.
+            late = "matroska" in containers.kinds(container) and container.start_time
+    except Exception as error:
+        raise VideoError(containers.reason(path, error)) from error
+    if known is None:
+        return None
+    return max(0, known - max(0, late or 0)) / av.time_base
 
 
-def _fault(timeline: Timeline, chosen: list[int], images: dict) -> str | None:
-    lost = [ticks for ticks in chosen if ticks not in images]
-    if not lost:
-        return timeline.fault
-    damage = (
-        f"damaged: {len(lost)} of {len(chosen)} frames lost,"
-        f" the first at {timeline.seconds(lost[0]):.1f} s"
-    )
-    return "; ".join(filter(None, [timeline.fault, damage]))
+def measured(path: pathlib.Path) -> float:
+    """Seconds that a file is long by its frames, whatever its header says.
 
-
-def _check_file(path: pathlib.Path) -> None:
-    if not path.exists():
-        raise VideoError(NO_SUCH_FILE)
-    if not path.is_file():
-        raise VideoError("not a file")
-    if not path.stat().st_size:
-        raise VideoError("empty file")
-
-
-# Titles that are not UTF-8 are common, and nobody reads them here. PyAV 19 takes them as they are.
-_TITLES = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
-
-
-def _open(path: pathlib.Path):
-    # With the protocol named, a colon in a file name is not taken for one.
-    url = f"file:{os.fspath(path.absolute())}"
-    return av.open(url, options=_OPEN_OPTIONS, **_TITLES)
-
-
-def _video_stream(container, strict: bool = False):
-    """The stream of pictures; `strict` makes an error of what its decoder would conceal."""
-    cover = av.stream.Disposition.attached_pic
-    for stream in container.streams.video:
-        if not stream.disposition & cover:
-            # Clips are decoded side by side, one thread each.
-            stream.thread_type = "NONE"
-            if strict:
-                stream.codec_context.options = {"err_detect": "explode"}
-            return stream
-    raise VideoError("no video in it" + (", only audio" if container.streams.audio else ""))
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-
-
-def _decode(path, timeline: Timeline, wanted: list[int], size: int) -> dict[int, np.ndarray]:
-    """Those of the wanted frames that are good, by their ticks, each uint8 [size, size, 3]."""
-    reformatter = VideoReformatter()  # keeps its tables from frame to frame
-
-    def fitted(frame: av.VideoFrame) -> np.ndarray:
-        picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
-        return geometry.fit(geometry.upright(picture, frame.rotation), size)
-
-    def read(frames, **how) -> dict[int, np.ndarray]:
-        with _open(path) as container:
-            found = frames(container, timeline, wanted, **how)
-            return {ticks: fitted(frame) for ticks, frame in found}
-
-    try:
-        images = read(_frames_by_timestamp)
-        if len(images) < len(wanted):
-            # Decoders conceal damage where they can. Now that some has shown, none of it may pass.
-            images = read(_frames_by_timestamp, strict=True)
-    except _UntrustedTimestamps:
-        images = read(_frames_by_count)
-    return images
-
-
-def _frames_by_timestamp(
-    container, timeline, wanted, strict: bool = False
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yields (ticks, frame) of the good wanted frames, ascending; seeks past undecoded ones."""
-    stream = _video_stream(container, strict)
-    seekable = not _SEEKABLE.isdisjoint(container.format.name.split(","))
-    bad: set[int] = set()
-    frames, position = _good_frames(container, stream, wanted, bad), timeline.keys[0]
-    previous = current = None
-    for ticks in wanted:
-        key = timeline.keys[bisect.bisect_right(timeline.keys, ticks) - 1]
-        if seekable and key > position:
-            container.seek(key, stream=stream)
-            frames = _good_frames(container, stream, wanted, bad)
-            previous = current = None
-        while current is None or current.pts < ticks:
-            following = next(frames, None)
-            if following is None:
-                break
-            if following.pts is None or (current is not None and following.pts <= current.pts):
-                raise _UntrustedTimestamps
-            previous, current, position = current, following, following.pts
-        on_screen = current if current is not None and current.pts <= ticks else previous
-        if on_screen is None and not bad:
-            raise _UntrustedTimestamps
-        if ticks not in bad and on_screen is not None and _holds(timeline, on_screen, ticks):
-            yield ticks, on_screen
-
-
-def _holds(timeline: Timeline, frame: av.VideoFrame, ticks: int) -> bool:
-    return (ticks - frame.pts) * timeline.tick <= _HOLD_SECONDS
-
-
-def _good_frames(container, stream, wanted: list[int], bad: set[int]) -> Iterator[av.VideoFrame]:
-    """Decoded frames from here on, in the order they are shown; the others' ticks go to `bad`.
-
-    Once a packet does not decode, what follows it up to the next key frame leans on it, and the
-    packet before it may be damaged where a decoder conceals it.
+    Raises:
+      VideoError: it cannot be read.
     """
-    context = stream.codec_context
-    timed = not _TIMED.isdisjoint(container.format.name.split(","))
-    # Of interlaced video a packet can be half a frame.
-    skipping = timed and context.name in _SKIPPABLE and context.field_order <= _PROGRESSIVE
-    wanted, broken, before, ready = set(wanted), False, None, []
-    for packet in container.demux(stream):
-        if skipping:
-            # Whether to decode a packet is asked as it is sent: there is one thread.
-            needed = packet.pts is None or packet.pts in wanted
-            context.skip_frame = "DEFAULT" if needed else "NONREF"
-        broken = (broken and not packet.is_keyframe) or packet.is_corrupt
-        try:
-            decoded = packet.decode()
-        except av.InvalidDataError:
-            decoded, broken = [], True
-        if broken:
-            bad.update({before, packet.pts})
-        bad.update(frame.pts for frame in decoded if frame.is_corrupt)
-        yield from (frame for frame in ready if frame.pts not in bad)
-        before, ready = packet.pts, decoded
-    yield from (frame for frame in ready if frame.pts not in bad)
+    path = pathlib.Path(path)
+    try:
+        with containers.opened(path) as container:
+            return scan(container, containers.film(container, path), None).timeline().length
+    except VideoError:
+        raise
+    except Exception as error:
+        raise VideoError(containers.reason(path, error)) from error
 
 
-def _frames_by_count(container, timeline, wanted) -> Iterator[tuple[int, av.VideoFrame]]:
-    """As `_frames_by_timestamp`, from the beginning: decoders put frames out in their order."""
-    wanted = set(wanted)
-    frames = container.decode(_video_stream(container))
-    for ticks in timeline.ticks:
+def _find(film: Film, pick: Callable, shown: Callable) -> _Found:
+    """The frames that `pick` picks of a timeline, each as `shown` makes it."""
+    if film.packets.trusted:
+        line = film.packets.timeline()
+        chosen = pick(line)
+        index_of = {line.ticks[index]: index for index in chosen}
+        wanted = sorted(index_of)
+
+        def read(strict: bool) -> dict[int, Any]:
+            frames = decoding.by_timestamp(film, line, wanted, strict)
+            return {index_of[ticks]: image for ticks, image in _each(frames, shown)}
+
         try:
-            frame = next(frames, None)
-        except av.InvalidDataError:
-            return  # nothing behind it can be counted
-        if frame is None:
-            return
-        if ticks in wanted:
-            yield ticks, frame
+            images = read(strict=False)
+            if len(images) < len(wanted):
+                # Decoders conceal damage where they can. Now that some has shown, none of it may
+                # pass.
+                images = read(strict=True)
+            return _Found(line, chosen, images)
+        except UntrustedTimestamps:
+            pass
+    counted = decoding.count(film)
+    strict = bool(counted.lost)
+    if strict:
+        counted = decoding.count(film, strict)
+    line = film.packets.timeline(counted.times + counted.lost)
+    chosen = pick(line)
+    index_of = _good_ones(line, counted)
+    wanted = sorted(number for number, index in index_of.items() if index in set(chosen))
+    frames = decoding.by_count(film, wanted, strict) if wanted else ()
+    images = {index_of[number]: image for number, image in _each(frames, shown)}
+    return _Found(line, chosen, images)
+
+
+def _each(frames: Iterator[tuple[int, av.VideoFrame]], shown: Callable) -> Iterator:
+    for name, frame in frames:
+        yield name, shown(frame)
+
+
+def _good_ones(timeline: Timeline, counted: decoding.Counted) -> dict[int, int]:
+    """Where each good frame, by its number, is in a timeline of good ones and lost ones."""
+    told = [(time, True) for time in counted.times] + [(time, False) for time in counted.lost]
+    indices = (index for index, (_, good) in enumerate(sorted(told)) if good)
+    return {number: index for number, index in enumerate(indices) if index < len(timeline.ticks)}
+
+
+def _fault(found: _Found) -> str | None:
+    lost = sorted(set(found.chosen) - found.images.keys())
+    if not lost:
+        return found.timeline.fault
+    line = found.timeline
+    damage = (
+        f"damaged: {len(lost)} of {len(set(found.chosen))} frames lost,"
+        f" the first at {line.seconds(line.ticks[lost[0]]):.1f} s"
+    )
+    return "; ".join(filter(None, [line.fault, damage]))
