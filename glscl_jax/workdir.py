@@ -27,8 +27,9 @@ from glscl_jax.plan import Plan
 
 LOCK_FILE = ".running.lock"
 
-# Settings that fix what a step computes: a run cannot go on with others.
-FIXED = ("seed", "batch_size", "data", "model")
+# Settings that fix what a step computes: a run cannot go on with others. The model's, too, which
+# model.json has.
+FIXED = ("seed", "batch_size", "data")
 # Of them the places of things that are compared themselves.
 PLACES = ("dir", "tokenizer")
 
