@@ -22,6 +22,7 @@ from ml_collections.config_flags.config_flags import get_override_values
 
 from glscl_jax import (
     augment,
+    continued,
     inherited,
     launch,
     metrics,
@@ -49,7 +50,7 @@ from glscl_jax.optim import make_optimizer
 from glscl_jax.plan import Plan
 from glscl_jax.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.warm_start import start_params
-from glscl_jax.workdir import Workdir
+from glscl_jax.workdir import Workdir, as_json
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
@@ -111,15 +112,32 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     processes.by_first(lambda: claims.enter_context(workdir.claimed()))
     processes.check_shared(workdir.path, "--workdir", launch.PEER_TIMEOUT.value)
     groups = trained_layers(shapes, settings.optim)
+    first, old = max(steps_on_disk(workdir.checkpoints), default=0), workdir.last_config()
+    processes.check_same({"the last checkpoint's step": first})
     processes.by_first(
-        lambda: workdir.begin(config, settings.model, data.identity, tokenizer, groups, plan)
+        lambda: workdir.begin(
+            config,
+            settings.model,
+            data.identity,
+            tokenizer,
+            groups,
+            plan,
+            step=first,
+            goes_on=first < total,
+        )
     )
+    if first >= total:
+        say(finished(config, first, total, workdir))
+        return 0
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
-    processes.check_same({"the last checkpoint's step": checkpoints.latest})
     state = start(config, settings, model, optimizer, checkpoints, mesh, loaded)
     del loaded  # Else all of its parameters would be held as long as the run lasts.
-    first = int(state.step)
-    window = trace.read_window(PROFILE.value, first, total)
+    if first and old:
+        updates = first - int(state.nonfinite)
+        tell_changes(old, config, first, updates, settings, total, plan.steps_per_epoch)
+    window = trace.window_left(PROFILE.value, first, total)
+    if PROFILE.value and window is None:
+        say(f"--profile={PROFILE.value}: those steps are past, so this start traces none")
     say(plan.told())
     announce(config, state, first, total, mesh)
 
@@ -155,6 +173,31 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
         return PREEMPTED_STATUS
     say(f"trained to step {total}; the run's files are in {workdir.path}")
     return 0
+
+
+def finished(config, done: int, total: int, workdir: Workdir) -> str:
+    """A line on a run that has nothing left to do."""
+    if done > total:
+        name = "num_steps" if config.num_steps else "num_epochs"
+        said = f"{name} {config[name]}" + ("" if config.num_steps else f", which is {total} steps,")
+        return (
+            f"nothing to train: config.{said} is below the {done} steps that the run has done; it "
+            f"stays as it is in {workdir.path}"
+        )
+    return (
+        f"nothing to train: the run has reached its last step, {total}; its files are in "
+        f"{workdir.path}"
+    )
+
+
+def tell_changes(
+    old: dict, config, step: int, updates: int, settings, total: int, per_epoch: int
+) -> None:
+    """Lines on what changed since the run's last start."""
+    before = continued.Schedule.of_config(old, per_epoch)
+    after = continued.Schedule.of(settings.optim, total)
+    for line in continued.told(old, as_json(config), step, updates, before, after):
+        say(line)
 
 
 def say(line: str) -> None:
@@ -272,9 +315,6 @@ def announce(config, state, first: int, total: int, mesh) -> None:
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     device = jax.devices()[0]
     where = f"{mesh.size} x {device.device_kind} ({device.platform})"
-    if first >= total:
-        say(f"nothing to train: the run has reached its last step, {total}")
-        return
     hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(
         f"training {count:,} parameters from step {first} to {total}, "
