@@ -5,6 +5,7 @@ Override anything on the command line: `--config.batch_size=64 --config.optim.co
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def base() -> ConfigDict:
@@ -16,7 +17,10 @@ def base() -> ConfigDict:
     config.num_epochs = 5  # Passes over the pairs: each shows every caption of every clip.
     config.num_steps = 0  # Updates in all; 0: num_epochs of (pairs // batch_size).
     config.eval_batch_size = 128
-    config.init_from = ""  # A converted or trained checkpoint directory to start from.
+    # A converted or trained checkpoint directory to start from. What makes its numbers (sizes,
+    # activation, tokenizer, temperature, ...) is taken from it, too; only what a config file
+    # changes from here, or the command line gives, is compared with it and refused if it differs.
+    config.init_from = ""
 
     # Devices along each axis, -1 for all that the others leave: batches are split over data and
     # fsdp, parameters and optimiser state over fsdp, attention heads and MLPs over tensor.
@@ -44,7 +48,19 @@ def base() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.clip = ConfigDict()
+    # "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336" or "tiny".
     config.model.clip.variant = "ViT-B/32"
+    # Each None is the variant's.
+    config.model.clip.image_size = placeholder(int)
+    config.model.clip.patch_size = placeholder(int)
+    config.model.clip.vision_width = placeholder(int)
+    config.model.clip.vision_layers = placeholder(int)
+    config.model.clip.text_width = placeholder(int)
+    config.model.clip.text_layers = placeholder(int)
+    config.model.clip.embed_dim = placeholder(int)
+    config.model.clip.context_length = placeholder(int)
+    config.model.clip.vocab_size = placeholder(int)
+    config.model.clip.activation = placeholder(str)  # "quick_gelu" or "gelu"
     config.model.temporal = "seqTransf"  # or "seqLSTM", "None"
     config.model.temporal_layers = 4
     config.model.queries = 8  # K

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from convert.foreign import refuse_statistics
+from convert import preprocessing
 from convert.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
@@ -14,7 +14,6 @@ from glscl_jax.models.transformer import LAYER_NORM_EPS
 from glscl_jax.workdir import read_json, write_json
 
 CONFIG = "config.json"
-PREPROCESSOR = "preprocessor_config.json"
 # The first that is there. Older ones are PyTorch's, and transformers up to 4 wrote Flax, too.
 WEIGHTS = tuple(
     file
@@ -86,10 +85,7 @@ def read_config(directory: pathlib.Path) -> Said:
         raise UserError(f"{path}: vision_config.image_size {list(size)} is not square")
     if config.text_config.hidden_act != config.vision_config.hidden_act:
         raise UserError(f"{path}: its towers have different activations; here they have one")
-    if (directory / PREPROCESSOR).is_file():
-        path = directory / PREPROCESSOR
-        images = read_json(path)
-        refuse_statistics(images.get("image_mean"), images.get("image_std"), str(path))
+    preprocessing.check_hugging_face(directory, config.vision_config.image_size)
     end = config.text_config.eos_token_id
     if type(end) is not int:
         raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
@@ -139,7 +135,7 @@ def write_directory(
     directory.mkdir()
     safetensors.save_file(tensors, directory / WEIGHTS[0], metadata={"format": "pt"})
     transformers_config(config, tokenizer).save_pretrained(directory)
-    write_json(directory / PREPROCESSOR, _preprocessor(config.image_size))
+    write_json(directory / preprocessing.FILE, _preprocessor(config.image_size))
     if tokenizer is not None:
         tokenizer.save(directory, config.context_length)
 

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from convert.foreign import refuse_statistics
+from convert import preprocessing
 from convert.hugging_face import TOKENIZERS
 from convert.said import Said
 from glscl_jax.errors import UserError
@@ -49,14 +49,15 @@ def read_config(directory: pathlib.Path) -> Said:
 
     Raises:
       UserError: the directory's model is built in another way than OpenAI's, its tokenizer is not
-        there, or its images are normalised by other statistics.
+        there, or its images are made in another way.
     """
     path = directory / CONFIG
     content = read_json(path)
     model, images = _section(content, "model_cfg"), _section(content, "preprocess_cfg")
     _check_towers(path, model)
     _check_tokenizer(path, _section(model, "text_cfg"))
-    refuse_statistics(images.get("mean"), images.get("std"), str(path))
+    size = _section(model, "vision_cfg").get("image_size", 224)
+    preprocessing.check_open_clip(path, images, size)
     return Said("quick_gelu" if model.get("quick_gelu") else "gelu")
 
 

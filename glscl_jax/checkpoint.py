@@ -95,7 +95,7 @@ class Checkpoints:
 
     def _unwritten(self, step: int | None, error: Exception) -> UserError:
         # Orbax raises many kinds of exception for a write that failed; the first line says which.
-        whole = [x for x in _steps_on_disk(self.directory) if x != step]
+        whole = [x for x in steps_on_disk(self.directory) if x != step]
         last = f"the last good one is step {max(whole)}" if whole else "there is none before it"
         shutil.rmtree(self.directory / str(step), ignore_errors=True)
         return UserError(
@@ -207,7 +207,7 @@ def _found(directory: str | os.PathLike, step: int | None) -> LoadedModel:
     config = read_model_config(directory)
     if (directory / "params").is_dir():
         return LoadedModel(config, {}, None, directory)
-    steps = _steps_on_disk(directory / "checkpoints")
+    steps = steps_on_disk(directory / "checkpoints")
     if not steps:
         raise UserError(f"{directory} holds no complete checkpoint: has its run saved one yet?")
     if step is None:
@@ -275,14 +275,15 @@ def _check_same_moments(path: pathlib.Path, stored, abstract) -> None:
         )
 
 
-def _steps_on_disk(directory: pathlib.Path) -> list[int]:
+def steps_on_disk(directory: pathlib.Path) -> list[int]:
+    """Complete steps in a run's `checkpoints`, ascending."""
     names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
     return sorted(int(name) for name in names if name.isdigit())
 
 
 def _best(directory: pathlib.Path) -> int:
     # Read as files: Orbax's own reader asks for all processes.
-    steps = _steps_on_disk(directory)
+    steps = steps_on_disk(directory)
     files = {step: directory / str(step) / "metrics" / "metrics" for step in steps}
     scores = {step: read_json(path).get(BEST) for step, path in files.items() if path.exists()}
     judged = {step: score for step, score in scores.items() if score is not None}

@@ -17,7 +17,17 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glscl_jax import features, metrics, paths, processes, published, recipe, run_card, sharding
+from glscl_jax import (
+    features,
+    inherited,
+    metrics,
+    paths,
+    processes,
+    published,
+    recipe,
+    run_card,
+    sharding,
+)
 from glscl_jax.checkpoint import LoadedModel, load_model
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
@@ -126,8 +136,9 @@ def open_task(
     loaded = load_model(checkpoint, sharding.replicated(mesh), step)
     if "lim" not in loaded.params:
         raise UserError(
-            f"{loaded.directory} holds CLIP alone: train from it (config.init_from), or score "
-            "with it in Python (glscl_jax.load)"
+            f"{loaded.directory} holds CLIP alone, which evaluate cannot score yet: train from it "
+            f"(--config.init_from={loaded.directory}) and evaluate that run, or score with it in "
+            "Python (glscl_jax.load)"
         )
     sha256 = run_card.parameters_sha256(loaded.params)
     processes.check_same({"parameters": sha256})
@@ -209,7 +220,8 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
             f"config.data.num_words {config.data.num_words} is more than the checkpoint's "
             f"{clip.context_length} text positions"
         )
-    if given and (loaded.directory / "config.json").exists():
+    was_chosen = given and "data.tokenizer" in inherited.chosen(config).all
+    if was_chosen and (loaded.directory / "config.json").exists():
         trained = Workdir(loaded.directory).config().data.tokenizer
         if trained != config.data.tokenizer and not _same(tokenizer, config.data.tokenizer):
             raise UserError(

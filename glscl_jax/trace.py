@@ -52,6 +52,25 @@ def read_window(text: str, done: int, total: int) -> Window | None:
     return Window(first, last)
 
 
+def window_left(text: str, done: int, total: int) -> Window | None:
+    """What of the window of a command is left when it is given again, to a run that goes on.
+
+    A scheduler repeats a command as it was: steps that are past, or beyond the end, are no mistake
+    then.
+
+    Args:
+      text, done, total: as of `read_window`, which has found the text right for a fresh run.
+
+    Returns:
+      The steps that this start has of it; none if it has none.
+    """
+    if not text:
+        return None
+    first, last = _ends(text) if ":" in text else (done + 2, done + 1 + _number(text, text))
+    first, last = max(first, done + 1), min(last, total)
+    return Window(first, last) if first <= last else None
+
+
 def _ends(text: str) -> tuple[int, int]:
     first, last = text.split(":", 1)
     return _number(first, text), _number(last, text)

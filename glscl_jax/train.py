@@ -18,9 +18,12 @@ import jax
 import numpy as np
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_flags.config_flags import get_override_values
 
 from glscl_jax import (
     augment,
+    continued,
+    inherited,
     launch,
     metrics,
     paths,
@@ -34,9 +37,9 @@ from glscl_jax import (
     trace,
     utilisation,
 )
-from glscl_jax.checkpoint import Checkpoints, load_model
+from glscl_jax.checkpoint import Checkpoints, load_model, steps_on_disk
 from glscl_jax.compiled import CompiledStep
-from glscl_jax.errors import UserError
+from glscl_jax.errors import Problems, UserError
 from glscl_jax.groups import check_patterns, trained_layers
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
@@ -47,7 +50,7 @@ from glscl_jax.optim import make_optimizer
 from glscl_jax.plan import Plan
 from glscl_jax.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.warm_start import start_params
-from glscl_jax.workdir import Workdir
+from glscl_jax.workdir import Workdir, as_json
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
@@ -62,22 +65,31 @@ PROFILE = flags.DEFINE_string(
 
 def main(_):
     with launch.joined(), contextlib.ExitStack() as claims:
-        return train(CONFIG.value, Workdir(WORKDIR.value), claims)
+        commanded = get_override_values(flags.FLAGS[CONFIG.name])
+        chosen = inherited.chosen(CONFIG.value, commanded)
+        return train(CONFIG.value, chosen, Workdir(WORKDIR.value), claims)
 
 
-def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
-    """Trains to the end, or to a scheduler's notice; returns the program's exit status."""
+def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int:
+    """Trains to the end, or to a scheduler's notice; returns the program's exit status.
+
+    Args:
+      config: the recipe.
+      chosen: `inherited.Chosen`, what was chosen in it.
+      workdir: where the run is to be, or is.
+      claims: of the work directory, until the program ends.
+    """
     # Everything that can be wrong is found before the work directory is touched.
     paths.settle(config)
     launch.check_agreement(config)
+    source = origin(config, workdir)
+    given, config = config, inherited.resolved(config, source, chosen)
     settings = recipe.read(config)
     mesh = sharding.make_mesh(axes=config.mesh.to_dict())
     sharding.check_batch_size(config.batch_size, mesh)
     sharding.check_microbatch(config.batch_size, config.microbatch, mesh)
     sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
-    data, tokenizer = processes.by_all(
-        lambda: (open_data(config, settings), open_tokenizer(config, settings))
-    )
+    data, tokenizer = processes.by_all(lambda: inputs(given, config, settings, source, chosen))
     processes.check_same({"data": data.identity, "tokenizer": tokenizer.sha256})
     plan = processes.by_all(lambda: planned(config, data))
     total = plan.num_steps
@@ -88,18 +100,44 @@ def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
     optimizer = make_optimizer(settings.optim, total)
     validation = Validation(config, data, tokenizer, model, mesh)
     processes.check_same({"number of steps": total})
+    loaded = None
+    if source and not source.goes_on:
+        loaded = load_model(source.directory, sharding.replicated(mesh)).params
+        if jax.process_count() > 1:
+            sha256 = run_card.parameters_sha256(loaded)
+            processes.check_same({"config.init_from's parameters": sha256})
+        check_fit(loaded, settings, model)
+        say(inherited.told(source, config, settings.model))
 
     processes.by_first(lambda: claims.enter_context(workdir.claimed()))
     processes.check_shared(workdir.path, "--workdir", launch.PEER_TIMEOUT.value)
     groups = trained_layers(shapes, settings.optim)
+    first, old = max(steps_on_disk(workdir.checkpoints), default=0), workdir.last_config()
+    processes.check_same({"the last checkpoint's step": first})
     processes.by_first(
-        lambda: workdir.begin(config, settings.model, data.identity, tokenizer, groups, plan)
+        lambda: workdir.begin(
+            config,
+            settings.model,
+            data.identity,
+            tokenizer,
+            groups,
+            plan,
+            step=first,
+            goes_on=first < total,
+        )
     )
+    if first >= total:
+        say(finished(config, first, total, workdir))
+        return 0
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
-    processes.check_same({"the last checkpoint's step": checkpoints.latest})
-    state = start(config, settings, model, optimizer, checkpoints, mesh)
-    first = int(state.step)
-    window = trace.read_window(PROFILE.value, first, total)
+    state = start(config, settings, model, optimizer, checkpoints, mesh, loaded)
+    del loaded  # Else all of its parameters would be held as long as the run lasts.
+    if first and old:
+        updates = first - int(state.nonfinite)
+        tell_changes(old, config, first, updates, settings, total, plan.steps_per_epoch)
+    window = trace.window_left(PROFILE.value, first, total)
+    if PROFILE.value and window is None:
+        say(f"--profile={PROFILE.value}: those steps are past, so this start traces none")
     say(plan.told())
     announce(config, state, first, total, mesh)
 
@@ -137,6 +175,31 @@ def train(config, workdir: Workdir, claims: contextlib.ExitStack) -> int:
     return 0
 
 
+def finished(config, done: int, total: int, workdir: Workdir) -> str:
+    """A line on a run that has nothing left to do."""
+    if done > total:
+        name = "num_steps" if config.num_steps else "num_epochs"
+        said = f"{name} {config[name]}" + ("" if config.num_steps else f", which is {total} steps,")
+        return (
+            f"nothing to train: config.{said} is below the {done} steps that the run has done; it "
+            f"stays as it is in {workdir.path}"
+        )
+    return (
+        f"nothing to train: the run has reached its last step, {total}; its files are in "
+        f"{workdir.path}"
+    )
+
+
+def tell_changes(
+    old: dict, config, step: int, updates: int, settings, total: int, per_epoch: int
+) -> None:
+    """Lines on what changed since the run's last start."""
+    before = continued.Schedule.of_config(old, per_epoch)
+    after = continued.Schedule.of(settings.optim, total)
+    for line in continued.told(old, as_json(config), step, updates, before, after):
+        say(line)
+
+
 def say(line: str) -> None:
     """Prints a line, once for all processes."""
     if jax.process_index() == 0:
@@ -145,6 +208,20 @@ def say(line: str) -> None:
 
 def _is_due(every: int, done: int) -> bool:
     return bool(every) and done % every == 0
+
+
+def origin(config, workdir: Workdir) -> inherited.Source | None:
+    """What the run goes on from: itself, if it has saved a step, else `config.init_from`."""
+    if steps_on_disk(workdir.checkpoints):
+        return inherited.read_source(workdir.path, goes_on=True)
+    return inherited.read_source(config.init_from) if config.init_from else None
+
+
+def check_fit(loaded: dict, settings: recipe.Recipe, model: GLSCL) -> None:
+    """Raises a `UserError` if loaded parameters are not those of a model of these settings."""
+    jax.eval_shape(
+        lambda loaded: start_params(steps.init_params(model, 0), loaded, settings.model), loaded
+    )
 
 
 def open_data(config, settings: recipe.Recipe) -> builder.PreparedData:
@@ -160,6 +237,20 @@ def open_data(config, settings: recipe.Recipe) -> builder.PreparedData:
     return data
 
 
+def inputs(given, config, settings: recipe.Recipe, source, chosen):
+    """Data and tokenizer; raises a `UserError` with all in which they, and `given`, do not fit."""
+    problems = Problems()
+    with problems.noted():
+        if source:
+            inherited.check(given, source, chosen)
+    with problems.noted():
+        data = open_data(config, settings)
+    with problems.noted():
+        tokenizer = open_tokenizer(config, settings, source, chosen)
+    problems.raise_all()
+    return data, tokenizer
+
+
 def planned(config, data: builder.PreparedData) -> Plan:
     """The run's length; raises a `UserError` if the training split does not fill a batch."""
     captions = pipeline.fitting_captions(data, config.data.train_split, config.batch_size)
@@ -171,9 +262,12 @@ def planned(config, data: builder.PreparedData) -> Plan:
     )
 
 
-def open_tokenizer(config, settings: recipe.Recipe) -> Tokenizer:
-    """The config's tokenizer, checked against the model's vocabulary and context."""
-    tokenizer = Tokenizer.open(config.data.tokenizer)
+def open_tokenizer(config, settings: recipe.Recipe, source, chosen) -> Tokenizer:
+    """The checkpoint's or the config's tokenizer, checked against vocabulary and context."""
+    if source and source.tokenizer and "data.tokenizer" not in chosen.commanded:
+        tokenizer = Tokenizer.load(source.tokenizer)
+    else:
+        tokenizer = Tokenizer.open(config.data.tokenizer)
     clip = settings.model.clip
     if tokenizer.vocab_size > clip.vocab_size:
         raise UserError(
@@ -188,10 +282,10 @@ def open_tokenizer(config, settings: recipe.Recipe) -> Tokenizer:
     return tokenizer
 
 
-def start(config, settings, model, optimizer, checkpoints, mesh) -> steps.TrainState:
+def start(config, settings, model, optimizer, checkpoints, mesh, loaded) -> steps.TrainState:
     """The state to go on from: the last checkpoint's, or step 0's.
 
-    That one is fresh, or has what `config.init_from` holds and the rest fresh.
+    That one is fresh, or has the parameters `loaded` of `config.init_from` and the rest fresh.
     """
 
     def begun(loaded=None):
@@ -212,12 +306,6 @@ def start(config, settings, model, optimizer, checkpoints, mesh) -> steps.TrainS
                 shardings,
             )
         )
-    loaded = None
-    if config.init_from:
-        loaded = load_model(config.init_from, sharding.replicated(mesh)).params
-        if jax.process_count() > 1:
-            sha256 = run_card.parameters_sha256(loaded)
-            processes.check_same({"config.init_from's parameters": sha256})
     # No device ever holds more than its part of a fresh state.
     return jax.jit(begun, out_shardings=shardings)(loaded)
 
@@ -227,9 +315,6 @@ def announce(config, state, first: int, total: int, mesh) -> None:
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     device = jax.devices()[0]
     where = f"{mesh.size} x {device.device_kind} ({device.platform})"
-    if first >= total:
-        say(f"nothing to train: the run has reached its last step, {total}")
-        return
     hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(
         f"training {count:,} parameters from step {first} to {total}, "

@@ -1,6 +1,7 @@
 """A run's directory: what it was made with, its logs, where its checkpoints are.
 
 config.json       the resolved config
+configs.json      that of every start that changed something, and the step from which it holds
 plan.json         how many pairs, steps an epoch and steps in all
 model.json        sizes and settings of the model
 data.json         what tells the prepared data from any other, wherever it lies
@@ -13,6 +14,7 @@ profile/          traces of steps, see trace.py
 """
 
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
@@ -27,8 +29,9 @@ from glscl_jax.plan import Plan
 
 LOCK_FILE = ".running.lock"
 
-# Settings that fix what a step computes: a run cannot go on with others.
-FIXED = ("seed", "batch_size", "data", "model")
+# Settings that fix what a step computes: a run cannot go on with others. The model's, too, which
+# model.json has.
+FIXED = ("seed", "batch_size", "data")
 # Of them the places of things that are compared themselves.
 PLACES = ("dir", "tokenizer")
 
@@ -51,6 +54,9 @@ class Workdir:
         tokenizer: Tokenizer | None = None,
         groups: dict[str, str] | None = None,
         plan: Plan | None = None,
+        *,
+        step: int = 0,
+        goes_on: bool = True,
     ) -> None:
         """Writes down what the run is made with, or checks that an earlier start agrees.
 
@@ -61,6 +67,8 @@ class Workdir:
           tokenizer: kept in the directory; None where there is none.
           groups: of the optimiser, as `groups.trained_layers` tells them; None where there is none.
           plan: how long it is to be; None where that is not known.
+          step: from which the config holds.
+          goes_on: whether anything is to be trained; a finished run keeps what it was made with.
 
         Raises:
           UserError: the directory holds a run with other settings, other data or another
@@ -72,13 +80,16 @@ class Workdir:
             "groups.json": groups,
             "plan.json": dataclasses.asdict(plan) if plan else None,
             "model.json": model_settings(model),
-            "config.json": json.loads(config.to_json_best_effort()),
+            "config.json": as_json(config),
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._check_same(new, tokenizer)
+            if not goes_on:
+                return
             if tokenizer:
                 tokenizer.save(self.tokenizer)
+            self._keep_history(new["config.json"], step)
             for name, content in new.items():
                 if content is not None:
                     write_json(self.path / name, content)
@@ -142,6 +153,22 @@ class Workdir:
                 f"config.optim.frozen and clip_group that it had, or {way_out}"
             )
 
+    def _keep_history(self, config: dict, step: int) -> None:
+        """Adds a config to configs.json if it is another than that of the last start."""
+        kept = (self._read("configs.json") or {}).get("configs", [])
+        old = self._read("config.json")
+        if not kept and old is not None:
+            # Begun before there was such a file.
+            kept = [{"from_step": 0, "config": old}]
+        if not kept or kept[-1]["config"] != config:
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            kept.append({"from_step": step, "date": now, "config": config})
+            write_json(self.path / "configs.json", {"configs": kept})
+
+    def last_config(self) -> dict | None:
+        """config.json as it is; None where there is none."""
+        return self._read("config.json")
+
     def _read(self, name: str) -> dict | None:
         path = self.path / name
         return read_json(path) if path.exists() else None
@@ -156,6 +183,11 @@ class Workdir:
         if values is None:
             raise UserError(f"{self.path} holds no config.json: give --config")
         return ConfigDict(values)
+
+
+def as_json(config: ConfigDict) -> dict:
+    """A config as config.json has it."""
+    return json.loads(config.to_json_best_effort())
 
 
 def _fixed(config: dict) -> dict:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from glscl_jax.errors import UserError
+from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline import order, reader
 from glscl_jax.input_pipeline.builder import PreparedData
 from glscl_jax.input_pipeline.caption_counts import caption_counts
@@ -75,13 +75,17 @@ def check_settings(data: PreparedData, *, frame_rate: float, image_size: int) ->
       UserError: it was made with another frame rate or image size.
     """
     wanted = {"frame_rate": frame_rate, "image_size": image_size}
+    paths = {"frame_rate": "config.data.frame_rate", "image_size": "config.model.clip.image_size"}
+    problems = Problems()
     for name, value in wanted.items():
         prepared = getattr(data.settings, name)
         if prepared != value:
-            raise UserError(
+            problems.add(
                 f"the prepared data set has {name} {prepared}, the config {value}: prepare again"
                 f" with --{name} {value} --overwrite, or take a config of {name} {prepared}"
+                f" ({paths[name]})"
             )
+    problems.raise_all()
 
 
 def train_batches(

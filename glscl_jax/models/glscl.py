@@ -174,14 +174,16 @@ def model_config(settings: dict) -> GLSCLConfig:
 
     Args:
       settings: `clip` is a dict of `CLIPConfig` fields, of which `variant` names a row of
-        `VARIANTS` that the others change; the rest are fields of `GLSCLConfig`.
+        `VARIANTS` that the others change, where they are not None; the rest are fields of
+        `GLSCLConfig`.
 
     Raises:
       ValueError: naming the unknown key, variant or kind, or sizes that do not fit together.
     """
     settings = dict(settings)
     clip = dict(settings.pop("clip"))
-    variant = clip.pop("variant", "ViT-B/32")
+    variant = clip.pop("variant", None) or "ViT-B/32"
+    clip = {name: value for name, value in clip.items() if value is not None}
     if variant not in VARIANTS:
         raise ValueError(f"no variant {variant!r}: there are {', '.join(VARIANTS)}")
     config = GLSCLConfig(

@@ -1,0 +1,243 @@
+"""What a run takes over from the checkpoint that it starts or goes on from.
+
+A checkpoint says what makes its numbers: sizes, activation, the LIM's heads, temperature,
+tokenizer. A setting that nobody chose follows it; one that was chosen and contradicts it is
+refused, since parameters mean something else under other settings. Chosen is what the command line
+gives, or what a config file changes from configs/common.py. Of two things a config file's word is
+only for a model that starts fresh: the name of CLIP's sizes (`model.clip.variant`) and the
+tokenizer; the command line's word stands for them, too.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Mapping
+
+from ml_collections import ConfigDict
+
+from glscl_jax import published
+from glscl_jax.errors import Problems, UserError
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.glscl import GLSCLConfig, model_config
+from glscl_jax.workdir import read_json, read_model_config
+
+# Of the machine and not of the model: each run has its own.
+_OWN = ("dtype", "remat", "scan", "attention")
+# Changes training and no score: it follows, but may be chosen.
+_FREE = ("lim_dropout",)
+_VARIANT, _TOKENIZER, _WORDS = "model.clip.variant", "data.tokenizer", "data.num_words"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A checkpoint directory, as far as it says what it is.
+
+    Attributes:
+      directory: a work directory, or what `convert` wrote.
+      settings: those of the parts it has, by path: "clip.activation", "temperature".
+      clip: sizes of its towers, by name.
+      tokenizer: the folder; None if there is none.
+      tokenizer_name: of it, as a config has it.
+      num_words: places of a caption in its training; None of a converted one.
+      goes_on: whether it is the run itself, which goes on, and no other checkpoint.
+    """
+
+    directory: pathlib.Path
+    settings: Mapping[str, object]
+    clip: Mapping[str, object]
+    tokenizer: pathlib.Path | None
+    tokenizer_name: str
+    num_words: int | None
+    goes_on: bool
+
+    @property
+    def has_temporal(self) -> bool:
+        """Whether a temporal module, or that there is none, is part of it."""
+        return "temporal" in self.settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """Paths of settings that somebody chose.
+
+    Attributes:
+      all: by a config file or on the command line.
+      commanded: on the command line.
+    """
+
+    all: frozenset[str]
+    commanded: frozenset[str]
+
+
+def chosen(config: ConfigDict, commanded: Collection[str] = ()) -> Chosen:
+    """What was chosen in a config, of which `commanded` on the command line."""
+    # Not before a config is there: reading a checkpoint does not need the recipes.
+    from configs import common
+
+    base, given = (_flat(x.to_dict()) for x in (common.base(), config))
+    changed = {path for path, value in given.items() if value != base.get(path)}
+    changed = {path for path in changed if given[path] not in (None, "")}
+    commanded = {path for path in commanded if given.get(path) not in (None, "")}
+    return Chosen(frozenset(changed | commanded), frozenset(commanded))
+
+
+def read_source(directory: str | pathlib.Path, goes_on: bool = False) -> Source:
+    """Reads what a checkpoint directory says of itself.
+
+    Args:
+      directory: the checkpoint's.
+      goes_on: whether it is the run's own work directory.
+
+    Raises:
+      UserError: it is no checkpoint directory, or damaged.
+    """
+    directory = pathlib.Path(directory).absolute()
+    model = read_model_config(directory)
+    said = read_json(directory / "model.json")
+    whole = {name: value for name, value in vars(model).items() if name in said}
+    clip = dataclasses.asdict(whole.pop("clip"))
+    settings = {f"clip.{name}": value for name, value in clip.items()}
+    settings |= {name: value for name, value in whole.items() if name not in _OWN}
+    folder, config = directory / "tokenizer", directory / "config.json"
+    data = read_json(config).get("data", {}) if config.is_file() else {}
+    return Source(
+        directory,
+        settings,
+        clip,
+        tokenizer=folder if folder.is_dir() else None,
+        tokenizer_name=data.get("tokenizer", "") if goes_on else str(folder),
+        num_words=data.get("num_words"),
+        goes_on=goes_on,
+    )
+
+
+def resolved(config: ConfigDict, source: Source | None, chosen: Chosen) -> ConfigDict:
+    """The config with what it leaves open filled in: from the checkpoint, else the defaults.
+
+    Whatever contradicts the checkpoint is here as chosen, or (CLIP's sizes) as the checkpoint has
+    it; `check` refuses it.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    if source is not None:
+        config.model.clip.update(source.clip)
+        config.model.clip.variant = ""
+        for name, value in source.settings.items():
+            if name in config.model and f"model.{name}" not in chosen.all:
+                config.model[name] = value
+        if not source.has_temporal and "model.temporal_layers" not in chosen.all:
+            # They start from the text tower's.
+            layers = min(config.model.temporal_layers, source.clip["text_layers"])
+            config.model.temporal_layers = layers
+        if _WORDS not in chosen.all:
+            longest = source.clip["context_length"]
+            config.data.num_words = source.num_words or min(config.data.num_words, longest)
+        if source.tokenizer and _TOKENIZER not in chosen.commanded:
+            config.data.tokenizer = source.tokenizer_name
+    try:
+        clip = model_config({"clip": config.model.clip.to_dict()}).clip
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.model.clip: {error}") from error
+    config.model.clip.update(dataclasses.asdict(clip))
+    config.model.clip.variant = published.variant_of(clip) or ""
+    return config.lock()
+
+
+def check(config: ConfigDict, source: Source, chosen: Chosen) -> None:
+    """Compares what was chosen with the checkpoint.
+
+    Args:
+      config: as it was given, not resolved.
+      source: the checkpoint.
+      chosen: of the config.
+
+    Raises:
+      UserError: naming every setting that contradicts it, its value and the checkpoint's.
+    """
+    way_out = "leave it out, or start from another checkpoint"
+    whose = f"config.init_from {source.directory}"
+    if source.goes_on:
+        way_out = f"give the run a --workdir of its own, or remove {source.directory}"
+        whose = f"the run in {source.directory}"
+    problems, given = Problems(), _flat(config.model.to_dict())
+    if _VARIANT in chosen.commanded:
+        _check_variant(config.model.clip.variant, source, problems, f"{whose}: {way_out}")
+    for name, theirs in source.settings.items():
+        if f"model.{name}" not in chosen.all or name in _FREE:
+            continue
+        if name == "temporal_layers" and source.settings["temporal"] != "seqTransf":
+            continue
+        if given[name] != theirs:
+            problems.add(
+                f"{whose} has another model ({name} {theirs!r}, now {given[name]!r} by "
+                f"config.model.{name}): {way_out}"
+            )
+    if not source.goes_on:
+        _check_beginnings(config, source, chosen, problems)
+    problems.raise_all()
+
+
+def _check_variant(variant: str, source: Source, problems: Problems, whose: str) -> None:
+    # An unknown one is said of the config itself.
+    sizes = dataclasses.asdict(VARIANTS[variant]) if variant in VARIANTS else {}
+    # No size: a variant is trained with either.
+    sizes.pop("activation", None)
+    if other := [
+        f"{x} {source.clip[x]!r}, now {sizes[x]!r}" for x in sizes if sizes[x] != source.clip[x]
+    ]:
+        problems.add(
+            f"config.model.clip.variant {variant} is of other sizes ({', '.join(other)}) than "
+            f"{whose}"
+        )
+
+
+def _check_beginnings(
+    config: ConfigDict, source: Source, chosen: Chosen, problems: Problems
+) -> None:
+    """Whether what the checkpoint lacks can begin, and captions become its ids."""
+    model, layers = config.model, source.clip["text_layers"]
+    begins = not source.has_temporal and model.temporal == "seqTransf"
+    if begins and "model.temporal_layers" in chosen.all and model.temporal_layers > layers:
+        problems.add(
+            f"config.model.temporal_layers {model.temporal_layers}: the text tower that they start "
+            f"from, of config.init_from {source.directory}, has {layers} layers"
+        )
+    if source.tokenizer and _TOKENIZER in chosen.commanded:
+        name = config.data.tokenizer
+        with problems.noted():
+            if Tokenizer.open(name).sha256 != Tokenizer.load(source.tokenizer).sha256:
+                raise UserError(
+                    f"config.data.tokenizer {name} is another than that of config.init_from "
+                    f"{source.directory}: leave it out"
+                )
+    if not source.tokenizer and _TOKENIZER not in chosen.all:
+        problems.add(
+            f"config.init_from {source.directory} has no tokenizer: give its own with "
+            "--config.data.tokenizer"
+        )
+
+
+def told(source: Source, config: ConfigDict, model: GLSCLConfig) -> str:
+    """A line on what a run starts from.
+
+    Args:
+      source: the checkpoint.
+      config: resolved.
+      model: its model.
+    """
+    clip = model.clip
+    missing = [] if source.has_temporal or model.temporal == "None" else ["temporal module"]
+    missing += [] if "queries" in source.settings else ["LIM"]
+    rest = f"; it has no {' and no '.join(missing)}" if missing else ""
+    return (
+        f"starting from {source.directory}: {config.model.clip.variant or 'a CLIP of its own size'}"
+        f", {clip.image_size} pixels, {clip.activation}, tokenizer {config.data.tokenizer}, "
+        f"{config.data.num_words} words{rest}"
+    )
+
+
+def _flat(values: Mapping, prefix: str = "") -> dict[str, object]:
+    found = {}
+    for key, value in values.items():
+        inner = isinstance(value, Mapping)
+        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found

@@ -1,0 +1,129 @@
+"""A run that goes on with other settings: what it says, what it keeps, and when it is over."""
+
+import json
+
+import pytest
+
+from glscl_jax import continued, trace
+from glscl_jax.continued import Schedule
+from glscl_jax.optim import OptimConfig
+
+CONFIG = {
+    "num_steps": 1000,
+    "num_epochs": 5,
+    "init_from": "",
+    "log_every": 50,
+    "losses": {"alpha": 1e-4},
+    "optim": {"learning_rate": 1e-4, "coef_lr": 1e-3, "warmup": 0.1, "weight_decay": 0.2},
+}
+
+
+def told(step=500, **changes) -> list[str]:
+    new = {**CONFIG, **changes, "optim": {**CONFIG["optim"], **changes.pop("optim", {})}}
+    before, after = (Schedule.of_config(x, steps_per_epoch=300) for x in (CONFIG, new))
+    return continued.told(CONFIG, new, step, step, before, after)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        # Halfway the cosine is at 1/2, after a quarter at (1 + cos(pi / 4)) / 2 = 0.854.
+        (
+            {"num_steps": 2000},
+            "config.num_steps 1000 -> 2000: the schedule stretches from 1000 to 2000 updates; the "
+            "rate at step 500 goes from 5e-05 to 8.54e-05, CLIP's from 5e-08 to 8.54e-08",
+        ),
+        ({"num_steps": 500}, "shrinks from 1000 to 500 updates; the rate at step 500 goes from 5e"),
+        ({"num_steps": 0}, "num_steps 1000 -> 0: the schedule stretches from 1000 to 1500 updates"),
+        ({"num_epochs": 7}, "config.num_epochs 5 -> 7: the run still has 1000 steps"),
+        (
+            {"optim": {"learning_rate": 2e-4}},
+            "config.optim.learning_rate 0.0001 -> 0.0002: the rate at step 500 goes from 5e-05 to "
+            "0.0001, CLIP's from 5e-08 to 1e-07",
+        ),
+        ({"optim": {"coef_lr": 1e-2}}, "from 5e-05 to 5e-05, CLIP's from 5e-08 to 5e-07"),
+        # Still climbing: 500 of 600.
+        ({"optim": {"warmup": 0.6}}, "the rate at step 500 goes from 5e-05 to 8.33e-05"),
+        ({"optim": {"weight_decay": 0.1}}, "weight_decay 0.2 -> 0.1: holds from step 500 on"),
+        ({"losses": {"alpha": 1e-2}}, "losses.alpha 0.0001 -> 0.01: the loss is another from step"),
+        ({"init_from": "x"}, "config.init_from none -> x: is not read"),
+        ({"log_every": 10}, "config.log_every 50 -> 10: leaves training as it is"),
+    ],
+)
+def test_what_a_change_does(changes, line):
+    (said,) = told(**changes)
+    assert line in said
+    assert "\n" not in said
+
+
+def test_nothing_is_said_of_nothing():
+    assert told() == []
+    assert len(told(num_steps=2000, log_every=10)) == 2
+
+
+def test_schedules_are_read_alike():
+    optim = OptimConfig(learning_rate=1e-4, coef_lr=1e-3, warmup=0.1)
+    assert Schedule.of(optim, 1000) == Schedule.of_config(CONFIG, 300)
+
+
+@pytest.mark.parametrize(
+    ("text", "done", "left"),
+    [
+        ("", 20, None),
+        ("10:15", 20, None),
+        ("10:20", 20, None),
+        ("10:25", 20, trace.Window(21, 25)),
+        ("25:30", 20, trace.Window(25, 30)),
+        ("5", 20, trace.Window(22, 26)),
+        ("5", 37, trace.Window(39, 40)),
+        ("5", 39, None),
+        ("5", 0, trace.Window(2, 6)),
+        ("1:3", 0, trace.Window(1, 3)),
+    ],
+)
+def test_a_window_that_is_asked_for_again(text, done, left):
+    assert trace.window_left(text, done, 40) == left
+
+
+def test_a_run_goes_on_with_other_settings(shapes, forks, tmp_path):
+    workdir = tmp_path / "run"
+
+    def train(*more):
+        return forks(
+            "glscl_jax.train",
+            "--config=configs/demo.py:tiny",
+            f"--workdir={workdir}",
+            f"--config.data.dir={shapes / 'data'}",
+            "--config.data.validation_split=",
+            "--profile=2:2",
+            *more,
+        ).stdout
+
+    def kept(name):
+        return json.loads((workdir / name).read_text())
+
+    train("--config.num_steps=3")
+    (first,) = kept("configs.json")["configs"]
+    assert (first["from_step"], first["config"]) == (0, kept("config.json"))
+
+    # A requeued command, whose window is past.
+    printed = train("--config.num_steps=5", "--config.losses.alpha=1e-3")
+    assert (
+        "config.num_steps 3 -> 5: the schedule stretches from 3 to 5 updates; the rate" in printed
+    )
+    assert "config.losses.alpha 0.0001 -> 0.001: the loss is another from step 3 on" in printed
+    assert "--profile=2:2: those steps are past" in printed
+    assert "trained to step 5" in printed
+    before, after = kept("configs.json")["configs"]
+    assert before == first
+    assert (after["from_step"], after["config"]) == (3, kept("config.json"))
+
+    # A finished run keeps what it was made with.
+    config = (workdir / "config.json").read_bytes()
+    printed = train("--config.num_steps=5", "--config.optim.weight_decay=0.5")
+    assert "nothing to train: the run has reached its last step, 5" in printed
+    printed = train("--config.num_steps=4")
+    assert "config.num_steps 4 is below the 5 steps that the run has done" in printed
+    assert (workdir / "config.json").read_bytes() == config
+    assert len(kept("configs.json")["configs"]) == 2
+    assert kept("config.json")["num_steps"] == 5

@@ -1,0 +1,261 @@
+"""What a run takes from the checkpoint it starts from, and what it refuses."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+
+from configs import common, demo, folder
+from convert import output
+from glscl_jax import inherited, sharding
+from glscl_jax.checkpoint import load_model
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer, byte_symbols
+from glscl_jax.models.clip import CLIPConfig
+from glscl_jax.models.glscl import GLSCLConfig, model_settings
+from glscl_jax.workdir import write_json
+from tests.test_warm_start import params_of
+
+# Of no published size, with a tokenizer of its own and another activation than the default.
+ODD = CLIPConfig(
+    image_size=32,
+    patch_size=16,
+    vision_width=64,
+    vision_layers=1,
+    text_width=64,
+    text_layers=2,
+    embed_dim=64,
+    context_length=20,
+    vocab_size=700,
+    activation="gelu",
+)
+TRAINED = GLSCLConfig(clip=ODD, queries=5, lim_heads=4, temperature=7.0, lim_weight=0.25)
+
+
+def write(directory, settings, tokenizer=True, num_words=None):
+    """What a checkpoint directory says of itself, without parameters."""
+    directory.mkdir()
+    write_json(directory / "model.json", settings)
+    if tokenizer:
+        Tokenizer.from_merges(DEMO_MERGES).save(directory / "tokenizer")
+    if num_words:
+        data = {"num_words": num_words, "tokenizer": "demo"}
+        write_json(directory / "config.json", {"data": data})
+    return directory
+
+
+@pytest.fixture
+def clip_alone(tmp_path):
+    return inherited.read_source(write(tmp_path / "clip", {"clip": dataclasses.asdict(ODD)}))
+
+
+@pytest.fixture
+def glscl(tmp_path):
+    path = write(tmp_path / "glscl", model_settings(TRAINED), num_words=16)
+    return inherited.read_source(path)
+
+
+def changed(changes: dict, config=None):
+    config = config or common.base()
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def refused(config, source, commanded=()) -> str:
+    with pytest.raises(UserError) as caught:
+        inherited.check(config, source, inherited.chosen(config, commanded))
+    return str(caught.value)
+
+
+def test_every_setting_of_the_model_can_be_given():
+    clip = {field.name for field in dataclasses.fields(CLIPConfig)}
+    assert set(common.base().model.clip) == clip | {"variant"}
+    assert set(common.base().model) == {field.name for field in dataclasses.fields(GLSCLConfig)}
+
+
+def test_from_a_clip_of_any_size(clip_alone):
+    config = folder.get_config()
+    chosen = inherited.chosen(config)
+    inherited.check(config, clip_alone, chosen)
+    found = inherited.resolved(config, clip_alone, chosen)
+    assert {**found.model.clip, "variant": None} == {**dataclasses.asdict(ODD), "variant": None}
+    assert found.data.tokenizer == str(clip_alone.tokenizer)
+    assert found.data.num_words == 20
+    # The reference's four start from the text tower, which has two.
+    assert found.model.temporal_layers == 2
+    assert found.model.queries == 8
+    assert config.model.clip.activation is None
+
+
+def test_from_a_whole_model(glscl):
+    config = folder.get_config()
+    found = inherited.resolved(config, glscl, inherited.chosen(config)).model
+    told = (found.queries, found.lim_heads, found.temperature, found.lim_weight)
+    assert told == (5, 4, 7.0, 0.25)
+    assert inherited.resolved(config, glscl, inherited.chosen(config)).data.num_words == 16
+
+
+def test_a_config_file_s_variant_and_tokenizer_are_for_fresh_models(clip_alone):
+    config = demo.get_config("tiny")
+    chosen = inherited.chosen(config)
+    assert {"model.clip.variant", "data.tokenizer"} <= chosen.all
+    inherited.check(config, clip_alone, chosen)
+    found = inherited.resolved(config, clip_alone, chosen)
+    assert (found.model.clip.variant, found.model.clip.embed_dim) == ("", 64)
+    assert found.data.tokenizer == str(clip_alone.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model.clip.activation": "quick_gelu"}, "clip.activation 'gelu', now 'quick_gelu'"),
+        ({"model.clip.patch_size": 8}, "clip.patch_size 16, now 8 by config.model.clip.patch_size"),
+        ({"model.queries": 12}, "queries 5, now 12"),
+        ({"model.lim_heads": 16}, "lim_heads 4, now 16"),
+        ({"model.temperature": 5.0}, "temperature 7.0, now 5.0 by config.model.temperature"),
+        ({"model.lim_weight": 1.0}, "lim_weight 0.25, now 1.0"),
+        ({"model.temporal": "seqLSTM"}, "temporal 'seqTransf', now 'seqLSTM'"),
+        ({"model.share_queries": False}, "share_queries True, now False"),
+    ],
+)
+def test_what_contradicts_the_checkpoint_is_named(glscl, changes, told):
+    error = refused(changed(changes), glscl)
+    assert told in error
+    assert str(glscl.directory) in error
+    assert "\n" not in error
+
+
+def test_the_command_line_s_word_stands_even_if_it_is_the_default_s(glscl):
+    config = common.base()
+    inherited.check(config, glscl, inherited.chosen(config))
+    assert "temperature 7.0, now 3.0" in refused(config, glscl, ["model.temperature"])
+    assert "patch_size 16, now 32" in refused(config, glscl, ["model.clip.variant"])
+    merges = glscl.directory / "merges.txt"
+    symbols = byte_symbols()
+    merges.write_text(f"#version: 0.2\n{symbols[0]} {symbols[1]}\n", encoding="utf-8")
+    config.data.tokenizer = str(merges)
+    assert "another than that of" in refused(config, glscl, ["data.tokenizer"])
+    config.data.tokenizer = "demo"
+    inherited.check(config, glscl, inherited.chosen(config, ["data.tokenizer"]))
+
+
+def test_all_of_it_at_once(glscl):
+    error = refused(changed({"model.queries": 2, "model.temperature": 5.0}), glscl)
+    assert error.startswith("2 things do not fit:\n")
+    assert "queries" in error
+    assert "temperature" in error
+
+
+def test_more_temporal_layers_than_there_are_to_start_from(clip_alone):
+    error = refused(changed({"model.temporal_layers": 3}), clip_alone)
+    assert "config.model.temporal_layers 3" in error
+    assert "2 layers" in error
+
+
+def test_settings_of_training_alone_and_of_the_machine_are_free(glscl):
+    config = changed({"model.lim_dropout": 0.3, "model.dtype": "bfloat16", "model.scan": False})
+    chosen = inherited.chosen(config)
+    inherited.check(config, glscl, chosen)
+    found = inherited.resolved(config, glscl, chosen).model
+    assert (found.lim_dropout, found.dtype, found.scan) == (0.3, "bfloat16", False)
+
+
+def test_a_checkpoint_without_tokenizer_asks_for_one(tmp_path):
+    path = write(tmp_path / "clip", {"clip": dataclasses.asdict(ODD)}, tokenizer=False)
+    source = inherited.read_source(path)
+    assert "--config.data.tokenizer" in refused(common.base(), source)
+    config = changed({"data.tokenizer": "demo"})
+    inherited.check(config, source, inherited.chosen(config))
+
+
+def test_without_a_checkpoint_the_variant_s_sizes(tmp_path):
+    config = changed({"model.clip.variant": "tiny", "model.clip.activation": "gelu"})
+    found = inherited.resolved(config, None, inherited.chosen(config)).model.clip
+    assert (found.variant, found.embed_dim, found.activation) == ("tiny", 128, "gelu")
+    config = changed({"model.clip.image_size": 33})
+    with pytest.raises(UserError, match=r"config\.model\.clip: image_size 33"):
+        inherited.resolved(config, None, inherited.chosen(config))
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A CLIP as `convert` leaves it, with parameters."""
+    path = tmp_path_factory.mktemp("converted") / "clip"
+    path.mkdir()
+    params = {"clip": params_of(GLSCLConfig(clip=ODD), 3)["clip"]}
+    params = jax.tree.map(lambda x: np.asarray(0.05 * x, np.float32), params)
+    output.write_checkpoint(path, params, ODD, Tokenizer.from_merges(DEMO_MERGES), {})
+    return path
+
+
+def arguments(shapes, workdir, converted, *more):
+    return (
+        "--config=configs/folder.py",
+        f"--workdir={workdir}",
+        f"--config.init_from={converted}",
+        f"--config.data.dir={shapes / 'data'}",
+        "--config.data.frame_rate=2",
+        "--config.batch_size=8",
+        "--config.eval_batch_size=8",
+        "--config.num_steps=1",
+        # Seconds instead of the reference's sizes.
+        "--config.data.num_frames=2",
+        "--config.data.validation_split=",
+        "--config.model.lim_layers=1",
+        "--config.model.lim_feed_forward=64",
+        *more,
+    )
+
+
+def test_a_run_in_one_line(shapes, forks, converted, tmp_path):
+    workdir = tmp_path / "run"
+    done = forks("glscl_jax.train", *arguments(shapes, workdir, converted))
+    told = next(x for x in done.stdout.splitlines() if x.startswith("starting from "))
+    assert "a CLIP of its own size, 32 pixels, gelu" in told
+    assert "it has no temporal module and no LIM" in told
+    assert json.loads((workdir / "model.json").read_text())["clip"] == dataclasses.asdict(ODD)
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["model"]["clip"] == {**dataclasses.asdict(ODD), "variant": ""}
+    assert config["data"]["num_words"] == 20
+    # The first step's rate is 0: these are still the parameters that came in.
+    sharded = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+    ours, theirs = (load_model(x, sharded).params["clip"] for x in (workdir, converted))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+    # It goes on by itself: nothing of the checkpoint is needed any more.
+    again = forks(
+        "glscl_jax.train",
+        *arguments(shapes, workdir, tmp_path / "gone", "--config.num_steps=2"),
+    )
+    assert "trained to step 2" in again.stdout
+
+
+def test_what_does_not_fit_is_found_before_anything_is_made(shapes, refusal, converted, tmp_path):
+    flags = (
+        "--config.data.frame_rate=1",
+        "--config.data.num_words=30",
+        "--config.model.clip.activation=quick_gelu",
+    )
+    error = refusal("glscl_jax.train", *arguments(shapes, tmp_path / "run", converted, *flags))
+    assert "3 things do not fit" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_that_does_not_fit_has_a_line(shapes, converted, tmp_path):
+    from glscl_jax import train
+    from glscl_jax.workdir import Workdir
+
+    absl_flags.FLAGS(["test", "--config=configs/folder.py"])
+    config = folder.get_config()
+    changes = {"init_from": str(converted), "data.num_words": 30, "data.frame_rate": 1.0}
+    changes |= {"data.dir": str(shapes / "data"), "batch_size": 8, "eval_batch_size": 8}
+    changed(changes | {"model.clip.activation": "quick_gelu"}, config)
+    with pytest.raises(UserError) as caught:
+        train.train(config, inherited.chosen(config), Workdir(tmp_path / "run"), None)
+    lines = str(caught.value).splitlines()
+    named = ("config.model.clip.activation", "config.data.frame_rate", "config.data.num_words")
+    assert len(lines) == 4
+    assert all(name in line for name, line in zip(named, lines[1:], strict=True))
