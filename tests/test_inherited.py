@@ -256,6 +256,6 @@ def test_each_that_does_not_fit_has_a_line(shapes, converted, tmp_path):
     with pytest.raises(UserError) as caught:
         train.train(config, inherited.chosen(config), Workdir(tmp_path / "run"), None)
     lines = str(caught.value).splitlines()
-    named = ("config.model.clip.activation", "config.data.frame_rate", "config.data.num_words")
+    named = ("config.model.clip.activation", "frame_rate", "config.data.num_words")
     assert len(lines) == 4
     assert all(name in line for name, line in zip(named, lines[1:], strict=True))

@@ -75,7 +75,6 @@ def check_settings(data: PreparedData, *, frame_rate: float, image_size: int) ->
       UserError: it was made with another frame rate or image size.
     """
     wanted = {"frame_rate": frame_rate, "image_size": image_size}
-    paths = {"frame_rate": "config.data.frame_rate", "image_size": "config.model.clip.image_size"}
     problems = Problems()
     for name, value in wanted.items():
         prepared = getattr(data.settings, name)
@@ -83,7 +82,6 @@ def check_settings(data: PreparedData, *, frame_rate: float, image_size: int) ->
             problems.add(
                 f"the prepared data set has {name} {prepared}, the config {value}: prepare again"
                 f" with --{name} {value} --overwrite, or take a config of {name} {prepared}"
-                f" ({paths[name]})"
             )
     problems.raise_all()
 
