@@ -82,7 +82,8 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     # Everything that can be wrong is found before the work directory is touched.
     paths.settle(config)
     launch.check_agreement(config)
-    source = origin(config, workdir)
+    source = processes.by_all(lambda: origin(config, workdir))
+    processes.check_same({"a run to go on with": bool(source and source.goes_on)})
     given, config = config, inherited.resolved(config, source, chosen)
     settings = recipe.read(config)
     mesh = sharding.make_mesh(axes=config.mesh.to_dict())
