@@ -69,7 +69,7 @@ def test_other_data_is_another(red, tmp_path, change, named):
 
 def test_records_of_equal_length_are_told_apart(red, tmp_path):
     shutil.copytree(red[0] / "data", tmp_path / "data")
-    (path,) = (tmp_path / "data").rglob("*train*")
+    (path,) = (tmp_path / "data").rglob("*train*array_record*")
     whole = bytearray(path.read_bytes())
     whole[300] ^= 1
     path.write_bytes(whole)
