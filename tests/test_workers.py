@@ -81,6 +81,15 @@ def test_every_test_has_an_end(pytestconfig):
     assert pytestconfig.getini("faulthandler_exit_on_timeout")
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, though a shell that starts a suite in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_server_answers_the_question_that_was_asked(tmp_path):
     """Not the one before it, whose asker was ended while it waited."""
     program = (
