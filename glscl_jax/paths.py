@@ -15,6 +15,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 # The settings that may be paths.
 TOKENIZER = "data.tokenizer"
 SETTINGS = ("init_from", "data.dir", TOKENIZER)
+# A tokenizer's name, also beside a folder of that name, as `make demo` makes one.
+DEMO_TOKENIZER = "demo"
 
 
 def local(given: str | os.PathLike, name: str) -> pathlib.Path:
@@ -45,7 +47,7 @@ def local(given: str | os.PathLike, name: str) -> pathlib.Path:
 def settle(config: ConfigDict) -> None:
     """Makes the settings that are paths `local` and absolute: they hold in any folder from then on.
 
-    A tokenizer may be a name, too: it is a path if that is there, and else stays as it is.
+    A tokenizer may be a name, too: "demo", or what is no path that is there, stays as it is.
 
     Raises:
       UserError: as `local` does.
@@ -56,9 +58,8 @@ def settle(config: ConfigDict) -> None:
         # As in `train`: an empty one is none.
         if values.get(key):
             path = local(values[key], f"config.{setting}")
-            values[key] = str(
-                path if setting == TOKENIZER and not path.exists() else path.absolute()
-            )
+            named = values[key] == DEMO_TOKENIZER or not path.exists()
+            values[key] = str(path if setting == TOKENIZER and named else path.absolute())
 
 
 class _Parser(flags.ArgumentParser):

@@ -57,6 +57,17 @@ def test_home(monkeypatch):
     }
 
 
+def test_the_demo_s_tokenizer_is_no_folder_beside_it(tmp_path, monkeypatch):
+    """`make demo` makes a folder of that name before it trains."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    for given, meant in (("demo", "demo"), ("./demo", f"{tmp_path}/demo")):
+        config = ConfigDict({"init_from": "", "data": {"dir": "demo", "tokenizer": given}})
+        paths.settle(config)
+        assert config.data.tokenizer == meant
+        assert config.data.dir == f"{tmp_path}/demo"
+
+
 def test_a_config_s_paths_hold_in_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "merges.txt").touch()

@@ -108,7 +108,7 @@ class Tokenizer:
         Raises:
           UserError: there is none of that name, or it is damaged.
         """
-        path = DEMO_MERGES if name == "demo" else paths.local(name, "the tokenizer")
+        path = DEMO_MERGES if name == paths.DEMO_TOKENIZER else paths.local(name, "the tokenizer")
         if path.suffix in (".txt", ".gz"):
             return cls.from_merges(path)
         return cls.from_pretrained(name)
