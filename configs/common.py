@@ -127,6 +127,6 @@ def variant_of(config: ConfigDict, name: str | None, *others: str) -> ConfigDict
     if not name:
         return config
     if name != "tiny":
-        there = " and ".join(f":{known}" for known in (*others, "tiny"))
+        there = ", ".join(f":{known}" for known in others) + " and " * bool(others) + ":tiny"
         raise ValueError(f"no variant {name!r} of this config: there is only {there}")
     return shrunk(config)

@@ -47,6 +47,9 @@ class Published:
 _NONE, _QB = "none", "qbnorm"
 _MSRVTT = ("MSR-VTT 1k-A", (1000, 1000))
 
+# Prepared data sets with the test split of one benchmark. MSR-VTT's official split has another.
+_TESTED_AS = {"msrvtt_9k": "msrvtt", "msrvtt_7k": "msrvtt"}
+
 # (benchmark, split as prepared here, variant, post-processing); the paper's ActivityNet figures
 # are of val_1, which is prepared as the test split.
 TABLE: MappingProxyType[tuple[str, str, str, str], Published] = MappingProxyType(
@@ -95,12 +98,12 @@ def published(dataset: str, split: str, variant: str | None, rerank: str) -> Pub
     """The row to compare with, or None where the paper has none.
 
     Args:
-      dataset: as prepared; a training list's name after "_" does not matter (msrvtt_9k).
+      dataset: as prepared; which of 1k-A's training lists it has does not matter.
       split: of the prepared data set.
       variant: CLIP's, see `variant_of`.
       rerank: "none", "qbnorm" or "dual_softmax".
     """
-    return TABLE.get((dataset.partition("_")[0], split, variant, rerank))
+    return TABLE.get((_TESTED_AS.get(dataset, dataset), split, variant, rerank))
 
 
 def variant_of(clip: CLIPConfig) -> str | None:

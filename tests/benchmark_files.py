@@ -19,7 +19,7 @@ from glscl_jax.input_pipeline import rendered
 
 TRAIN, VAL, TEST = 12, 4, 4
 SECONDS = 3  # A rendered clip's length.
-DATASETS = ("msrvtt_9k", "msrvtt_7k", "msvd", "lsmdc", "didemo", "activitynet")
+DATASETS = ("msrvtt_9k", "msrvtt_7k", "msrvtt_full", "msvd", "lsmdc", "didemo", "activitynet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +118,37 @@ def _msrvtt(folder: pathlib.Path) -> None:
         encode(one.scene, folder / "videos" / "all" / f"{one.name}.mp4")
 
 
+def official_msrvtt(folder: pathlib.Path, training: list[Told], test: list[Told]) -> None:
+    """Microsoft's own two files; the last four to train on are official validation videos."""
+    validation = {one.name for one in training[TRAIN:]}
+    files = {"train_val_videodatainfo.json": training, "test_videodatainfo.json": test}
+    for name, listed in files.items():
+        split = "test" if listed is test else "train"
+        videos = [
+            {"category": 9, "url": "https://www.youtube.com/watch?v=9lZi22qLlEo", "id": i}
+            | {"video_id": one.name, "start time": 137.72, "end time": 149.44}
+            | {"split": "validate" if one.name in validation else split}
+            for i, one in enumerate(listed)
+        ]
+        info = {"contributor": "Microsoft MSM group", "version": "1.0", "year": "2016"}
+        # Not in the order of the videos, as in the real ones.
+        sentences = [
+            {"caption": one.captions[k], "video_id": one.name, "sen_id": 2 * i + k}
+            for k in range(2)
+            for i, one in enumerate(listed)
+        ]
+        _json(folder / name, {"info": info, "videos": videos, "sentences": sentences})
+
+
+def _msrvtt_full(folder: pathlib.Path) -> None:
+    told = _named(lambda number: f"video{number}")
+    training, test = told["train"] + told["val"], told["test"]
+    official_msrvtt(folder, training, test)
+    for name, listed in (("TrainValVideo", training), ("TestVideo", test)):
+        for one in listed:
+            encode(one.scene, folder / name / f"{one.name}.mp4")
+
+
 def _msvd(folder: pathlib.Path) -> None:
     told = _named(lambda number: f"-wsu{number}DBc_5_15")
     captions = {}
@@ -204,6 +235,7 @@ def _activitynet(folder: pathlib.Path) -> None:
 _WRITERS = {
     "msrvtt_9k": _msrvtt,
     "msrvtt_7k": _msrvtt,
+    "msrvtt_full": _msrvtt_full,
     "msvd": _msvd,
     "lsmdc": _lsmdc,
     "didemo": _didemo,

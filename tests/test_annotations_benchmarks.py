@@ -12,7 +12,14 @@ import tempfile
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.annotations import READERS, counts, lsmdc, plain_pickle, validation
+from glscl_jax.input_pipeline.annotations import (
+    READERS,
+    counts,
+    lsmdc,
+    msrvtt,
+    plain_pickle,
+    validation,
+)
 from tests import benchmark_files
 from tests.conftest import SHARED
 
@@ -73,6 +80,57 @@ def test_msrvtt(benchmarks):
     assert {len(captions) for captions in told} == {2}
     assert {len(clip.captions) for clip in large.values() if clip.split == "test"} == {1}
     assert all(clip.start is None and clip.end is None for clip in large.values())
+
+
+def test_the_official_split_of_msrvtt(benchmarks, copied):
+    clips = read("msrvtt_full", benchmarks / "msrvtt_full")
+    assert splits(clips) == {"train": 12, "val": 4, "test": 4}
+    # Test videos have all of their captions too.
+    assert {len(clip.captions) for clip in clips.values()} == {2}
+    told = {one.scene.number: tuple(one.captions) for one in _told()}
+    assert all(clip.captions == told[int(name[5:])] for name, clip in clips.items())
+    # The file of all captions says the split as well, unless it calls all of them training videos,
+    # as one does that circulates.
+    folder = copied("msrvtt_full")
+    both = [json.loads((folder / name).read_text()) for name in msrvtt.OFFICIAL]
+    for name in msrvtt.OFFICIAL:
+        (folder / name).unlink()
+    whole = {key: both[0][key] + both[1][key] for key in ("videos", "sentences")}
+    (folder / "MSRVTT_data.json").write_text(json.dumps(whole))
+    again = read("msrvtt_full", folder)
+    assert [c.captions for c in again.values()] == [c.captions for c in clips.values()]
+    assert splits(again) == splits(clips)
+    for video in whole["videos"]:
+        video["split"] = "train"
+    (folder / "MSRVTT_data.json").write_text(json.dumps(whole))
+    with pytest.raises(UserError, match=r"no video of split 'validate' in it: .*_val_videodata"):
+        read("msrvtt_full", folder)
+
+
+@pytest.mark.parametrize("size", ["9k", "7k"])
+def test_1k_a_of_the_official_files(benchmarks, copied, size):
+    dataset = f"msrvtt_{size}"
+    clips = read(dataset, benchmarks / dataset)
+    folder = copied(dataset)
+    for path in (benchmarks / "msrvtt_full").glob("*.json"):
+        shutil.copy(path, folder)
+    (folder / "MSRVTT_data.json").unlink()
+    contents = {name: (clip.split, clip.captions) for name, clip in clips.items()}
+
+    def contents_of(found):
+        return {name: (clip.split, clip.captions) for name, clip in found.items()}
+
+    assert contents_of(read(dataset, folder)) == contents
+    # Which videos to train on follows from the official split and the test pairs.
+    (folder / f"MSRVTT_train.{size}.csv").unlink()
+    derived = contents_of(read(dataset, folder))
+    if size == "9k":
+        assert derived == contents
+    else:  # here, unlike in the real files, the 7k list lacks the validation videos
+        assert splits(read(dataset, folder)) == {"train": 16, "test": 4}
+    (folder / TEST_CSV).unlink()
+    with pytest.raises(UserError, match=f"put {TEST_CSV} there, or .* --dataset msrvtt_full"):
+        read(dataset, folder)
 
 
 def test_msvd_in_both_formats(benchmarks, copied):
@@ -173,6 +231,7 @@ def latin_1(path):
 
 
 TEST_CSV, TRAIN_CSV = "MSRVTT_JSFUSION_test.csv", "MSRVTT_train.9k.csv"
+TRAIN_VAL, TEST_INFO = msrvtt.OFFICIAL
 LSMDC_VAL, LSMDC_TEST = lsmdc.FILES["val"], lsmdc.FILES["test"]
 FAULTS = [
     ("msrvtt_9k", TRAIN_CSV, replaced("video_id", "id"), "no column 'video_id' in line 1"),
@@ -209,7 +268,14 @@ FAULTS = [
     ("msrvtt_9k", "MSRVTT_data.json", replaced('"caption"', '"text"'), r"sentences\[0\]: no 'capt"),
     ("msrvtt_9k", "MSRVTT_data.json", lambda path: path.write_text("[1"), "not JSON"),
     ("msrvtt_9k", "MSRVTT_data.json", lambda path: path.write_text("[1]"), "not an object"),
-    ("msrvtt_9k", "MSRVTT_data.json", lambda path: path.unlink(), "no MSRVTT_data.json in it or"),
+    ("msrvtt_9k", "MSRVTT_data.json", lambda path: path.unlink(), "no MSRVTT_data.json in it or b"),
+    ("msrvtt_full", TRAIN_VAL, replaced('"videos"', '"films"'), "no list 'videos' in it"),
+    ("msrvtt_full", TRAIN_VAL, replaced('"validate"', '"dev"'), r"videos\[12\]: split 'dev' is n"),
+    ("msrvtt_full", TRAIN_VAL, replaced('"video1"', '"video0"'), r"videos\[\d+\]: 'video0' is th"),
+    ("msrvtt_full", TRAIN_VAL, replaced('"video_id"', '"id2"'), r"videos\[0\]: no 'video_id'"),
+    ("msrvtt_full", TEST_INFO, replaced('"caption"', '"text"'), r"sentences\[0\]: no 'capt"),
+    ("msrvtt_full", TEST_INFO, entries(lambda told: told["sentences"].clear()), "row 1: no capt"),
+    ("msrvtt_full", TEST_INFO, lambda path: path.unlink(), "no test_videodatainfo.json in it or"),
     ("msvd", "train_list.txt", lines(lambda told: told.insert(1, "")), "line 2: no id"),
     ("msvd", "train_list.txt", added("new_1_2"), "row 13: no caption of"),
     ("msvd", "test_list.txt", latin_1, "line 5: not UTF-8"),
@@ -436,6 +502,30 @@ def test_the_real_msrvtt_files(real, size, train):
     assert test.captions == (1_000, 1_000)
     carved = validation.carve(list(clips.values()), 500)
     assert collections.Counter(clip.split for clip in carved)["val"] == 500
+
+
+def test_the_real_lists_are_of_the_official_split(real):
+    """What stands in for the lists of training ids where only the official files are there."""
+    folder = real("msrvtt")
+    official = {TRAIN_VAL: ["train"] * 6_513 + ["validate"] * 497, TEST_INFO: ["test"] * 2_990}
+    first = 0
+    for name, of in official.items():
+        ids = [f"video{number}" for number in range(first, first + len(of))]
+        videos = [{"video_id": i, "split": split} for i, split in zip(ids, of, strict=True)]
+        # One caption in place of twenty, which take longer.
+        sentences = [{"video_id": i, "caption": "a caption"} for i in ids]
+        (folder / name).write_text(json.dumps({"videos": videos, "sentences": sentences}))
+        first += len(of)
+    there = splits(read("msrvtt_full", folder))
+    for count in counts.PUBLISHED["msrvtt_full"].counts:
+        assert count.videos == (there[count.splits[0]],) * 2
+        assert count.captions == (20 * count.videos[0],) * 2
+    for size in ("9k", "7k"):
+        listed = read(f"msrvtt_{size}", folder)
+        (folder / f"MSRVTT_train.{size}.csv").unlink()
+        derived = read(f"msrvtt_{size}", folder)
+        assert derived.keys() == listed.keys()
+        assert splits(derived) == splits(listed)
 
 
 def test_the_real_msvd_files(real):

@@ -171,17 +171,20 @@ def test_the_demo_is_as_long_as_it_was():
     assert not config.data.augment
 
 
-def test_msrvtt_has_two_training_lists():
+def test_msrvtt_has_three_splits():
     module = importlib.import_module("configs.msrvtt")
-    large, small = module.get_config(), module.get_config("7k")
-    assert (large.data.dir, small.data.dir) == ("prepared/msrvtt_9k", "prepared/msrvtt_7k")
-    large.data.dir = small.data.dir
-    assert large.to_dict() == small.to_dict()
+    whole = module.get_config()
+    assert whole.data.dir == "prepared/msrvtt_9k"
+    for variant in ("7k", "full"):
+        other = module.get_config(variant)
+        assert other.data.dir == f"prepared/msrvtt_{variant}"
+        other.data.dir = whole.data.dir
+        assert other.to_dict() == whole.to_dict()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_variants_are_named(name):
-    there = ":7k and :tiny" if name == "msrvtt" else ":tiny"
+    there = ":7k, :full and :tiny" if name == "msrvtt" else ":tiny"
     with pytest.raises(ValueError, match=f"no variant 'small' .* there is only {there}"):
         importlib.import_module(f"configs.{name}").get_config("small")
 

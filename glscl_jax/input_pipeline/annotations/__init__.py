@@ -15,7 +15,7 @@ from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.didemo import read_didemo
 from glscl_jax.input_pipeline.annotations.folder import read_folder
 from glscl_jax.input_pipeline.annotations.lsmdc import read_lsmdc
-from glscl_jax.input_pipeline.annotations.msrvtt import read_msrvtt
+from glscl_jax.input_pipeline.annotations.msrvtt import read_msrvtt, read_msrvtt_full
 from glscl_jax.input_pipeline.annotations.msvd import read_msvd
 
 Reader = Callable[[pathlib.Path, pathlib.Path | None], list[Clip]]
@@ -24,6 +24,7 @@ READERS: dict[str, Reader] = {
     "folder": read_folder,
     "msrvtt_9k": functools.partial(read_msrvtt, train_list=msrvtt.TRAIN_9K),
     "msrvtt_7k": functools.partial(read_msrvtt, train_list=msrvtt.TRAIN_7K),
+    "msrvtt_full": read_msrvtt_full,
     "msvd": read_msvd,
     "lsmdc": read_lsmdc,
     "didemo": read_didemo,

@@ -57,6 +57,16 @@ PUBLISHED = {
         ),
         "Xu et al. 2016 (20 captions a video); Yu et al. 2018 (test 1k-A); Miech et al. 2019 (7k)",
     ),
+    "msrvtt_full": Published(
+        (
+            # Videos: Xu et al. 2016. Captions: 20 a video; the table in the README of Dong et al.
+            # 2021 (hybrid_space) says the same of each split.
+            _exactly(("train",), 6_513, 130_260),
+            _exactly(("val",), 497, 9_940),
+            _exactly(("test",), 2_990, 59_800),
+        ),
+        "Xu et al. 2016 (the official split, 20 captions a video)",
+    ),
     "msvd": Published(
         (
             # Ids: Venugopalan et al. 2015. Captions: captions_msvd.json. All counted.

@@ -70,6 +70,10 @@ class Source:
             raise UserError(f"{self.folder}: no {' or '.join(names)} in it or below: put it there")
         return self._only(found, self.folder)
 
+    def has(self, name: str) -> bool:
+        """Whether there is an annotation file of this name."""
+        return any(path.name == name for path in self._annotations)
+
     def video(self, video_id: str) -> pathlib.Path:
         """The file of an id, which may name its ending or not; where it should be, if nowhere.
 
