@@ -170,6 +170,26 @@ def as_pickle(folder: pathlib.Path, protocol: int = 2) -> None:
     path.unlink()
 
 
+def as_original(folder: pathlib.Path) -> None:
+    """MSVD's captions and lists as its authors published them, in place of the others."""
+    captions = folder / "captions_msvd.json"
+    told = json.loads(captions.read_text(encoding="utf-8"))
+    numbered = []
+    for split, first in (("train", 1), ("val", 1_201), ("test", 1_301)):
+        path = folder / f"{split}_list.txt"
+        ids = path.read_text(encoding="utf-8").split()
+        numbered += [(name, number) for number, name in enumerate(ids, first)]
+        path.unlink()
+    # As the real one: Windows' line ends, and none at the end of the file.
+    mapping = "\r\n".join(f"{name} vid{number}" for name, number in numbered)
+    (folder / "youtube_mapping.txt").write_text(mapping, encoding="utf-8", newline="")
+    header = ["#" * 60, "# The English descriptions", "#", "# ID description", "#", "#" * 60, ""]
+    lines = [f"{name} {caption}" for name, listed in told.items() for caption in listed]
+    text = "\n".join([*header, *lines, ""])
+    (folder / "AllVideoDescriptions.txt").write_text(text, encoding="utf-8")
+    captions.unlink()
+
+
 def _lsmdc(folder: pathlib.Path) -> None:
     told = _named(lambda number: f"10{number:02}_Film_00.0{number % 10}.16.065-00.05.21.941")
     files = {

@@ -144,6 +144,24 @@ def test_msvd_in_both_formats(benchmarks, copied):
     ]
 
 
+def test_msvd_as_it_was_published(benchmarks, copied):
+    clips = read("msvd", benchmarks / "msvd")
+    folder = copied("msvd")
+    benchmark_files.as_original(folder)
+    found = read("msvd", folder)
+    assert [(c.clip_id, c.split, c.captions) for c in found.values()] == [
+        (c.clip_id, c.split, c.captions) for c in clips.values()
+    ]
+    # Mirrors name the videos by the mapping's numbers.
+    first, *_, last = found
+    (folder / "vid1.avi").touch()
+    assert read("msvd", folder)[first].video == folder / "vid1.avi"
+    (folder / "vid1304.avi").touch()
+    assert read("msvd", folder)[last].video == folder / "vid1304.avi"
+    (folder / f"{last}.avi").touch()
+    assert read("msvd", folder)[last].video == folder / f"{last}.avi"
+
+
 def test_lsmdc_leaves_three_clips_out(benchmarks):
     clips = read("lsmdc", benchmarks / "lsmdc")
     text = (benchmarks / "lsmdc" / lsmdc.FILES["train"]).read_text()
@@ -333,6 +351,36 @@ def test_mistakes_are_one_line(copied, dataset, name, spoil, message):
         READERS[dataset](folder)
     assert "\n" not in str(error.value)
     assert name in str(error.value)
+
+
+def first_caption(new):
+    def spoil(path):
+        told = path.read_text().splitlines()
+        told[7] = told[7].partition(" ")[0] + new
+        path.write_text("\n".join(told))
+
+    return spoil
+
+
+ORIGINAL_FAULTS = [
+    ("youtube_mapping.txt", replaced(" vid2", ""), "line 2: 1 columns where an id and vid1"),
+    ("youtube_mapping.txt", replaced("vid2", "vid1"), "line 2: 'vid1' is in line 1 already"),
+    ("youtube_mapping.txt", replaced("vid2", "vid1971"), "line 2: 'vid1971' is none of vid1 to v"),
+    ("youtube_mapping.txt", replaced("vid2", "2"), "line 2: '2' is none of vid1 to vid1970"),
+    ("AllVideoDescriptions.txt", first_caption(" ..."), r"line 8: caption '\.\.\.' has no lett"),
+    ("AllVideoDescriptions.txt", first_caption(""), "line 8: caption '' has no letters"),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil", "message"), ORIGINAL_FAULTS)
+def test_mistakes_in_msvd_as_published(copied, name, spoil, message):
+    folder = copied("msvd")
+    benchmark_files.as_original(folder)
+    spoil(folder / name)
+    with pytest.raises(UserError, match=message) as error:
+        read("msvd", folder)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_id_in_two_splits(copied):
@@ -538,6 +586,13 @@ def test_the_real_msvd_files(real):
     for count in counts.PUBLISHED["msvd"].counts:
         assert (told[count.splits[0]],) * 2 == count.captions
     benchmark_files.as_pickle(folder)
+    assert read("msvd", folder) == clips
+
+
+def test_msvd_as_published_is_the_same(real):
+    folder = real("msvd")
+    clips = read("msvd", folder)
+    benchmark_files.as_original(folder)
     assert read("msvd", folder) == clips
 
 

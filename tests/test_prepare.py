@@ -482,7 +482,10 @@ def test_a_full_disk_is_one_line(videos, tmp_path, size):
         (["--data_dir=d", "--source=.", "--videos=nowhere"], "nowhere: no such folder"),
         (["--source=."], "--data_dir is missing"),
         (["--source=.", "--check"], "no captions.csv or captions.jsonl in it"),
-        (["--source=.", "--check", "--dataset=msvd"], "no train_list.txt in it or below"),
+        (
+            ["--source=.", "--check", "--dataset=msvd"],
+            "no train_list.txt or youtube_mapping.txt in it",
+        ),
         (["--source=.", "--check", "--dataset=tvr"], "tvr"),
     ],
 )

@@ -74,15 +74,20 @@ class Source:
         """Whether there is an annotation file of this name."""
         return any(path.name == name for path in self._annotations)
 
-    def video(self, video_id: str) -> pathlib.Path:
+    def video(self, video_id: str, alias: str = "") -> pathlib.Path:
         """The file of an id, which may name its ending or not; where it should be, if nowhere.
+
+        Args:
+          video_id: as the annotations name it.
+          alias: what else the file may be called, where none is called that.
 
         Raises:
           UserError: there is more than one.
         """
-        found = self._by_name.get(video_id) or self._by_stem.get(stem(video_id))
-        if found:
-            return self._only(found, self.videos)
+        for name in filter(None, (video_id, alias)):
+            found = self._by_name.get(name) or self._by_stem.get(stem(name))
+            if found:
+                return self._only(found, self.videos)
         return self.videos / (video_id if stem(video_id) != video_id else f"{video_id}.mp4")
 
     def _only(self, found: list[pathlib.Path], folder: pathlib.Path) -> pathlib.Path:
