@@ -22,6 +22,7 @@ RECIPES = {
     "msrvtt_7k": ("msrvtt", "7k"),
     "msrvtt_full": ("msrvtt", "full"),
     "msvd": ("msvd", None),
+    "vatex": ("vatex", None),
     "lsmdc": ("lsmdc", None),
     "didemo": ("didemo", None),
     "activitynet": ("activitynet", None),

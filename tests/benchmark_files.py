@@ -19,7 +19,16 @@ from glscl_jax.input_pipeline import rendered
 
 TRAIN, VAL, TEST = 12, 4, 4
 SECONDS = 3  # A rendered clip's length.
-DATASETS = ("msrvtt_9k", "msrvtt_7k", "msrvtt_full", "msvd", "lsmdc", "didemo", "activitynet")
+DATASETS = (
+    "msrvtt_9k",
+    "msrvtt_7k",
+    "msrvtt_full",
+    "msvd",
+    "vatex",
+    "lsmdc",
+    "didemo",
+    "activitynet",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +199,25 @@ def as_original(folder: pathlib.Path) -> None:
     captions.unlink()
 
 
+def _vatex(folder: pathlib.Path) -> None:
+    told = _named(lambda number: f"Ptf_2VRj-{number:02}_000122_000132")
+    files = {
+        "vatex_training_v1.0.json": told["train"],
+        "vatex_validation_v1.0.json": told["val"] + told["test"],
+    }
+    for name, listed in files.items():
+        entries = [
+            {"videoID": one.name, "enCap": one.captions, "chCap": ["一个人在跑步。"] * 2}
+            for one in listed
+        ]
+        _json(folder / name, entries)
+    for split, listed in told.items():
+        if split != "train":
+            _list(folder / f"{split}_list.txt", listed)
+        for one in listed:
+            encode(one.scene, folder / f"{split}_video" / f"{one.name}.mp4")
+
+
 def _lsmdc(folder: pathlib.Path) -> None:
     told = _named(lambda number: f"10{number:02}_Film_00.0{number % 10}.16.065-00.05.21.941")
     files = {
@@ -257,6 +285,7 @@ _WRITERS = {
     "msrvtt_7k": _msrvtt,
     "msrvtt_full": _msrvtt_full,
     "msvd": _msvd,
+    "vatex": _vatex,
     "lsmdc": _lsmdc,
     "didemo": _didemo,
     "activitynet": _activitynet,

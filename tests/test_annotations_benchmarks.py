@@ -162,6 +162,27 @@ def test_msvd_as_it_was_published(benchmarks, copied):
     assert read("msvd", folder)[last].video == folder / f"{last}.avi"
 
 
+def test_vatex(benchmarks, copied):
+    clips = read("vatex", benchmarks / "vatex")
+    assert splits(clips) == {"train": 12, "val": 4, "test": 4}
+    told = {one.scene.number: tuple(one.captions) for one in _told()}
+    # The English captions alone.
+    assert all(clip.captions == told[int(name[9:11])] for name, clip in clips.items())
+    assert all(clip.start is None and clip.end is None for clip in clips.values())
+    # Fewer to train on, where a list says so; and a video as it is on YouTube, whole.
+    folder = copied("vatex")
+    names = [name for name, clip in clips.items() if clip.split == "train"]
+    (folder / "train_list.txt").write_text("\n".join(names[1:]) + "\n")
+    (folder / f"{names[1][:11]}.webm").touch()
+    few = read("vatex", folder)
+    assert splits(few) == {"train": 11, "val": 4, "test": 4}
+    assert few[names[1]].video == folder / f"{names[1][:11]}.webm"
+    assert (few[names[1]].start, few[names[1]].end) == (122.0, 132.0)
+    (folder / f"{names[1]}.mp4").touch()
+    assert read("vatex", folder)[names[1]].video == folder / f"{names[1]}.mp4"
+    assert read("vatex", folder)[names[1]].start is None
+
+
 def test_lsmdc_leaves_three_clips_out(benchmarks):
     clips = read("lsmdc", benchmarks / "lsmdc")
     text = (benchmarks / "lsmdc" / lsmdc.FILES["train"]).read_text()
@@ -250,6 +271,7 @@ def latin_1(path):
 
 TEST_CSV, TRAIN_CSV = "MSRVTT_JSFUSION_test.csv", "MSRVTT_train.9k.csv"
 TRAIN_VAL, TEST_INFO = msrvtt.OFFICIAL
+VATEX = "vatex_validation_v1.0.json"
 LSMDC_VAL, LSMDC_TEST = lsmdc.FILES["val"], lsmdc.FILES["test"]
 FAULTS = [
     ("msrvtt_9k", TRAIN_CSV, replaced("video_id", "id"), "no column 'video_id' in line 1"),
@@ -306,6 +328,24 @@ FAULTS = [
     ),
     ("msvd", "captions_msvd.json", replaced("[", "[1, "), "caption 1 is not a text"),
     ("msvd", "captions_msvd.json", lambda path: path.write_text("{"), "not JSON"),
+    ("vatex", VATEX, replaced('"enCap"', '"caps"'), r"\[0\]: no 'enCap' in it"),
+    ("vatex", VATEX, replaced("_000122_", "_122_"), r"\[0\]: videoID '.*' is not a YouTube id"),
+    ("vatex", VATEX, entries(lambda told: told.append(told[0])), r"\[8\]: .* is there already"),
+    ("vatex", VATEX, entries(lambda told: told[0].update(enCap="a")), r"\[0\]: enCap is not a l"),
+    ("vatex", VATEX, entries(lambda told: told[1].update(enCap=["?"])), r"\[1\]: enCap '\?' has"),
+    ("vatex", VATEX, lambda path: path.unlink(), "no vatex_validation_v1.0.json in it or below"),
+    (
+        "vatex",
+        "val_list.txt",
+        lambda path: path.unlink(),
+        "no val_list.txt in it.* half of the val",
+    ),
+    (
+        "vatex",
+        "test_list.txt",
+        added("Ptf_2VRj-01_000122_000132"),
+        "row 5: no caption of|one split",
+    ),
     ("lsmdc", LSMDC_VAL, replaced("\t", " "), "line 1: 5 columns, separated by tabs, where 6"),
     ("lsmdc", LSMDC_VAL, added(""), "line 5: 1 columns"),
     ("lsmdc", LSMDC_VAL, latin_1, "line 5: not UTF-8"),

@@ -17,6 +17,7 @@ from glscl_jax.input_pipeline.annotations.folder import read_folder
 from glscl_jax.input_pipeline.annotations.lsmdc import read_lsmdc
 from glscl_jax.input_pipeline.annotations.msrvtt import read_msrvtt, read_msrvtt_full
 from glscl_jax.input_pipeline.annotations.msvd import read_msvd
+from glscl_jax.input_pipeline.annotations.vatex import read_vatex
 
 Reader = Callable[[pathlib.Path, pathlib.Path | None], list[Clip]]
 
@@ -26,6 +27,7 @@ READERS: dict[str, Reader] = {
     "msrvtt_7k": functools.partial(read_msrvtt, train_list=msrvtt.TRAIN_7K),
     "msrvtt_full": read_msrvtt_full,
     "msvd": read_msvd,
+    "vatex": read_vatex,
     "lsmdc": read_lsmdc,
     "didemo": read_didemo,
     "activitynet": read_activitynet,

@@ -76,6 +76,17 @@ PUBLISHED = {
         ),
         "Venugopalan et al. 2015 (the split); captions as counted in captions_msvd.json",
     ),
+    "vatex": Published(
+        (
+            # Training videos: Wang et al. 2019. The halves: Chen et al. 2020 (HGR), who say so in
+            # the 28th issue of cshizhe/hgr_v2t. Captions: 10 a video, Wang et al. 2019; the table
+            # in the README of Dong et al. 2021 (hybrid_space) says all of these numbers.
+            _exactly(("train",), 25_991, 259_910),
+            _exactly(("val",), 1_500, 15_000),
+            _exactly(("test",), 1_500, 15_000),
+        ),
+        "Wang et al. 2019 (10 English captions a video); Chen et al. 2020 (the split)",
+    ),
     "lsmdc": Published(
         (
             # 101,079 sentences: the README of the 2016 challenge, which adds that one clip can have
