@@ -7,8 +7,8 @@ from convert import preprocessing
 from convert.hugging_face import TOKENIZERS
 from convert.said import Said
 from glscl_jax.errors import UserError
+from glscl_jax.files import read_json
 from glscl_jax.models.clip import HEAD_WIDTH
-from glscl_jax.workdir import read_json
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

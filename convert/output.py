@@ -1,7 +1,7 @@
 """What a conversion writes: all of it, or nothing.
 
 Beside the models this needs the library's writers of what a checkpoint directory holds, so that
-converted and trained ones are read alike: `checkpoint.save_params`, `workdir.write_json` and
+converted and trained ones are read alike: `checkpoint.save_params`, `files.write_json` and
 `Tokenizer.save`.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Iterator
 
 from glscl_jax.checkpoint import save_params
 from glscl_jax.errors import UserError
+from glscl_jax.files import place, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
-from glscl_jax.workdir import write_json
 
 # Settings of a GLSCL that belong to its LIM or its score.
 _OF_TEMPORAL = ("temporal", "temporal_layers")
@@ -45,7 +45,7 @@ def unfinished(out: pathlib.Path) -> Iterator[pathlib.Path]:
         folder.mkdir(parents=True)
         yield folder / out.name
         check_free(out)
-        (folder / out.name).rename(out)
+        place(folder / out.name, out)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:

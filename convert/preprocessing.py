@@ -12,7 +12,7 @@ import numpy as np
 
 from convert.foreign import refuse_statistics
 from glscl_jax.errors import UserError
-from glscl_jax.workdir import read_json
+from glscl_jax.files import read_json
 
 # Of a Hugging Face directory: transformers up to 4, and from 5 on within another file.
 FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"

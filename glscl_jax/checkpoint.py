@@ -21,9 +21,10 @@ from orbax.checkpoint import v1 as ocp
 from glscl_jax import ema, paths, processes
 from glscl_jax.checksums import checked
 from glscl_jax.errors import UserError
+from glscl_jax.files import read_json
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.steps import TrainState
-from glscl_jax.workdir import Workdir, read_json, read_model_config
+from glscl_jax.workdir import Workdir, read_model_config
 
 BEST = "R@1"
 

@@ -31,11 +31,12 @@ from glscl_jax import (
 from glscl_jax.checkpoint import LoadedModel, load_model
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
+from glscl_jax.files import PART, read_json
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
 from glscl_jax.spreadsheet import unescaped
-from glscl_jax.workdir import Workdir, read_json
+from glscl_jax.workdir import Workdir
 
 # What `prepare` could not read: a program, so its name for the file cannot be imported.
 FAILED = "failed.csv"
@@ -246,7 +247,7 @@ def _writable(out: pathlib.Path) -> pathlib.Path:
         return out
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / f"{run_card.RESULTS}.part"
+        probe = out / f"{run_card.RESULTS}{PART}"
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -20,8 +20,8 @@ import numpy as np
 
 from glscl_jax import metrics
 from glscl_jax.errors import UserError
+from glscl_jax.files import PART, read_json, unfinished, write_json
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.workdir import read_json, write_json
 
 KINDS = ("video", "text")
 _IDENTITY, _COMPLETE = "identity.json", "complete.json"
@@ -78,7 +78,7 @@ class Store:
             store.directory.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 _check_same(read_json(path), identity, store.directory)
-            elif any(x.suffix != ".part" for x in store.directory.iterdir()):
+            elif any(x.suffix != PART for x in store.directory.iterdir()):
                 raise UserError(f"{store.directory} holds something else: give an empty directory")
             else:
                 write_json(path, identity)
@@ -106,13 +106,10 @@ class Store:
     def put(self, kind: str, number: int, arrays: Arrays) -> None:
         """Keeps a batch; raises a `UserError` where it cannot be written (a full disk, say)."""
         path = self._path(kind, number)
-        unfinished = path.with_name(path.name + ".part")
         try:
-            with unfinished.open("wb") as file:
+            with unfinished(path) as part, part.open("wb") as file:
                 np.savez(file, **_plain(arrays))
-            unfinished.replace(path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): make room and start again to go on "
                 "after the batches that are kept"

@@ -16,10 +16,11 @@ from ml_collections import ConfigDict
 
 from glscl_jax import published
 from glscl_jax.errors import Problems, UserError
+from glscl_jax.files import read_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig, model_config
-from glscl_jax.workdir import read_json, read_model_config
+from glscl_jax.workdir import read_model_config
 
 # Of the machine and not of the model: each run has its own.
 _OWN = ("dtype", "remat", "scan", "attention")

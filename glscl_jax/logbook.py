@@ -13,6 +13,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from glscl_jax import memory, progress, steps
 from glscl_jax.checkpoint import BEST
 from glscl_jax.compiled import Compilation
+from glscl_jax.files import write_text
 from glscl_jax.optim import warmup_cosine
 from glscl_jax.utilisation import Utilisation
 from glscl_jax.workdir import Workdir
@@ -76,9 +77,8 @@ def _keep_until(path: pathlib.Path, step: int) -> pathlib.Path:
                 kept.append(_line(figures))
         except (ValueError, KeyError, TypeError):
             break
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    return unfinished.replace(path)
+    write_text(path, "".join(kept))
+    return path
 
 
 class Log:

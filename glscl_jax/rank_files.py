@@ -20,6 +20,7 @@ import numpy as np
 from glscl_jax import metrics
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
+from glscl_jax.files import unfinished
 from glscl_jax.ranking import TopK
 from glscl_jax.spreadsheet import escaped, unescaped
 
@@ -118,12 +119,10 @@ def _names(encoded: EncodedSplit) -> tuple[list[tuple[str, str]], list[tuple[str
 
 def _write(path: pathlib.Path, columns: Iterable[str], rows: Iterable) -> None:
     """The file appears whole or not at all."""
-    unfinished = path.with_name(path.name + ".part")
     try:
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        with unfinished(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(rows)
-        unfinished.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error

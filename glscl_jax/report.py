@@ -18,6 +18,7 @@ import numpy as np
 from glscl_jax import metrics, pictures
 from glscl_jax.errors import UserError
 from glscl_jax.explained import Example, Explainer, choose, data_uri
+from glscl_jax.files import unfinished
 from glscl_jax.retrieval import EncodedSplit
 
 NAME = "report.html"
@@ -71,11 +72,10 @@ def write_report(
     }
     page = _render(title, retrieval, encoded, groups, lim_weight, intervals or {}, notes)
     path = pathlib.Path(directory) / NAME
-    unfinished = path.with_name(NAME + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(page)
-        unfinished.replace(path)
+        with unfinished(path) as part:
+            part.write_bytes(page)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
     return path

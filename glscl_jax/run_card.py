@@ -21,9 +21,9 @@ from glscl_jax import __version__, bootstrap, metrics, published
 from glscl_jax.checkpoint import LoadedModel
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
+from glscl_jax.files import read_json, write_json, write_text
 from glscl_jax.published import Published
 from glscl_jax.results_page import DIRECTIONS, LABELS, page
-from glscl_jax.workdir import read_json, write_json
 
 RESULTS, READABLE = "results.json", "results.md"
 
@@ -163,10 +163,8 @@ def caveats(card: dict) -> list[str]:
 
 def write_card(out: pathlib.Path, card: dict) -> None:
     """Writes results.json and results.md into `out`, each whole or not at all."""
-    unfinished = out / (READABLE + ".part")
     try:
         write_json(out / RESULTS, card)
-        unfinished.write_text(page(card), encoding="utf-8")
-        unfinished.replace(out / READABLE)
+        write_text(out / READABLE, page(card))
     except OSError as error:
         raise UserError(f"{out / RESULTS} cannot be written: {error.strerror}") from error

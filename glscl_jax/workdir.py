@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from glscl_jax import lock, paths
 from glscl_jax.errors import UserError
+from glscl_jax.files import differences, read_json, unfinished, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCLConfig, model_config, model_settings
 from glscl_jax.plan import Plan
@@ -87,8 +88,10 @@ class Workdir:
             self._check_same(new, tokenizer)
             if not goes_on:
                 return
-            if tokenizer:
-                tokenizer.save(self.tokenizer)
+            # One that is there is the same: that was compared.
+            if tokenizer and not self.tokenizer.is_dir():
+                with unfinished(self.tokenizer) as part:
+                    tokenizer.save(part)
             self._keep_history(new["config.json"], step)
             for name, content in new.items():
                 if content is not None:
@@ -213,39 +216,3 @@ def read_model_config(directory: pathlib.Path) -> GLSCLConfig:
         return model_config(read_json(path))
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-
-
-def read_json(path: pathlib.Path) -> dict:
-    """Raises a `UserError` that names a file which is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object")
-    return content
-
-
-def write_json(path: pathlib.Path, content: dict) -> None:
-    """The file appears whole or not at all."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
-def differences(old: dict | None, new: dict, prefix: str = "") -> str:
-    """Tells the settings in which two nested dicts differ, "" for none (or nothing to compare)."""
-    found = []
-    for key in [*new, *(old.keys() - new.keys())] if old is not None else ():
-        before, after = old.get(key), new.get(key)
-        if isinstance(after, dict) and isinstance(before, dict):
-            if inner := differences(before, after, f"{prefix}{key}."):
-                found.append(inner)
-        elif before != after:
-            found.append(f"{prefix}{key} {_short(before)}, now {_short(after)}")
-    return ", ".join(found)
-
-
-def _short(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:16]}..."

@@ -22,6 +22,7 @@ import pytest
 from glscl_jax import progress
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, beam, builder, kept, prepare, rendered
+from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from tests.conftest import REPO, one_line_error
 
 HAS_BEAM = importlib.util.find_spec("apache_beam") is not None
@@ -109,7 +110,7 @@ def records(data_dir):
 def decoded_files(data_dir):
     """Work item -> when it was written."""
     written = {}
-    for path in (data_dir / builder.STAGING / builder.DECODED).glob("*.npz"):
+    for path in (data_dir / STAGING / DECODED).glob("*.npz"):
         with contextlib.suppress(FileNotFoundError):  # a run that ends takes them away
             written[path.name] = path.stat().st_mtime_ns
     return written

@@ -5,8 +5,8 @@ import pytest
 
 from glscl_jax import bootstrap, compare, metrics, rank_files, run_card
 from glscl_jax.errors import UserError
+from glscl_jax.files import write_json
 from glscl_jax.rerank import DUAL_SOFTMAX
-from glscl_jax.workdir import write_json
 from tests.test_scored import split
 
 VIDEOS = 150

@@ -18,11 +18,12 @@ from convert.output import settings
 from glscl_jax import sharding, similarity, steps
 from glscl_jax.checkpoint import save_params
 from glscl_jax.errors import UserError
+from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
-from glscl_jax.workdir import Workdir, write_json
+from glscl_jax.workdir import Workdir
 from tests import loading
 from tests.conftest import REPO
 

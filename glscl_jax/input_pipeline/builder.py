@@ -1,10 +1,7 @@
 """The TFDS data set `clips`: every clip's frames, decoded once and stored as JPEG.
 
-`written` makes one, `open_data` opens one for reading. A data directory holds one data set:
-
-    DIR/clips/<data set>/<version>/   what TFDS wrote; its metadata.json holds the `Settings`
-    DIR/.preparing/                   only until one is whole: what is being written
-    DIR/.preparing/decoded/           the clips that are decoded, for this run or the next (`kept`)
+`written` makes one, `open_data` opens one for reading. A data directory (`data_dir`) holds one data
+set, whose metadata.json holds the `Settings`.
 """
 
 import contextlib
@@ -16,7 +13,6 @@ import io
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -30,13 +26,12 @@ from tensorflow_datasets.core import writer
 from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations
+from glscl_jax.input_pipeline import data_dir as folders
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.identity import identity
 from glscl_jax.input_pipeline.video import Frames
 
 PREPARE = "python -m glscl_jax.input_pipeline.prepare"
-STAGING = ".preparing"
-DECODED = "decoded"
 _SETTINGS_FILE = "metadata.json"
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
@@ -235,9 +230,11 @@ def written(
     Raises:
       UserError: it cannot be written, on a full disk for one.
     """
-    staging = data_dir / STAGING
-    _discard(staging)  # of a run that was killed
+    # What a run that was killed had begun.
+    folders.finish(data_dir)
+    folders.discard_unfinished(data_dir)
     try:
+        staging = data_dir / folders.STAGING
         maker = Clips(data_dir=staging, settings=settings, examples=examples)
         tfds.disable_progress_bar()
         maker.download_and_prepare(
@@ -250,7 +247,7 @@ def written(
             (made / _SETTINGS_FILE).write_text(json.dumps(noted.metadata()), encoding="utf-8")
 
         yield note
-        _move_into_place(made, staging, data_dir)
+        folders.put_in_place(data_dir)
     except Exception as error:
         # What writes records raises a RuntimeError that quotes the system.
         full = [reason for reason in _FULL if reason in str(error)]
@@ -258,31 +255,12 @@ def written(
             raise
         raise UserError(f"{data_dir}: {full[0]}: nothing was made; make room") from error
     finally:
-        _discard(staging)
-
-
-def _discard(staging: pathlib.Path) -> None:
-    """Takes away what is half written; decoded clips stay until there is no more use for them."""
-    for path in staging.glob("*"):
-        if path.name != DECODED:
-            shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(OSError):  # not there, or not empty
-        staging.rmdir()
-
-
-def _move_into_place(made: pathlib.Path, staging: pathlib.Path, data_dir: pathlib.Path) -> None:
-    for number, old in enumerate(_dataset_dirs(data_dir)):
-        old.rename(staging / f"old{number}")
-        with contextlib.suppress(OSError):  # where something else lies beside it
-            old.parent.rmdir()
-    target = data_dir / made.relative_to(staging)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made.rename(target)
+        folders.discard_unfinished(data_dir)
 
 
 def holds_data(data_dir: pathlib.Path) -> bool:
     """Whether a directory holds a finished data set, be it damaged."""
-    return bool(_dataset_dirs(pathlib.Path(data_dir)))
+    return bool(folders.found(pathlib.Path(data_dir)))
 
 
 def open_data(data_dir: pathlib.Path) -> PreparedData:
@@ -292,8 +270,8 @@ def open_data(data_dir: pathlib.Path) -> PreparedData:
       UserError: if there is none, it is half written, or parts of it are gone.
     """
     data_dir = paths.local(data_dir, "the prepared data")
-    found = _dataset_dirs(data_dir)
-    if not found and (data_dir / STAGING).exists():
+    found = folders.found(data_dir)
+    if not found and (data_dir / folders.STAGING).exists():
         raise UserError(f"{data_dir}: preparing was cut short or is under way: run {PREPARE}")
     if not found:
         raise UserError(
@@ -318,10 +296,6 @@ def _read_settings(dataset_dir: pathlib.Path) -> Settings:
         return Settings(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{path}: no settings of this version: prepare with --overwrite") from error
-
-
-def _dataset_dirs(data_dir: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path.parent for path in data_dir.glob("clips/*/*/dataset_info.json"))
 
 
 def _names(splits: dict[str, int]) -> str:

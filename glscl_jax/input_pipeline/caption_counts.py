@@ -8,7 +8,6 @@ is first trained on.
 import contextlib
 import json
 import pathlib
-import uuid
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +15,7 @@ import tensorflow as tf
 
 from glscl_jax import progress
 from glscl_jax.errors import UserError
+from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline.builder import PreparedData
 
 # Records that are in memory at once: of ActivityNet, at 64 or more frames, some 7 MB each.
@@ -52,12 +52,9 @@ def _kept(path: pathlib.Path, total: int) -> list[int] | None:
 
 def _keep(path: pathlib.Path, counts: list[int]) -> None:
     """Writes a file, whole or not at all, and not where the data set can only be read."""
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # other hosts count, too
-    with contextlib.suppress(OSError):
-        unfinished.write_text(f"{json.dumps(counts)}\n", encoding="utf-8")
-        unfinished.replace(path)
-    with contextlib.suppress(OSError):
-        unfinished.unlink(missing_ok=True)
+    # Other hosts count, too.
+    with contextlib.suppress(OSError), unfinished(path, many_writers=True) as part:
+        part.write_text(f"{json.dumps(counts)}\n", encoding="utf-8")
 
 
 def _counted(source, split: str) -> Iterator[int]:

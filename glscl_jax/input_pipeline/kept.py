@@ -17,7 +17,6 @@ import hashlib
 import json
 import pathlib
 import shutil
-import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 
@@ -25,6 +24,7 @@ import av
 import numpy as np
 import PIL
 
+from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline import builder, video
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.builder import Settings
@@ -194,14 +194,8 @@ class Store:
 
     def _keep(self, path: pathlib.Path, write: Callable) -> None:
         """Writes a file beside its place and moves it there."""
-        part = path.with_suffix(f".{uuid.uuid4().hex}.part")
-        try:
-            with part.open("wb") as file:
-                write(file)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with unfinished(path, many_writers=True) as part, part.open("wb") as file:
+            write(file)
 
 
 class _Encoder:

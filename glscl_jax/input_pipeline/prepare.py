@@ -34,11 +34,13 @@ from absl import flags
 
 from glscl_jax import lock, paths, program
 from glscl_jax.errors import UserError
+from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline import annotations, beam, builder, doctor, examples
 from glscl_jax.input_pipeline.annotations import Clip, validation
 from glscl_jax.input_pipeline.builder import Settings
 from glscl_jax.input_pipeline.caption_counts import caption_counts
 from glscl_jax.input_pipeline.checkup import Checkup, Failure
+from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from glscl_jax.input_pipeline.kept import Losses, Store
 from glscl_jax.spreadsheet import escaped
 
@@ -107,7 +109,7 @@ def prepare(
         checkup = doctor.examine(clips, folder, settings.dataset, workers=workers)
         if checkup.remarkable:
             print(f"{checkup.table()}\n", flush=True)
-        store = Store(data_dir / builder.STAGING / builder.DECODED, folder, settings)
+        store = Store(data_dir / STAGING / DECODED, folder, settings)
         losses = Losses(checkup.failures)
         try:
             check_findings(checkup, len(clips), max_failed_share, allow_partial)
@@ -182,7 +184,8 @@ def _write_list(failures: Sequence[Failure], path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
         return
     # Names that are not UTF-8 are written escaped.
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    told = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with unfinished(path) as part, part.open("w", **told) as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "split", "video", "reason"])
         for failure in failures:

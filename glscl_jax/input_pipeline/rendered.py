@@ -28,6 +28,7 @@ from PIL import Image
 
 from glscl_jax import paths, program, progress
 from glscl_jax.errors import UserError
+from glscl_jax.files import unfinished, write_text
 
 # Six colours, four shapes and four motions make 15 * 6 * 6 = 540 bags of words: 125 each for
 # validation and test (four clips a bag) and 290 to learn from. Colours are the attribute that
@@ -209,8 +210,7 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.nda
 
 def write_video(frames: np.ndarray, path: pathlib.Path) -> None:
     """Encodes uint8 [T, H, W, 3] RGB as H.264 in MP4; the file appears whole or not at all."""
-    unfinished = path.with_suffix(".part")
-    with av.open(unfinished, "w", format="mp4") as container:
+    with unfinished(path) as part, av.open(part, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FRAME_RATE)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -220,7 +220,6 @@ def write_video(frames: np.ndarray, path: pathlib.Path) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    unfinished.replace(path)
 
 
 def write_folder(out: pathlib.Path, told: Sequence[Scene]) -> int:
@@ -235,12 +234,11 @@ def write_folder(out: pathlib.Path, told: Sequence[Scene]) -> int:
         for _ in progress.track(done, "rendering", len(missing)):
             pass
     # Last and at once: a folder with captions.csv is a finished one.
-    unfinished = out / "captions.csv.part"
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    table = out / "captions.csv"
+    with unfinished(table) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "caption", "split"])
         writer.writerows([scene.video, scene.caption, scene.split] for scene in told)
-    unfinished.replace(out / "captions.csv")
     return len(missing)
 
 
@@ -264,7 +262,7 @@ def claim_folder(out: pathlib.Path, told: Sequence[Scene]) -> bool:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is no empty folder: name one that is, or a new one")
     out.mkdir(parents=True, exist_ok=True)
-    stamp_file.write_text(stamp, encoding="utf-8")
+    write_text(stamp_file, stamp)
     return False
 
 

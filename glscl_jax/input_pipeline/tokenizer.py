@@ -16,6 +16,7 @@ from tokenizers import models, pre_tokenizers
 
 from glscl_jax import paths
 from glscl_jax.errors import UserError
+from glscl_jax.files import write_text
 from glscl_jax.input_pipeline import published_tokenizer
 from glscl_jax.input_pipeline.published_tokenizer import (
     CONFIG_FILE,
@@ -187,7 +188,7 @@ class Tokenizer:
             CONFIG_FILE: json.dumps(_CONFIG | {"model_max_length": max_length}, indent=2) + "\n",
         }
         for name, text in files.items():
-            (directory / name).write_text(text, encoding="utf-8", newline="\n")
+            write_text(directory / name, text)
 
     def __call__(self, captions: str | Sequence[str], length: int) -> TokenBatch:
         """Tokenizes captions.
