@@ -375,9 +375,9 @@ def clip_ids(config, data) -> Callable[[np.ndarray], list[str]]:
     """What looks up the ids of training clips by their places in the split."""
 
     def look_up(places):
-        with data.raw_source(config.data.train_split) as source:
-            records = source.__getitems__(places.tolist())
-        fields = map(data.features.deserialize_example_np, records)
+        with data.records(config.data.train_split) as records:
+            found = records.read(places.tolist())
+        fields = map(data.features.deserialize_example_np, found)
         return [field["clip_id"].decode() for field in fields]
 
     return look_up
@@ -397,7 +397,7 @@ class Validation:
         self._encoder = retrieval.Encoder(model, mesh)
         self._tokenize = functools.partial(tokenizer, length=config.data.num_words)
         if self.split:
-            data.raw_source(self.split)  # Says now, not after an epoch, that there is none.
+            data.records(self.split)  # Says now, not after an epoch, that there is none.
 
     def __call__(self, params) -> dict[str, float]:
         """The figures of both directions; "R@1" is text-to-video's and decides the best."""

@@ -101,10 +101,7 @@ def files_of(data_dir):
 def records(data_dir):
     """Split -> the records in their order, whatever the shards."""
     data = builder.open_data(data_dir)
-    return {
-        split: data.raw_source(split).__getitems__(list(range(count)))
-        for split, count in data.splits.items()
-    }
+    return {split: data.records(split).read(range(count)) for split, count in data.splits.items()}
 
 
 def decoded_files(data_dir):

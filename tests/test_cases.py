@@ -56,8 +56,9 @@ def prepared(tmp_path_factory, forks):
     flags = ["--source", folder, "--data_dir", data, f"--image_size={SIZE}"]
     done = forks("glscl_jax.input_pipeline.prepare", *flags)
     there = builder.open_data(data)
-    source = there.raw_source("train")
-    records = [there.features.deserialize_example_np(source[n]) for n in range(len(source))]
+    source = there.records("train")
+    found = source.read(range(len(source)))
+    records = [there.features.deserialize_example_np(record) for record in found]
     with (data / "damaged.csv").open(encoding="utf-8", newline="") as file:
         damaged = {row["clip"]: row["reason"] for row in csv.DictReader(file)}
     assert not (data / "failed.csv").exists()

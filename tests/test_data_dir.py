@@ -47,8 +47,8 @@ def both(source, tmp_path_factory):
 def size_read(folder: pathlib.Path) -> int:
     """The size of the frames of the data set that is found, which is read whole."""
     data = builder.open_data(folder)
-    with data.raw_source("train") as records:
-        assert len(records.__getitems__(range(4))) == 4
+    with data.records("train") as records:
+        assert len(records.read(range(4))) == 4
     return data.settings.image_size
 
 

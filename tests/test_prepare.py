@@ -100,9 +100,9 @@ def test_records_hold_what_the_videos_show(videos, tmp_path):
 
     told = {}
     for split, count in data.splits.items():
-        source = data.raw_source(split)
+        source = data.records(split)
         assert len(source) == count
-        records = source.__getitems__(list(range(count))[::-1])
+        records = source.read(range(count)[::-1])
         # As a training pipeline does: in a TensorFlow graph.
         for record in tf.data.Dataset.from_tensor_slices(records).map(
             data.features.deserialize_example
@@ -387,7 +387,7 @@ def test_settings_that_differ_are_named(videos, tmp_path):
 def test_damaged_data_sets_are_named(videos, tmp_path):
     run(videos, tmp_path)
     with pytest.raises(UserError, match="no split 'dev' in the prepared data, only train, val, te"):
-        builder.open_data(tmp_path).raw_source("dev")
+        builder.open_data(tmp_path).records("dev")
     records = next(tmp_path.glob("clips/folder/*/clips-val*"))
     records.rename(tmp_path / "away")
     with pytest.raises(UserError, match=r"clips-val\S* is gone: prepare again with --overwrite"):

@@ -232,7 +232,7 @@ def test_the_program_goes_on_where_it_was_stopped(tmp_path):
     # As a kill in the middle leaves it.
     (tmp_path / "out" / "captions.csv").unlink()
     clips[3].video.unlink()
-    clips[5].video.rename(clips[5].video.with_suffix(".part"))
+    clips[5].video.rename(clips[5].video.with_name(f"{clips[5].video.name}.part"))
     again = call()
     assert again.stdout.startswith("rendered 2 clips")
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == whole

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 from tensorflow_datasets.core import writer
 
@@ -29,6 +28,7 @@ from glscl_jax.input_pipeline import annotations
 from glscl_jax.input_pipeline import data_dir as folders
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.identity import identity
+from glscl_jax.input_pipeline.records import Records
 from glscl_jax.input_pipeline.video import Frames
 
 PREPARE = "python -m glscl_jax.input_pipeline.prepare"
@@ -97,11 +97,11 @@ class PreparedData:
         """What tells it from other data, wherever it lies; see `identity.identity`."""
         return identity(self.settings, self.builder.info)
 
-    def raw_source(self, split: str) -> ArrayRecordDataSource:
-        """The split's records, serialized, by random access: `__len__` and `__getitems__`."""
+    def records(self, split: str) -> Records:
+        """The split's records; raises a `UserError` where there is no such split."""
         if split not in self.splits:
             raise UserError(f"no split {split!r} in the prepared data, only {_names(self.splits)}")
-        return ArrayRecordDataSource(self.builder.info.splits[split].file_instructions)
+        return Records(self.builder.info.splits[split].file_instructions)
 
 
 def annotations_digest(clips: Iterable[Clip]) -> str:
@@ -281,13 +281,31 @@ def open_data(data_dir: pathlib.Path) -> PreparedData:
     if len(found) > 1:
         raise UserError(f"{data_dir}: {len(found)} data sets in it: prepare with --overwrite")
     settings = _read_settings(found[0])
-    reader = tfds.builder_from_directory(found[0])
+    reader = _reader(found[0])
     for split in reader.info.splits.values():
         for path in split.filepaths:
             if not path.exists():
                 raise UserError(f"{path} is gone: prepare again with --overwrite")
     splits = {name: split.num_examples for name, split in reader.info.splits.items()}
     return PreparedData(settings, splits, reader)
+
+
+def _reader(dataset_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
+    """What TFDS reads a data set with; what it says of a damaged file is of many kinds."""
+    name = "features.json"
+    try:
+        tfds.features.FeaturesDict.from_config(dataset_dir)
+        name = "dataset_info.json"
+        reader = tfds.builder_from_directory(dataset_dir)
+        for split in reader.info.splits.values():
+            _ = split.filepaths
+        return reader
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{dataset_dir / name} is damaged ({reason}): copy it anew, or prepare again with"
+            " --overwrite"
+        ) from error
 
 
 def _read_settings(dataset_dir: pathlib.Path) -> Settings:

@@ -17,6 +17,7 @@ from glscl_jax import progress
 from glscl_jax.errors import UserError
 from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline.builder import PreparedData
+from glscl_jax.input_pipeline.records import Records
 
 # Records that are in memory at once: of ActivityNet, at 64 or more frames, some 7 MB each.
 _AT_ONCE = 16
@@ -29,11 +30,11 @@ def caption_counts(data: PreparedData, split: str) -> np.ndarray:
       UserError: there is no such split, a record cannot be read, or a clip has no captions.
     """
     if split not in data.counted:
-        with data.raw_source(split) as source:
+        with data.records(split) as records:
             path = pathlib.Path(data.builder.data_dir) / f"captions-{split}.json"
-            counts = _kept(path, len(source))
+            counts = _kept(path, len(records))
             if counts is None:
-                ticks = progress.track(_counted(source, split), "counting captions", len(source))
+                ticks = progress.track(_counted(records, split), "counting captions", len(records))
                 counts = list(ticks)
                 _keep(path, counts)
         data.counted[split] = np.array(counts, np.int64)
@@ -57,19 +58,10 @@ def _keep(path: pathlib.Path, counts: list[int]) -> None:
         part.write_text(f"{json.dumps(counts)}\n", encoding="utf-8")
 
 
-def _counted(source, split: str) -> Iterator[int]:
-    for first in range(0, len(source), _AT_ONCE):
-        places = range(first, min(first + _AT_ONCE, len(source)))
-        try:
-            records = [tf.train.Example.FromString(one) for one in source.__getitems__(places)]
-        # What reads a damaged shard raises now one of these, now another.
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"split {split!r} of the prepared data set, clips {places[0]} to {places[-1]}:"
-                f" {reason}; prepare it again with --overwrite"
-            ) from error
-        for record in records:
+def _counted(records: Records, split: str) -> Iterator[int]:
+    for first in range(0, len(records), _AT_ONCE):
+        places = range(first, min(first + _AT_ONCE, len(records)))
+        for record in map(tf.train.Example.FromString, records.read(places)):
             count = len(record.features.feature["captions"].bytes_list.value)
             if not count:
                 (clip_id,) = record.features.feature["clip_id"].bytes_list.value

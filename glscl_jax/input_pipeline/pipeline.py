@@ -15,6 +15,7 @@ from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline import order, reader
 from glscl_jax.input_pipeline.builder import PreparedData
 from glscl_jax.input_pipeline.caption_counts import caption_counts
+from glscl_jax.input_pipeline.records import Records
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
 # The GPU is JAX's: TensorFlow would take nearly all of its memory at its first operation.
@@ -129,7 +130,7 @@ def train_batches(
     picked = order.TrainOrder(fitting_captions(data, split, batch_size), batch_size, seed)
     tokenizer([], num_words)  # raises here and now if `num_words` is too few
     share = _share(batch_size, process_index, process_count)
-    records = reader.Records(data.raw_source(split))
+    records = data.records(split)
 
     def pick(step: int) -> tuple[np.ndarray, np.ndarray]:
         whole = picked(step)
@@ -176,7 +177,7 @@ def eval_batches(
     """
     _check_sizes(batch_size=batch_size, num_frames=num_frames)
     share = _share(batch_size, process_index, process_count)
-    records = reader.Records(data.raw_source(split))
+    records = data.records(split)
 
     def pick(step: int) -> tuple[np.ndarray, np.ndarray]:
         places = np.arange(batch_size)[share] + step * batch_size
@@ -275,7 +276,7 @@ def _part_size(data: PreparedData, own: int, num_frames: int) -> int:
 
 
 def _parts(
-    steps: tf.data.Dataset, records: reader.Records, pick: Callable, example: Callable, size: int
+    steps: tf.data.Dataset, records: Records, pick: Callable, example: Callable, size: int
 ) -> tf.data.Dataset:
     """The steps' records, `size` at a time: `example(record, clip, number)` of each, in batches.
 

@@ -3,15 +3,14 @@
 import itertools
 import os
 import re
-import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.records import Records
 
 # tf.data gathers a batch's examples and then copies them: at 128 clips of 12 frames of 224 x 224
 # that is 231 MB twice, and as much again of memory that is not given back. So it makes parts of a
@@ -60,34 +59,6 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[begin : begin + size].view(dtype).reshape(shape)
 
 
-class Records:
-    """A split's records by their places; closed, its files are, and are not opened again.
-
-    TensorFlow keeps the functions that it calls for ever, and with them all that they hold.
-    """
-
-    def __init__(self, source: ArrayRecordDataSource):
-        self._source, self._lock = source, threading.Lock()
-        self._length = len(source)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, places: Sequence[int]) -> Sequence[bytes]:
-        """The records, serialized; from one thread at a time."""
-        with self._lock:
-            if self._source is None:
-                raise ValueError("closed")  # to a thread that still reads ahead: nobody hears
-            return self._source.__getitems__(places)
-
-    def close(self) -> None:
-        """Waits for a read that is under way."""
-        with self._lock:
-            if self._source is not None:
-                self._source.__exit__(None, None, None)
-            self._source = None
-
-
 class Reader:
     """Reads ahead until it is at its end, fails, is closed or dropped, or the interpreter exits."""
 
@@ -111,7 +82,7 @@ class Reader:
         options.autotune.enabled = False
         ready = parts.prefetch(_READY_PARTS).with_options(options)
         self._running = [ready.as_numpy_iterator()]
-        self._split, self._count, self._convert = split, count, convert
+        self._records, self._split, self._count, self._convert = records, split, count, convert
         # At exit too: TensorFlow's threads call Python, and would wait for it for ever.
         self.close = weakref.finalize(self, _end, self._running, records)
 
@@ -130,6 +101,8 @@ class Reader:
             raise
         except tf.errors.OpError as error:
             self.close()
+            if self._records.fault:
+                raise self._records.fault from error
             raise UserError(
                 f"split {self._split!r} of the prepared data set: {_reason(error)}; prepare it"
                 " again with --overwrite"
