@@ -1,16 +1,20 @@
 """Data and tokenizers are known by what they are: elsewhere they are the same, others are not."""
 
 import csv
+import dataclasses
 import functools
 import json
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
 
 from glscl_jax.input_pipeline import annotations, builder, prepare, rendered
+from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 
+FOLDERS = {"source": "videos", "data_dir": "data"}
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
 
@@ -65,6 +69,42 @@ def test_a_copy_and_a_second_preparation_are_the_same(red, tmp_path):
 def test_other_data_is_another(red, tmp_path, change, named):
     other = prepared(tmp_path, **{"colours": [RED]} | change).identity
     assert named in {key for key in other if other[key] != red[1][key]}
+
+
+CLIP = Clip("a", pathlib.Path("a.mp4"), ("one", "two"), None, 2.0, "train")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"split": "val"},
+        {"clip_id": "b"},
+        {"captions": ("two", "one")},
+        {"captions": ("one",)},
+        {"start": 0.0},
+        {"end": None},
+    ],
+)
+def test_all_that_annotations_say_is_told_apart(change):
+    others = [dataclasses.replace(CLIP, clip_id=name) for name in ("x", "y")]
+    digests = [
+        builder.annotations_digest([*others, clip])
+        for clip in (CLIP, dataclasses.replace(CLIP, **change))
+    ]
+    assert digests[0] != digests[1]
+    # Neither their order nor where the videos lie is of the annotations.
+    moved = dataclasses.replace(CLIP, video=pathlib.Path("elsewhere") / "a.mp4")
+    assert builder.annotations_digest([moved, *others]) == digests[0]
+
+
+def test_a_split_changed_in_the_annotations_is_refused(red, refusal, tmp_path):
+    shutil.copytree(red[0], tmp_path / "red")
+    captions = tmp_path / "red" / "videos" / "captions.csv"
+    captions.write_text(captions.read_text().replace("a colour 5,", "a colour 5,test"))
+    program = "glscl_jax.input_pipeline.prepare"
+    folders = [f"--{flag}={tmp_path / 'red' / of}" for flag, of in FOLDERS.items()]
+    told = refusal(program, *folders, "--frame_rate=2", "--image_size=32")
+    assert "was made from other annotations or splits" in told
 
 
 def test_records_of_equal_length_are_told_apart(red, tmp_path):
