@@ -1,5 +1,6 @@
 """Which files are opened, which stream of them is the film, and what each refusal says."""
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from glscl_jax.input_pipeline import containers, video
+from glscl_jax.input_pipeline.annotations import source
 from glscl_jax.input_pipeline.video import VideoError, read_frames
 from tests.numbered_videos import SIZE, numbered, numbers, write
 
@@ -211,3 +213,24 @@ def test_pictures_that_would_fill_the_memory_are_refused(tmp_path):
     path.write_bytes(data[:begin] + struct.pack(">HH", 40_000, 40_000) + data[begin + 4 :])
     with pytest.raises(VideoError, match=r"pictures of 40000 x 40000|lost|not a video"):
         read_frames(path, size=SIZE)
+
+
+# Sound and single pictures in the same containers.
+NO_VIDEO = {"heic", "heif", "isma", "m4a", "m4b", "mka", "mks", "ra", "wma"}
+
+
+def test_files_of_all_containers_that_are_read_are_found(tmp_path):
+    """By the endings that FFmpeg knows of them, and those of its elementary streams and discs."""
+    known = {"divx", "m1v", "m2p", "m2v", "mpe", "mpv", "ogm", "ogv", "qt", "rmvb", "vob"}
+    for name in containers.FORMATS:
+        for mode in ("r", "w"):
+            with contextlib.suppress(ValueError):
+                known |= av.ContainerFormat(name, mode).extensions
+    for ending in known - NO_VIDEO:
+        (tmp_path / f"{ending} file.{ending.upper()}").touch()
+    for ending in NO_VIDEO | {"txt", "srt", "wav", "jpg"}:
+        (tmp_path / f"{ending} file.{ending}").touch()
+    found = {path.suffix[1:].lower() for path in source.videos_below(tmp_path)}
+    assert found == known - NO_VIDEO
+    assert len(found) > 50
+    assert {f".{ending}" for ending in found} <= source.VIDEO_SUFFIXES

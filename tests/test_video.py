@@ -308,7 +308,7 @@ NOISE = np.random.default_rng(1).bytes(20000)
 FASTSTART = {"options": {"movflags": "faststart"}}
 FAULTS = {
     "missing": (lambda path: path, "no such file"),
-    "folder": (lambda path: path.mkdir() or path, "not a file"),
+    "folder": (lambda path: path.mkdir() or path, "a folder without numbered pictures"),
     "empty": (lambda path: holding(path, b""), "empty file"),
     "garbage": (lambda path: holding(path, NOISE), "not a video that can be read"),
     "text": (lambda path: holding(path, b"hello\n" * 50), "not a video that can be read"),

@@ -7,6 +7,7 @@ prepared. Files of the same size are compared by their SHA-256, the others canno
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import statistics
@@ -33,7 +34,14 @@ class _Probe:
     reason: str
 
 
-def examine(clips: Sequence[Clip], folder: pathlib.Path, dataset: str, *, workers: int) -> Checkup:
+def examine(
+    clips: Sequence[Clip],
+    folder: pathlib.Path,
+    dataset: str,
+    *,
+    workers: int,
+    pictures_rate: float | None = None,
+) -> Checkup:
     """Looks at every video of a data set, with progress; changes nothing.
 
     Args:
@@ -41,13 +49,15 @@ def examine(clips: Sequence[Clip], folder: pathlib.Path, dataset: str, *, worker
       folder: where the videos are; files in it that no clip names are counted.
       dataset: the annotations' format, whose published counts are compared.
       workers: threads that open files.
+      pictures_rate: pictures a second of videos that are folders of pictures.
 
     Raises:
       UserError: a folder below cannot be read.
     """
     paths = sorted({clip.video for clip in clips})
     with futures.ThreadPoolExecutor(workers) as pool:
-        probes = dict(_each(pool, _probe, paths, "checking"))
+        probe = functools.partial(_probe, pictures_rate=pictures_rate)
+        probes = dict(_each(pool, probe, paths, "checking"))
         strays = tuple(path for path in videos_below(folder) if path not in probes)
         duplicates = _duplicates(pool, [p for p in paths if probes[p].reason != video.NO_SUCH_FILE])
     first = {clip.video: clip for clip in reversed(clips)}
@@ -56,7 +66,9 @@ def examine(clips: Sequence[Clip], folder: pathlib.Path, dataset: str, *, worker
     lengths = {p: probe.seconds for p, probe in probes.items() if probe.seconds}
     median = statistics.median(lengths.values()) if lengths else None
     # A header is no proof; the packets of so few can be counted.
-    lengths |= {path: _measured(path, lengths[path]) for path in _outliers(lengths, median)}
+    lengths |= {
+        path: _measured(path, lengths[path], pictures_rate) for path in _outliers(lengths, median)
+    }
     published = PUBLISHED.get(dataset)
     return Checkup(
         dataset=dataset,
@@ -101,18 +113,18 @@ def _each(pool, look: Callable, paths: Sequence[pathlib.Path], label: str) -> It
     return zip(paths, found, strict=True)
 
 
-def _probe(path: pathlib.Path) -> _Probe:
+def _probe(path: pathlib.Path, pictures_rate: float | None) -> _Probe:
     try:
-        video.read_frames(path, size=_PROBE_SIZE, end=0.0)
-        return _Probe(video.duration(path), "")
+        video.read_frames(path, size=_PROBE_SIZE, end=0.0, pictures_rate=pictures_rate)
+        return _Probe(video.duration(path, pictures_rate), "")
     except video.VideoError as error:
         return _Probe(None, str(error))
 
 
-def _measured(path: pathlib.Path, told: float) -> float:
+def _measured(path: pathlib.Path, told: float, pictures_rate: float | None) -> float:
     """Seconds by a file's frames, or what its header told where they cannot be read."""
     try:
-        return video.measured(path)
+        return video.measured(path, pictures_rate)
     except video.VideoError:
         return told
 

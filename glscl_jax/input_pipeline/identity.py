@@ -21,7 +21,7 @@ def identity(settings, info: tfds.core.DatasetInfo) -> dict:
     """What is the same of a copy and different of other data, as JSON values.
 
     Args:
-      settings: `builder.Settings`; what they do not compare is left out.
+      settings: `builder.Settings`; what they do not compare is left out, and what is None.
       info: of the data set, its files still there.
 
     Returns:
@@ -31,7 +31,11 @@ def identity(settings, info: tfds.core.DatasetInfo) -> dict:
     Raises:
       UserError: a file cannot be read.
     """
-    compared = [field.name for field in dataclasses.fields(settings) if field.compare]
+    told = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.compare and getattr(settings, field.name) is not None
+    }
     splits = {
         name: {
             "clips": split.num_examples,
@@ -40,7 +44,7 @@ def identity(settings, info: tfds.core.DatasetInfo) -> dict:
         }
         for name, split in sorted(info.splits.items())
     }
-    return {**{name: getattr(settings, name) for name in compared}, "splits": splits}
+    return {**told, "splits": splits}
 
 
 def _ends(paths: list[pathlib.Path]) -> str:

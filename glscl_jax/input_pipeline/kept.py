@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import zipfile
@@ -119,6 +120,7 @@ class Store:
                 start=clip.start,
                 end=clip.end,
                 stored_pixels=self.settings.stored_pixels,
+                pictures_rate=self.settings.pictures_rate,
                 keep=_Encoder(self.settings.jpeg_quality),
             )
             times = frames.times.astype(np.float32)
@@ -164,11 +166,6 @@ class Store:
         return self.directory / f"{self._name(clip)}{suffix}"
 
     def _name(self, clip: Clip) -> str:
-        try:
-            status = clip.video.stat()
-            state = status.st_size, status.st_mtime_ns
-        except OSError:
-            state = None
         told = [
             _FORMAT,
             (av.__version__, PIL.__version__, np.__version__),
@@ -176,8 +173,8 @@ class Store:
             clip.video.relative_to(self.videos).as_posix(),
             (clip.start, clip.end),
             (self.settings.frame_rate, self.settings.image_size, self.settings.jpeg_quality),
-            self.settings.stored_pixels,
-            state,
+            (self.settings.stored_pixels, self.settings.pictures_rate),
+            _state(clip.video),
         ]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
@@ -196,6 +193,20 @@ class Store:
         """Writes a file beside its place and moves it there."""
         with unfinished(path, many_writers=True) as part, part.open("wb") as file:
             write(file)
+
+
+def _state(video: pathlib.Path) -> list | None:
+    """What changes with a file, or with any picture of a folder; None if neither can be read."""
+    with contextlib.suppress(OSError):
+        if not video.is_dir():
+            return _size_and_time(video.stat())
+        with os.scandir(video) as entries:
+            return sorted([entry.name, *_size_and_time(entry.stat())] for entry in entries)
+    return None
+
+
+def _size_and_time(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns]
 
 
 class _Encoder:

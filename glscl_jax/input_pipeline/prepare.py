@@ -12,7 +12,8 @@
     garden.mp4,"a dog digs, then runs away",test
 
 or a captions.jsonl of objects with these keys. Columns start and end (seconds) cut a clip out of a
-video; without a split a row is for training. A benchmark is read as it ships: docs/data.md.
+video; without a split a row is for training. A video can also be a folder of numbered pictures
+(--pictures_rate). A benchmark is read as it ships: docs/data.md.
 
 First the data doctor looks at every file; `--check` ends there. A benchmark that is not as
 published is prepared only with --allow_partial, and then says so wherever it is used. Videos that
@@ -42,6 +43,7 @@ from glscl_jax.input_pipeline.caption_counts import caption_counts
 from glscl_jax.input_pipeline.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from glscl_jax.input_pipeline.kept import Losses, Store
+from glscl_jax.input_pipeline.picture_folder import holds_pictures
 from glscl_jax.spreadsheet import escaped
 
 FAILED_FILE = "failed.csv"
@@ -106,7 +108,13 @@ def prepare(
         full, or another process writes there.
     """
     with claimed(data_dir), _one_line(data_dir):
-        checkup = doctor.examine(clips, folder, settings.dataset, workers=workers)
+        checkup = doctor.examine(
+            clips,
+            folder,
+            settings.dataset,
+            workers=workers,
+            pictures_rate=settings.pictures_rate,
+        )
         if checkup.remarkable:
             print(f"{checkup.table()}\n", flush=True)
         store = Store(data_dir / STAGING / DECODED, folder, settings)
@@ -206,6 +214,16 @@ def check_settings(prepared: Settings, asked: Settings, data_dir: pathlib.Path) 
         raise UserError(f"{data_dir} was made with --{field.name} {there}, not {wanted}: {way_out}")
 
 
+def check_pictures_rate(clips: Sequence[Clip], pictures_rate: float | None) -> None:
+    """Raises `UserError` if a clip's video is a folder of pictures of which no rate is known."""
+    videos = dict.fromkeys(clip.video for clip in clips) if pictures_rate is None else ()
+    for video in filter(holds_pictures, videos):
+        raise UserError(
+            f"{video} is a folder of pictures: say how many of them there are a second:"
+            " --pictures_rate"
+        )
+
+
 def _define_flags() -> None:
     readers = list(annotations.READERS)
     flags.DEFINE_enum("dataset", "folder", readers, "Whose annotation files --source holds.")
@@ -234,6 +252,12 @@ def _define_flags() -> None:
         False,
         "Leave pixels that are not square as they are stored, as the reference does; by default"
         " pictures are stretched to what a player shows.",
+    )
+    flags.DEFINE_float(
+        "pictures_rate",
+        None,
+        "Pictures a second of videos that are folders of numbered pictures; needed where one is.",
+        lower_bound=0.001,
     )
     flags.DEFINE_integer("jpeg_quality", 95, "Of the frames.", lower_bound=1, upper_bound=100)
     flags.DEFINE_float(
@@ -265,7 +289,13 @@ def main(_) -> None:
         raise UserError("--data_dir is missing: name a folder to write to, or --check alone")
     folder, clips = read_clips()
     if values.check:
-        checkup = doctor.examine(clips, folder, values.dataset, workers=values.workers)
+        checkup = doctor.examine(
+            clips,
+            folder,
+            values.dataset,
+            workers=values.workers,
+            pictures_rate=values.pictures_rate,
+        )
         print(checkup.table())
         check_findings(checkup, len(clips), values.max_failed_share, values.allow_partial)
         return
@@ -277,6 +307,7 @@ def main(_) -> None:
         values.jpeg_quality,
         builder.annotations_digest(clips),
         stored_pixels=values.stored_pixels,
+        pictures_rate=values.pictures_rate,
     )
     engine = None
     if values.beam_runner:
@@ -314,6 +345,7 @@ def read_clips() -> tuple[pathlib.Path, list[Clip]]:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
     clips = annotations.READERS[values.dataset](source, videos)
+    check_pictures_rate(clips, values.pictures_rate)
     size = values.validation_size
     if size is None:
         size = validation.default_size(values.dataset, clips)

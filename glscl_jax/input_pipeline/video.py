@@ -1,4 +1,4 @@
-"""A video file -> the frames at given times, decoded exactly.
+"""A video file, or a folder of numbered pictures -> the frames at given times, decoded exactly.
 
 The packets are read first, without decoding (see `timeline`). Then the wanted frames alone are
 decoded (see `decoding`), shown as on a screen (`screen`) and brought to size (`geometry`).
@@ -15,6 +15,7 @@ import numpy as np
 from glscl_jax.input_pipeline import containers, decoding, geometry
 from glscl_jax.input_pipeline.containers import NO_SUCH_FILE, VideoError
 from glscl_jax.input_pipeline.decoding import Film, UntrustedTimestamps
+from glscl_jax.input_pipeline.picture_folder import PictureFolder, is_folder
 from glscl_jax.input_pipeline.screen import Screen
 from glscl_jax.input_pipeline.timeline import Timeline, choose, scan
 
@@ -60,6 +61,7 @@ def read_frames(
     start: float | None = None,
     end: float | None = None,
     stored_pixels: bool = False,
+    pictures_rate: float | None = None,
     keep: Callable[[np.ndarray], Any] | None = None,
 ) -> Frames:
     """Reads a clip's frames at a fixed rate.
@@ -76,12 +78,13 @@ def read_frames(
     nothing is taken from the packet before the first that does not decode to the next key frame.
 
     Args:
-      path: the video.
+      path: the video; or a folder of pictures, which are a video of a constant frame rate.
       size: height and width of the result, in pixels.
       rate: frames a second.
       start: seconds from the video's first frame; its beginning if None.
       end: seconds from the video's first frame; its end if None or later.
       stored_pixels: leaves pixels that are not square as they are stored, as the reference does.
+      pictures_rate: pictures a second, where it is a folder.
       keep: is given each frame, uint8 [size, size, 3], as it is decoded; what it returns is kept
         in its place. By default the frames are, in one array.
 
@@ -89,19 +92,24 @@ def read_frames(
       VideoError: if none of these frames can be had, whatever the reason.
     """
     path, start = pathlib.Path(path), start or 0.0
-    containers.check_file(path)
+    kept_as = keep or (lambda picture: picture)
+
+    def pick(line: Timeline) -> list[int]:
+        return choose(line, rate, start, end)
+
     try:
-        with containers.opened(path) as container:
-            stream = containers.film(container, path)
-            film = Film(path, stream.index, scan(container, stream, end))
-            pixel = 1 if stored_pixels else geometry.pixel_shape(stream.sample_aspect_ratio)
-            screen = Screen(stream.codec_context.name, pixel)
-
-        def shown(frame: av.VideoFrame):
-            picture = screen.show(frame, size)
-            return keep(picture) if keep else picture
-
-        found = _find(film, lambda line: choose(line, rate, start, end), shown)
+        if is_folder(path):
+            found = _find_pictures(
+                path, pictures_rate, pick, lambda picture: kept_as(geometry.fit(picture, size))
+            )
+        else:
+            containers.check_file(path)
+            with containers.opened(path) as container:
+                stream = containers.film(container, path)
+                film = Film(path, stream.index, scan(container, stream, end))
+                pixel = 1 if stored_pixels else geometry.pixel_shape(stream.sample_aspect_ratio)
+                screen = Screen(stream.codec_context.name, pixel)
+            found = _find(film, pick, lambda frame: kept_as(screen.show(frame, size)))
     except VideoError:
         raise
     except Exception as error:  # of any kind: one file must not end a run over many
@@ -116,18 +124,22 @@ def read_frames(
     return Frames(images if keep else np.stack(images), times, fault)
 
 
-def duration(path: pathlib.Path) -> float | None:
-    """Seconds that a file's header says it is long; None if it says nothing.
+def duration(path: pathlib.Path, pictures_rate: float | None = None) -> float | None:
+    """Seconds that a file's header says it is long, or pictures are; None if it says nothing.
 
     Raises:
       VideoError: it cannot be opened.
     """
     path = pathlib.Path(path)
     try:
+        if is_folder(path):
+            return _folder(path, pictures_rate)[1].length
         with containers.opened(path) as container:
             known = container.duration
             # In Matroska the clock counts, which need not start at 0.
             late = "matroska" in containers.kinds(container) and container.start_time
+    except VideoError:
+        raise
     except Exception as error:
         raise VideoError(containers.reason(path, error)) from error
     if known is None:
@@ -135,13 +147,15 @@ def duration(path: pathlib.Path) -> float | None:
     return max(0, known - max(0, late or 0)) / av.time_base
 
 
-def measured(path: pathlib.Path) -> float:
+def measured(path: pathlib.Path, pictures_rate: float | None = None) -> float:
     """Seconds that a file is long by its frames, whatever its header says.
 
     Raises:
       VideoError: it cannot be read.
     """
     path = pathlib.Path(path)
+    if is_folder(path):
+        return duration(path, pictures_rate)
     try:
         with containers.opened(path) as container:
             return scan(container, containers.film(container, path), None).timeline().length
@@ -149,6 +163,24 @@ def measured(path: pathlib.Path) -> float:
         raise
     except Exception as error:
         raise VideoError(containers.reason(path, error)) from error
+
+
+def _folder(path: pathlib.Path, pictures_rate: float | None) -> tuple[PictureFolder, Timeline]:
+    folder = PictureFolder.open(path)
+    if pictures_rate is None:
+        raise VideoError("a folder of pictures: say how many there are a second, --pictures_rate")
+    return folder, folder.timeline(pictures_rate)
+
+
+def _find_pictures(
+    path: pathlib.Path, pictures_rate: float | None, pick: Callable, shown: Callable
+) -> _Found:
+    """Those of a folder's pictures that `pick` picks of its timeline, each as `shown` makes it."""
+    folder, line = _folder(path, pictures_rate)
+    chosen = pick(line)
+    images, fault = folder.read(chosen, shown)
+    fault = "; ".join(filter(None, [line.fault, fault])) or None
+    return _Found(dataclasses.replace(line, fault=fault), chosen, images)
 
 
 def _find(film: Film, pick: Callable, shown: Callable) -> _Found:

@@ -3,18 +3,26 @@
 import collections
 import os
 import pathlib
+from collections.abc import Iterator
 
 from glscl_jax.errors import UserError
 
-# As FFmpeg's containers are named.
+# As files in the containers that are read are called (`containers`), and no others.
 VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".asf", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
-    | {".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+    {".264", ".265", ".3g2", ".3gp", ".apng", ".asf", ".avc", ".avi", ".avif", ".dif", ".divx"}
+    | {".dnxhd", ".dnxhr", ".drc", ".dv", ".f4v", ".flv", ".gif", ".gxf", ".h261", ".h263", ".h264"}
+    | {".h265", ".h26l", ".hevc", ".ism", ".ismv", ".ivf", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v"}
+    | {".m4v", ".mj2", ".mk3d", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts"}
+    | {".mxf", ".nut", ".obu", ".ogg", ".ogm", ".ogv", ".psp", ".qt", ".rm", ".rmvb", ".roq"}
+    | {".swf", ".ts", ".vc1", ".vc2", ".vob", ".webm", ".wmv", ".wtv", ".y4m"}
+)
+PICTURE_SUFFIXES = frozenset(
+    {".bmp", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
 
-def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All files below a folder, sorted, but for hidden ones; linked folders are not entered.
+def _walked(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
+    """Yields (a folder in it or itself, the names of the files there), without what is hidden.
 
     Raises:
       UserError: it is no folder, or one in it cannot be read.
@@ -23,16 +31,49 @@ def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
     def refuse(error: OSError):
         raise UserError(f"{error.filename}: {error.strerror}: make it readable") from error
 
-    found = []
     for here, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [pathlib.Path(here, name) for name in names if not name.startswith(".")]
+        yield pathlib.Path(here), [name for name in names if not name.startswith(".")]
+
+
+def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All files below a folder, sorted, but for hidden ones; linked folders are not entered.
+
+    Raises:
+      UserError: it is no folder, or one in it cannot be read.
+    """
+    # Pictures are what there are millions of, and no annotations.
+    found = [
+        here / name for here, names in _walked(folder) for name in names if not is_picture(name)
+    ]
     return sorted(found)
 
 
 def videos_below(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The files below a folder whose names end as those of videos do."""
-    return [path for path in files_below(folder) if path.suffix.lower() in VIDEO_SUFFIXES]
+    """What is below a folder and may be a video, sorted.
+
+    That is files whose names end as those of videos do, and folders of numbered pictures.
+    """
+    found = []
+    for here, names in _walked(folder):
+        found += [here / name for name in names if _suffix(name) in VIDEO_SUFFIXES]
+        if here != pathlib.Path(folder) and any(map(is_numbered_picture, names)):
+            found.append(here)
+    return sorted(found)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name ends as that of a picture does, and it is not hidden."""
+    return _suffix(name) in PICTURE_SUFFIXES and not name.startswith(".")
+
+
+def is_numbered_picture(name: str) -> bool:
+    """Whether it is a picture's name that ends in a number."""
+    return is_picture(name) and name.rpartition(".")[0][-1:].isdecimal()
+
+
+def _suffix(name: str) -> str:
+    return pathlib.PurePath(name).suffix.lower()
 
 
 def stem(name: str) -> str:
@@ -56,7 +97,8 @@ class Source:
         self._by_name, self._by_stem = (collections.defaultdict(list) for _ in range(2))
         # The very file that is named, or one that only its ending tells apart.
         for path in videos_below(self.videos):
-            self._by_name[path.name].append(path)
+            if stem(path.name) != path.name:  # and not a folder of pictures
+                self._by_name[path.name].append(path)
             self._by_stem[stem(path.name)].append(path)
 
     def annotation(self, *names: str) -> pathlib.Path:
