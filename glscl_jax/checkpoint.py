@@ -268,12 +268,21 @@ def _load_params(path: pathlib.Path, sharding: Sharding) -> dict:
 
 def _check_same_moments(path: pathlib.Path, stored, abstract) -> None:
     """Raises a `UserError` if the optimiser's state is not of the same arrays."""
-    old, new = (sorted(leaf.shape for leaf in jax.tree.leaves(tree)) for tree in (stored, abstract))
-    if old != new:
+    if _named_shapes(stored) != _named_shapes(abstract):
         raise UserError(
             f"the run of {path} did not train the same parameters: go on with the "
             "config.optim.frozen and clip_group that it had, or give the run a --workdir of its own"
         )
+
+
+def _named_shapes(tree) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Of each array, by its keys: Orbax reads named tuples back as dicts, and tuples as lists."""
+
+    def name(key) -> str:
+        return str(next(getattr(key, x) for x in ("name", "key", "idx") if hasattr(key, x)))
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {tuple(map(name, keys)): leaf.shape for keys, leaf in leaves}
 
 
 def steps_on_disk(directory: pathlib.Path) -> list[int]:

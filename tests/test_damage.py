@@ -141,6 +141,26 @@ def test_the_best_is_kept_and_read(tmp_path):
     assert checkpoint._best(workdir.checkpoints) == 2
 
 
+def test_moments_of_other_groups_are_refused(tmp_path):
+    """Of a run that did not write its groups down: equal shapes are not the same parameters."""
+    params = {name: jax.numpy.ones((3, 2)) for name in ("one", "other")}
+    rates = {"fast": optax.adam(1.0), "slow": optax.adam(0.1)}
+
+    def grouped(labels) -> TrainState:
+        kept = optax.partition(rates, dict(zip(params, labels, strict=True))).init(params)
+        return TrainState(jax.numpy.int32(1), params, kept, jax.numpy.int32(0), None)
+
+    saved = grouped(["fast", "slow"])
+    checkpoints = Checkpoints(Workdir(tmp_path), keep=1)
+    checkpoints.save(saved)
+    checkpoints.wait()
+    found = checkpoints.restore(abstract(saved))
+    assert jax.tree.structure(found.opt_state) == jax.tree.structure(saved.opt_state)
+    with pytest.raises(UserError, match="did not train the same parameters"):
+        checkpoints.restore(abstract(grouped(["slow", "fast"])))
+    checkpoints.close()
+
+
 def test_an_average_that_is_switched_on_begins_as_the_parameters(tmp_path):
     checkpoints = Checkpoints(Workdir(tmp_path), keep=1)
     checkpoints.save(state(3))
