@@ -141,7 +141,7 @@ def second_file(container, position: int) -> bool:
     magic = next((_BEGINNINGS[kind] for kind in kinds(container) if kind in _BEGINNINGS), None)
     if magic is None or position <= 0:
         return False
-    with _file(container).open("rb") as file:
+    with file_of(container).open("rb") as file:
         file.seek(position)
         return re.search(magic, file.read(_BEHIND_BYTES), re.DOTALL) is not None
 
@@ -153,7 +153,7 @@ def stated_size(container) -> int | None:
     """
     if "asf" not in kinds(container):
         return None
-    with _file(container).open("rb") as file:
+    with file_of(container).open("rb") as file:
         head = file.read(_HEAD_BYTES)
     at = head.find(_ASF_PROPERTIES)
     if at < 0 or len(head) < at + 92:
@@ -163,7 +163,8 @@ def stated_size(container) -> int | None:
     return None if flags & _ASF_BROADCAST else size
 
 
-def _file(container) -> pathlib.Path:
+def file_of(container) -> pathlib.Path:
+    """The file of an open container."""
     return pathlib.Path(container.name.removeprefix("file:"))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import av
 
 from glscl_jax.input_pipeline import containers
+from glscl_jax.input_pipeline.ogg import Holes
 from glscl_jax.input_pipeline.timeline import Packets, Timeline
 
 # A coded frame that says "as before" is not put out by decoders; the one before stays on screen.
@@ -133,9 +134,11 @@ def count(film: Film, strict: bool = False) -> Counted:
     times = film.packets.times
     with containers.opened(film.path) as container:
         decoder = Decoder(container, film.index, strict)
+        decoder.holes = film.packets.holes
         numbers = [number for number, _ in decoder.numbered_frames(len(times))]
     good = [times[number] for number in numbers if times[number] is not None]
     lost = [times[number] for number in decoder.bad - {None, len(times)}]
+    lost += film.packets.holes.times
     # Some containers hold the frames' times in the order in which they are decoded.
     return Counted(sorted(good), sorted(time for time in lost if time is not None))
 
@@ -147,6 +150,7 @@ def by_count(
     times, wanted, position = film.packets.times, set(wanted), -1
     with containers.opened(film.path) as container:
         decoder = Decoder(container, film.index, strict)
+        decoder.holes = film.packets.holes
         for number, frame in decoder.numbered_frames(len(times)):
             position += times[number] is not None
             if times[number] is not None and position in wanted:
@@ -161,6 +165,7 @@ class Decoder:
     Attributes:
       bad: the names of the packets that do not decode, and of what leans on them.
       seekable: whether to seek.
+      holes: what is missing between packets that are named by their numbers.
     """
 
     def __init__(self, container, index: int, strict: bool):
@@ -173,6 +178,7 @@ class Decoder:
         self._skipping = _TIMED & kinds and self.context.name in _SKIPPABLE and progressive
         self._sought = False
         self.bad: set[int] = set()
+        self.holes = Holes()
 
     def seek(self, key: int) -> bool:
         """Goes to a key frame, if the file can be sought in."""
@@ -233,7 +239,11 @@ class Decoder:
         for newest, packet in packets:
             if packet is not None:
                 keys += packet.is_keyframe
-                broken = (broken and not packet.is_keyframe) or packet.is_corrupt
+                behind_a_hole = newest in self.holes.behind
+                broken = (broken or behind_a_hole) and not packet.is_keyframe
+                broken = broken or packet.is_corrupt or newest in self.holes.torn
+                # What is missing between two packets is no fault of the first.
+                before = None if behind_a_hole else before
                 # Of what an edit list hides no frame comes out by which to check it.
                 whole = whole or (packet.is_keyframe and packet.is_discard)
             try:

@@ -31,7 +31,7 @@ from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.builder import Settings
 from glscl_jax.input_pipeline.checkup import Failure
 
-_FORMAT = 2  # Raised when what decoding gives changes, or how it is stored.
+_FORMAT = 3  # Raised when what decoding gives changes, or how it is stored.
 _RECORD_BYTES = 19 * 10**8  # Protobuf's bound is 2 GiB, of which the rest needs little.
 _FRAMES, _FAULT = ".npz", ".fault"
 

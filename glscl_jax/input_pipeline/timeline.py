@@ -14,9 +14,11 @@ from collections.abc import Iterable
 
 import av
 
+from glscl_jax.input_pipeline import ogg
 from glscl_jax.input_pipeline.containers import (
     CODEC_STREAMS,
     VideoError,
+    file_of,
     kinds,
     second_file,
     stated_size,
@@ -111,6 +113,7 @@ class Packets:
       lasts: ticks that the latest frame stays on screen, if the file says.
       complete_to: frames from here on may lack neighbours; None if all was read.
       tick, rate, joints, fault: as of `Timeline`.
+      holes: what is missing between the packets, as far as is known.
     """
 
     times: list[int | None]
@@ -122,6 +125,7 @@ class Packets:
     rate: fractions.Fraction | None
     joints: int
     fault: str | None
+    holes: ogg.Holes
 
     def timeline(self, shown: Iterable[int] | None = None) -> Timeline:
         """The timeline of frames that are shown at `shown`, by default all of the packets'.
@@ -162,6 +166,7 @@ class _Reading:
     def __init__(self, container, stream):
         self.stream = stream
         self.times: list[int | None] = []
+        self.positions: list[int] = []  # of each packet in the file, in bytes
         self.keys: list[int] = []
         self.trusted = True
         self.lasts = 0
@@ -224,6 +229,7 @@ class _Reading:
         # first key frame lean on pictures that are not in the file.
         ahead = self.keys and (self._first_key is None or time < self._first_key)
         self.times.append(None if packet.is_discard or ahead else time)
+        self.positions.append(packet.pos or 0)
         self._end = max(self._end, time + lasts)
         if self.times[-1] is None:
             return
@@ -244,6 +250,14 @@ class _Reading:
         if step < 0:
             return is_key or step < -_JITTER_SECONDS
         return self._joined and step > _JOIN_SECONDS
+
+    def holes(self, container) -> ogg.Holes:
+        """What is missing between the packets; mends the times that are wrong for that."""
+        if "ogg" not in kinds(container) or not self.times:
+            return ogg.Holes()
+        holes = ogg.find_holes(file_of(container), self.positions, self.times, self._usual)
+        self.trusted = self.trusted and not holes.behind
+        return holes
 
     def seconds(self) -> float:
         """From the earliest frame to the latest."""
@@ -271,17 +285,24 @@ def scan(container, stream, end: float | None) -> Packets:
         if not reading.times:
             raise
         fault = f"damaged: nothing can be read past {max(reading.seconds(), 0):.1f} s"
+    whole, holes = not (reached or fault), reading.holes(container)
+    told = [fault]
+    if holes.behind:
+        told.append(f"damaged: data is missing in {len(holes.behind)} places")
+    if holes.cut_off and whole:
+        told.append(f"truncated: its end is not there, {max(reading.seconds(), 0):.1f} s are")
     return Packets(
         times=reading.times,
         keys=reading.keys or [time for time in reading.times if time is not None][:1],
         trusted=reading.trusted,
         lasts=reading.lasts,
         # Neighbours may be missing of a frame that is shown later than the newest packet's dts.
-        complete_to=reading.now if reached or fault else None,
+        complete_to=None if whole else reading.now,
         tick=stream.time_base,
         rate=stream.average_rate,
         joints=reading.joints,
-        fault=fault,
+        fault="; ".join(filter(None, told)) or None,
+        holes=holes,
     )
 
 
