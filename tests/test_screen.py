@@ -170,7 +170,7 @@ def hlg(nits):
 
 TRANSFERS = {16: pq, 18: hlg}
 DEEP = {
-    "a.mkv": ("libx265", {"preset": "ultrafast", "x265-params": "log-level=none:pools=1"}),
+    "a.mkv": ("libx265", {"preset": "ultrafast", "x265-params": "log-level=none:pools=1:asm=0"}),
     "a.mp4": ("libsvtav1", {"preset": "12"}),
     "b.mp4": ("libx264", {"preset": "ultrafast"}),
 }
