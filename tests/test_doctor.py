@@ -1,6 +1,9 @@
 """The data doctor finds what was broken on purpose, and nothing in what is whole."""
 
+import csv
 import dataclasses
+import errno
+import os
 import pathlib
 import shutil
 
@@ -9,11 +12,11 @@ import numpy as np
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import doctor, prepare, rendered
+from glscl_jax.input_pipeline import builder, doctor, prepare, rendered
 from glscl_jax.input_pipeline.annotations import READERS, Clip
 from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
 from glscl_jax.input_pipeline.checkup import Checkup, Row
-from tests import benchmark_files
+from tests import benchmark_files, numbered_videos
 from tests.conftest import one_line_error
 
 
@@ -219,3 +222,56 @@ def test_the_program(broken, forks):
     done = forks("glscl_jax.input_pipeline.prepare", *arguments, "--allow-partial")
     assert "unreadable files:  2" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_what_the_system_refuses_is_one_file_s(tmp_path, monkeypatch):
+    """In `--check` and in `prepare`: reading fails, a name that none can have, no decoder."""
+    source = tmp_path / "videos"
+    source.mkdir()
+    for name in ("good", "broken", "stale"):
+        numbered_videos.write(source / f"{name}.mp4", 30)
+    data = (source / "good.mp4").read_bytes()
+    (source / "odd.mp4").write_bytes(data.replace(b"avc1", b"zzzz"))
+    (source / "loop.mp4").symlink_to(source / "loop.mp4")
+    named = {
+        "broken.mp4": os.strerror(errno.EIO),
+        "stale.mp4": os.strerror(errno.ESTALE),
+        "odd.mp4": "FFmpeg has no decoder for its video",
+        "loop.mp4": "",  # one system says so, another that there is no file
+        "x" * 300 + ".mp4": os.strerror(errno.ENAMETOOLONG),
+    }
+    clips = [
+        Clip(name, source / name, ("said",), None, None, "train") for name in ["good.mp4", *named]
+    ]
+    opened, stat = av.open, pathlib.Path.stat
+
+    def opening(url, *arguments, **settings):
+        if url.endswith("broken.mp4"):
+            raise av.OSError(errno.EIO, os.strerror(errno.EIO), url)
+        return opened(url, *arguments, **settings)
+
+    def looking(path, **settings):
+        if path.name == "stale.mp4":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return stat(path, **settings)
+
+    monkeypatch.setattr(av, "open", opening)
+    monkeypatch.setattr(pathlib.Path, "stat", looking)
+
+    def told(failures):
+        reasons = {failure.clip.clip_id: failure.reason for failure in failures}
+        assert reasons.keys() == named.keys()
+        assert all(reason in reasons[name] for name, reason in named.items())
+        return reasons
+
+    found = doctor.examine(clips, source, "folder", workers=2)
+    told(found.failures)
+    assert "broken.mp4: not a video that can be read (Input/output error)" in found.table()
+    settings = builder.Settings("folder", 1.0, 32, 95, builder.annotations_digest(clips))
+    made = prepare.prepare(
+        clips, source, tmp_path / "data", settings, workers=2, max_failed_share=1.0
+    )
+    assert made.splits == {"train": 1}
+    reasons = told(made.failures)
+    with (tmp_path / "data" / "failed.csv").open(newline="") as file:
+        assert {row["clip"]: row["reason"] for row in csv.DictReader(file)} == reasons

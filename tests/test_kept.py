@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from glscl_jax.input_pipeline import builder, kept, rendered, video
 from glscl_jax.input_pipeline.annotations import Clip
+from tests import numbered_videos
 
 SETTINGS = builder.Settings("folder", 2.0, 32, 95, "")
 
@@ -108,3 +111,36 @@ def test_a_full_disk_leaves_no_half_file(store, clips, monkeypatch):
     assert not list(store.directory.iterdir())
     store.clear()
     assert not store.directory.exists()
+
+
+@pytest.mark.slow
+def test_two_hours_are_not_held_as_they_are_decoded(tmp_path):
+    """7,200 frames, which are 1.1 GB decoded, in a process of its own."""
+    numbered_videos.write(tmp_path / "a.mp4", 7_200, rate=1, codec="mpeg4", gop=60)
+    done = subprocess.run(
+        [sys.executable, "-c", DECODES, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    count, before, peak = map(int, done.stdout.split())
+    assert count == 7_200
+    assert peak - before < 300 << 20, (peak - before) >> 20
+
+
+DECODES = """
+import pathlib, re, sys
+from glscl_jax.input_pipeline.annotations import Clip
+from tests import numbered_videos
+from glscl_jax.input_pipeline.builder import Settings
+from glscl_jax.input_pipeline.kept import Store
+
+def bytes_of(name):
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(name + r":\\s*(\\d+) kB", status)[1]) << 10
+
+folder = pathlib.Path(sys.argv[1])
+clip = Clip("a", folder / "a.mp4", ("said",), None, None, "train")
+store = Store(folder / "kept", folder, Settings("folder", 1.0, 224, 95, ""))
+store.start([clip])
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = bytes_of("VmRSS")
+print(len(store.decoded(clip).example["frames"]), before, bytes_of("VmHWM"))
+"""
