@@ -183,8 +183,11 @@ class _Reading:
         self._raw: int | None = None  # what the file's clock said last
         self._offset = 0  # what to add to it
         self._end = 0  # where the frames so far end
-        rate = stream.average_rate
-        self._usual = max(1, round(1 / rate / stream.time_base)) if rate else 1
+        rate, tick = stream.average_rate, stream.time_base
+        self._usual = max(1, round(1 / rate / tick)) if rate else 1
+        # In ticks, once: there are many packets, and fractions are slow.
+        self._join_ticks = math.floor(fractions.Fraction(_JOIN_SECONDS) / tick)
+        self._jitter_ticks = fractions.Fraction(_JITTER_SECONDS) / tick
 
     def add(self, packet) -> None:
         """Takes the next packet of any stream."""
@@ -201,7 +204,7 @@ class _Reading:
 
     def _add(self, packet) -> None:
         lasts = packet.duration or self._usual
-        if lasts * self.stream.time_base > _JOIN_SECONDS:
+        if lasts > self._join_ticks:
             lasts = self._usual
         if self._clockless or (packet.pts is None and packet.dts is None):
             self.trusted = False
@@ -246,10 +249,10 @@ class _Reading:
         self.begin, self.latest = math.inf, -math.inf
 
     def _starts_again(self, decoded: int, is_key: bool) -> bool:
-        step = float((decoded - self._raw) * self.stream.time_base)
+        step = decoded - self._raw
         if step < 0:
-            return is_key or step < -_JITTER_SECONDS
-        return self._joined and step > _JOIN_SECONDS
+            return is_key or step < -self._jitter_ticks
+        return self._joined and step > self._join_ticks
 
     def holes(self, container) -> ogg.Holes:
         """What is missing between the packets; mends the times that are wrong for that."""
