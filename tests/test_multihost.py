@@ -97,6 +97,20 @@ def test_two_processes_of_two_devices_train_as_one_of_four(shapes, forks, tmp_pa
 
 
 @pytest.mark.slow
+def test_two_processes_start_from_a_checkpoint_as_one_does(shapes, forks, tmp_path, alone):
+    begin = (f"--config.init_from={alone}", "--config.data.validation_split=", "--config.seed=1")
+    forks(TRAIN, *arguments(shapes, tmp_path / "one", *begin), devices=4)
+    two = arguments(shapes, tmp_path / "two", *begin)
+    first, _ = forks.together(*[(TRAIN, *two, *flags) for flags in together(2)], devices=2)
+    assert f"config.init_from {alone}" in first.stdout
+    one, two = parameters(tmp_path / "one"), parameters(tmp_path / "two")
+    assert_same_parameters(two, one)
+    # They did not begin anew, nor stay as they were.
+    with pytest.raises(AssertionError):
+        assert_same_parameters(one, parameters(alone))
+
+
+@pytest.mark.slow
 def test_of_four_processes_one_dies_and_the_others_name_it(
     shapes, forks, tmp_path, alone, run_program
 ):
