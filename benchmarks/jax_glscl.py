@@ -11,8 +11,9 @@ import numpy as np
 from glscl_jax import steps
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.clip import VARIANTS, CLIPConfig
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.optim import OptimConfig, make_optimizer
+from glscl_jax.train_state import TrainState
 
 WORDS, FRAMES = 32, 12
 OPTIM, TOTAL_STEPS = OptimConfig(), 1000
@@ -36,10 +37,10 @@ def make_inputs(
     }
 
 
-def fresh_state(config: GLSCLConfig) -> steps.TrainState:
+def fresh_state(config: GLSCLConfig) -> TrainState:
     """The state before the first step; the same for every layout of the same sizes."""
     model, optimizer = GLSCL(config), make_optimizer(OPTIM, TOTAL_STEPS)
-    return steps.init_state(steps.init_params(model, 0), optimizer, OPTIM)
+    return steps.init_state(init_params(model, 0), optimizer, OPTIM)
 
 
 def jitted_step(config: GLSCLConfig):

@@ -14,10 +14,11 @@ from benchmarks.collectives import Collective, collectives, sent_by_axis
 from glscl_jax import sharding, steps
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.clip import VARIANTS
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.objective import LOSS_BLOCK
 from glscl_jax.optim import make_optimizer
 from glscl_jax.optim_config import OptimConfig
+from glscl_jax.train_state import TrainState
 
 OPTIM = OptimConfig()
 # The counts are of what XLA makes before LLVM compiles it, which then need not be optimised.
@@ -83,9 +84,9 @@ def optimizer():
     return make_optimizer(OPTIM, 1000)
 
 
-def begun(config: GLSCLConfig) -> steps.TrainState:
+def begun(config: GLSCLConfig) -> TrainState:
     """The state before the first update."""
-    return steps.init_state(steps.init_params(GLSCL(config), 0), optimizer(), OPTIM)
+    return steps.init_state(init_params(GLSCL(config), 0), optimizer(), OPTIM)
 
 
 def batch_of(step: Step) -> dict[str, np.ndarray]:

@@ -4,8 +4,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from glscl_jax import steps
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig, TextFeatures, VideoFeatures
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, TextFeatures, VideoFeatures, init_params
 
 QUERIES, WORDS, FRAMES, WIDTH = 8, 32, 12, 512
 BLOCKING = {"temperature": 3.0, "lim_weight": 0.5}
@@ -19,7 +18,7 @@ class Lim:
 
     def __init__(self, batch: int = 200):
         self.model, self.batch = GLSCL(GLSCLConfig()), batch
-        self.params = jax.jit(lambda: steps.init_params(self.model, 0)["lim"])()
+        self.params = jax.jit(lambda: init_params(self.model, 0)["lim"])()
         self._text = jax.jit(lambda tokens: self.read("text", tokens))
         self._video = jax.jit(lambda frames: self.read("video", frames))
 

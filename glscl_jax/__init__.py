@@ -3,6 +3,7 @@
 import os
 
 from glscl_jax import import_order
+from glscl_jax.version import __version__
 
 import_order.keep()
 
@@ -11,8 +12,7 @@ import_order.keep()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-__version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str):

@@ -18,12 +18,13 @@ import numpy as np
 from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
-from glscl_jax import ema, paths, processes
+from glscl_jax import paths, processes
 from glscl_jax.checksums import checked
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
-from glscl_jax.steps import TrainState
+from glscl_jax.train_state import TrainState
+from glscl_jax.trees import copied, overlaid, part_of
 from glscl_jax.workdir import Workdir, read_model_config
 
 BEST = "R@1"
@@ -78,7 +79,7 @@ class Checkpoints:
             "nonfinite": state.nonfinite,
         }
         if state.ema is not None:
-            progress["raw"] = ema.part_of(state.params, state.ema)
+            progress["raw"] = part_of(state.params, state.ema)
         try:
             self._orbax.save_checkpointables_async(
                 step, {"params": state.evaluated, "progress": progress}, metrics=metrics, force=True
@@ -129,7 +130,7 @@ class Checkpoints:
                 progress["nonfinite"] = abstract.nonfinite
             if "raw" in stored:
                 params = abstract.evaluated
-                progress["raw"] = ema.part_of(abstract.params, stored["raw"])
+                progress["raw"] = part_of(abstract.params, stored["raw"])
             loaded = self._orbax.load_checkpointables(
                 step, {"params": params, "progress": progress}
             )
@@ -142,9 +143,9 @@ class Checkpoints:
             progress["nonfinite"] = jax.device_put(np.int32(0), abstract.nonfinite.sharding)
         raw, average = progress.pop("raw", None), None
         if abstract.ema is not None:
-            average = ema.part_of(params, abstract.ema)
-            average = ema.copied(average) if raw is None else average
-        return TrainState(params=ema.overlaid(params, raw), ema=average, **progress)
+            average = part_of(params, abstract.ema)
+            average = copied(average) if raw is None else average
+        return TrainState(params=overlaid(params, raw), ema=average, **progress)
 
     def close(self) -> None:
         """Waits for the last save; raises a `UserError` if it failed."""

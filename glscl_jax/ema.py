@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from glscl_jax.groups import groups_of
 from glscl_jax.optim_config import OptimConfig
+from glscl_jax.trees import copied, part_of
 
 
 def begun(params: dict, config: OptimConfig) -> dict | None:
@@ -29,11 +30,6 @@ def begun(params: dict, config: OptimConfig) -> dict | None:
     return copied(traverse_util.unflatten_dict(trained))
 
 
-def copied(params: dict) -> dict:
-    """float32 copies, also of what is float32: a buffer in two places cannot be donated."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
-
-
 def moved(average: dict | None, params: dict, config: OptimConfig) -> dict | None:
     """The average after an update that led to `params`."""
     if average is None:
@@ -43,20 +39,4 @@ def moved(average: dict | None, params: dict, config: OptimConfig) -> dict | Non
         lambda mean, param: mean + (1 - config.ema) * (param.astype(jnp.float32) - mean),
         average,
         part_of(params, average),
-    )
-
-
-def overlaid(params: dict, average: dict | None) -> dict:
-    """`params` with what `average` has in its place."""
-    if average is None:
-        return params
-    flat = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(average)
-    return traverse_util.unflatten_dict(flat)
-
-
-def part_of(params: dict, average: dict) -> dict:
-    """Of `params` what `average` has, too."""
-    flat = traverse_util.flatten_dict(params)
-    return traverse_util.unflatten_dict(
-        {path: flat[path] for path in traverse_util.flatten_dict(average)}
     )

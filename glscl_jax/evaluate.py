@@ -45,7 +45,7 @@ from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.rerank import QBNorm
 from glscl_jax.results_page import terminal, title
-from glscl_jax.workdir import Workdir
+from glscl_jax.workdir import PLACES, Workdir
 
 NO_CHECKPOINT = "--checkpoint is missing: name a directory that train or convert wrote"
 
@@ -156,6 +156,7 @@ def opened() -> tuple[Task, dict[str, features.Store]]:
         {flag.name: flag.value for flag in (SPLIT, STEP, SAVE_FEATURES, TOP_K, LEGACY_TIES)}
         | {flag.name: flag.value for flag in (RERANK, QB_SPLIT, QB_K, QB_BETA, QB_THETA)}
         | {flag.name: flag.value for flag in (QB_THETA_V2T, DSL_TEMPERATURE, REPORT, EXAMPLES)},
+        places=PLACES,
     )
     settings = query_bank_settings()
     if DSL_TEMPERATURE.value <= 0:

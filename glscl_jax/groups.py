@@ -15,6 +15,7 @@ import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.optim_config import OptimConfig
+from glscl_jax.trees import path_name
 
 # Stacks of layers: the first axis counts layers, each of which is a tensor of its own in PyTorch.
 STACKED = re.compile(r"/(blocks|decoder|video_decoder)/")
@@ -39,11 +40,6 @@ class Group:
     rows: slice | np.ndarray | None
     decays: bool
     factor: np.ndarray
-
-
-def path_name(path) -> str:
-    """A tree path as "clip/text/projection"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def tensor_names(name: str, shape: tuple[int, ...]) -> list[str]:

@@ -14,11 +14,10 @@ from collections.abc import Collection, Mapping
 
 from ml_collections import ConfigDict
 
-from glscl_jax import published
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.files import read_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.clip import VARIANTS, variant_of
 from glscl_jax.models.glscl import GLSCLConfig, model_config
 from glscl_jax.workdir import read_model_config
 
@@ -139,7 +138,7 @@ def resolved(config: ConfigDict, source: Source | None, chosen: Chosen) -> Confi
     except (TypeError, ValueError) as error:
         raise UserError(f"config.model.clip: {error}") from error
     config.model.clip.update(dataclasses.asdict(clip))
-    config.model.clip.variant = published.variant_of(clip) or ""
+    config.model.clip.variant = variant_of(clip) or ""
     return config.lock()
 
 

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import jax
 from absl import flags
@@ -25,7 +25,6 @@ from ml_collections import ConfigDict
 
 from glscl_jax import cluster, processes
 from glscl_jax.errors import UserError
-from glscl_jax.workdir import PLACES
 
 # sysexits.h's EX_UNAVAILABLE: nothing is wrong with what was asked for; start again.
 PEER_LOST_STATUS = 69
@@ -88,20 +87,23 @@ def joined() -> Iterator[None]:
     _leave(watch)
 
 
-def check_agreement(config: ConfigDict | None, given: dict | None = None) -> None:
+def check_agreement(
+    config: ConfigDict | None, given: dict | None = None, places: Collection[str] = ()
+) -> None:
     """Whether all processes run the same code, and were asked for the same.
 
     Args:
-      config: resolved, or None. Where its files lie is each host's own affair: what they hold is
-        for `processes.check_same`.
+      config: resolved, or None.
       given: flags beside it, names to values.
+      places: what of `config.data` says where files lie. That is each host's own affair: what they
+        hold is for `processes.check_same`.
 
     Raises:
       UserError: in all of them, naming what differs.
     """
     told = config.to_dict() if config is not None else {}
     if "data" in told:
-        told["data"] = {name: x for name, x in told["data"].items() if name not in PLACES}
+        told["data"] = {name: x for name, x in told["data"].items() if name not in places}
     processes.check_same(
         {
             "the code of glscl_jax": _code(),

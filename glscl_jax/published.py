@@ -7,8 +7,6 @@ Zhang et al., "Text-Video Retrieval with Global-Local Semantic Consistent Learni
 import dataclasses
 from types import MappingProxyType
 
-from glscl_jax.models.clip import VARIANTS, CLIPConfig
-
 SOURCE = "Zhang et al. 2024, arXiv 2405.12710"
 
 
@@ -104,15 +102,6 @@ def published(dataset: str, split: str, variant: str | None, rerank: str) -> Pub
       rerank: "none", "qbnorm" or "dual_softmax".
     """
     return TABLE.get((_TESTED_AS.get(dataset, dataset), split, variant, rerank))
-
-
-def variant_of(clip: CLIPConfig) -> str | None:
-    """The name of a model's towers, whatever its vocabulary, activation and text positions."""
-    own = ("vocab_size", "activation", "context_length")
-    for name, config in VARIANTS.items():
-        if dataclasses.replace(clip, **{key: getattr(config, key) for key in own}) == config:
-            return name
-    return None
 
 
 def differing_videos(row: Published, videos: int) -> str:

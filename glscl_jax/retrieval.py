@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax import features, metrics, processes, progress, ranking, sharding, steps
+from glscl_jax import features, metrics, processes, progress, ranking, sharding
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
-from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
+from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures, encode_text, encode_video
 
 __all__ = ["EncodedSplit", "Encoder", "check_split", "encode_split", "rank_split"]
 
@@ -32,8 +32,8 @@ class Encoder:
     def __init__(self, model: GLSCL, mesh: Mesh):
         self.model, self.mesh = model, mesh
         options = {"out_shardings": sharding.replicated(mesh)}
-        self._text = jax.jit(functools.partial(steps.encode_text, model=model), **options)
-        self._video = jax.jit(functools.partial(steps.encode_video, model=model), **options)
+        self._text = jax.jit(functools.partial(encode_text, model=model), **options)
+        self._video = jax.jit(functools.partial(encode_video, model=model), **options)
         self._whole = jax.jit(lambda array: array, **options)
         self._processes = sorted({device.process_index for device in mesh.devices.flat})
         self._orders: dict[int, np.ndarray] = {}

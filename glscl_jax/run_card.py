@@ -17,13 +17,15 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from glscl_jax import __version__, bootstrap, metrics, published
+from glscl_jax import bootstrap, metrics, published
 from glscl_jax.checkpoint import LoadedModel
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
 from glscl_jax.files import read_json, write_json, write_text
+from glscl_jax.models.clip import variant_of
 from glscl_jax.published import Published
 from glscl_jax.results_page import DIRECTIONS, LABELS, page
+from glscl_jax.version import __version__
 
 RESULTS, READABLE = "results.json", "results.md"
 
@@ -73,7 +75,7 @@ def checkpoint_facts(loaded: LoadedModel, sha256: str) -> dict:
     return {
         "directory": loaded.directory.name,
         "step": loaded.step,
-        "variant": published.variant_of(loaded.config.clip),
+        "variant": variant_of(loaded.config.clip),
         "parameters_sha256": sha256,
         "origin": origin,
     }

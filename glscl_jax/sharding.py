@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from glscl_jax.errors import UserError
-from glscl_jax.optim import path_name
+from glscl_jax.trees import path_name
 
 DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
 

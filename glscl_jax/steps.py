@@ -1,4 +1,4 @@
-"""What runs on the devices: making the state, one update, and encoding. Pure functions."""
+"""What runs on the devices: making the state, and one update. Pure functions."""
 
 import flax.struct
 import jax
@@ -9,43 +9,13 @@ from jax.sharding import Mesh
 
 from glscl_jax import ema
 from glscl_jax.losses import Losses, LossWeights
-from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
+from glscl_jax.models.glscl import GLSCL
 from glscl_jax.objective import LOSS_BLOCK, gradient
 from glscl_jax.optim import OptimConfig, cast_params, global_norm, trainable
+from glscl_jax.train_state import TrainState
 
 # CLIP's training held its temperature to at least 1 / 100, and so does the reference.
 MAX_LOGIT_SCALE = float(np.log(100.0))
-
-
-@flax.struct.dataclass
-class TrainState:
-    """All that a run carries from step to step.
-
-    Attributes:
-      step: int32 [], batches done; also the position in the data.
-      params: parameters.
-      opt_state: the optimiser's. It counts the updates that were made, and its schedule goes by
-        these.
-      nonfinite: int32 [], how many of the steps were not applied: their loss or gradient was not
-        finite.
-      ema: float32, the moving average of what is trained (see `ema`), or None.
-    """
-
-    step: jax.Array
-    params: dict
-    opt_state: optax.OptState
-    nonfinite: jax.Array
-    ema: dict | None = None
-
-    @property
-    def updates(self) -> jax.Array:
-        """int32 [], updates made: the schedule's position."""
-        return self.step - self.nonfinite
-
-    @property
-    def evaluated(self) -> dict:
-        """The parameters to validate with and to keep: the average, where there is one."""
-        return ema.overlaid(self.params, self.ema)
 
 
 @flax.struct.dataclass
@@ -63,17 +33,6 @@ class StepMetrics:
     grad_norm: jax.Array
     logit_scale: jax.Array
     nonfinite: jax.Array
-
-
-def init_params(model: GLSCL, seed: int) -> dict:
-    """Fresh parameters, a pure function of `seed`."""
-    clip = model.config.clip
-    frames = jnp.zeros((1, 1, clip.image_size, clip.image_size, 3), jnp.uint8)
-    ids = jnp.zeros((1, 2), jnp.int32)
-    variables = model.init(
-        jax.random.key(seed), ids, jnp.ones_like(ids), frames, jnp.ones((1, 1), jnp.int32)
-    )
-    return variables["params"]
 
 
 def init_state(
@@ -142,15 +101,3 @@ def hold_logit_scale(params: dict) -> dict:
     clip = params["clip"]
     held = jnp.minimum(clip["logit_scale"], MAX_LOGIT_SCALE)
     return {**params, "clip": {**clip, "logit_scale": held}}
-
-
-def encode_text(params: dict, ids: jax.Array, mask: jax.Array, *, model: GLSCL) -> TextFeatures:
-    """Features of A texts: ids and mask int32 [A,L]. No dropout."""
-    return model.apply({"params": params}, ids, mask, method="encode_text")
-
-
-def encode_video(
-    params: dict, frames: jax.Array, mask: jax.Array, *, model: GLSCL
-) -> VideoFeatures:
-    """Features of B videos: frames uint8 [B,V,H,W,3], mask int32 [B,V]. No dropout."""
-    return model.apply({"params": params}, frames, mask, method="encode_video")

@@ -44,13 +44,14 @@ from glscl_jax.groups import check_patterns, trained_layers
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.logbook import Log, Logbook
-from glscl_jax.models.glscl import GLSCL
+from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import make_optimizer
 from glscl_jax.plan import Plan
 from glscl_jax.preemption import PREEMPTED_STATUS, Preemption
+from glscl_jax.train_state import TrainState
 from glscl_jax.warm_start import start_params
-from glscl_jax.workdir import Workdir, as_json
+from glscl_jax.workdir import PLACES, Workdir, as_json
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
@@ -81,7 +82,7 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     """
     # Everything that can be wrong is found before the work directory is touched.
     paths.settle(config)
-    launch.check_agreement(config)
+    launch.check_agreement(config, places=PLACES)
     source = processes.by_all(lambda: origin(config, workdir))
     processes.check_same({"a run to go on with": bool(source and source.goes_on)})
     given, config = config, inherited.resolved(config, source, chosen)
@@ -96,7 +97,7 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     total = plan.num_steps
     trace.read_window(PROFILE.value, 0, total)
     model = GLSCL(settings.model)
-    shapes = jax.eval_shape(lambda: steps.init_params(model, 0))
+    shapes = jax.eval_shape(lambda: init_params(model, 0))
     check_patterns(shapes, settings.optim)
     optimizer = make_optimizer(settings.optim, total)
     validation = Validation(config, data, tokenizer, model, mesh)
@@ -221,7 +222,7 @@ def origin(config, workdir: Workdir) -> inherited.Source | None:
 def check_fit(loaded: dict, settings: recipe.Recipe, model: GLSCL) -> None:
     """Raises a `UserError` if loaded parameters are not those of a model of these settings."""
     jax.eval_shape(
-        lambda loaded: start_params(steps.init_params(model, 0), loaded, settings.model), loaded
+        lambda loaded: start_params(init_params(model, 0), loaded, settings.model), loaded
     )
 
 
@@ -283,14 +284,14 @@ def open_tokenizer(config, settings: recipe.Recipe, source, chosen) -> Tokenizer
     return tokenizer
 
 
-def start(config, settings, model, optimizer, checkpoints, mesh, loaded) -> steps.TrainState:
+def start(config, settings, model, optimizer, checkpoints, mesh, loaded) -> TrainState:
     """The state to go on from: the last checkpoint's, or step 0's.
 
     That one is fresh, or has the parameters `loaded` of `config.init_from` and the rest fresh.
     """
 
     def begun(loaded=None):
-        params = steps.init_params(model, config.seed)
+        params = init_params(model, config.seed)
         if loaded is not None:
             params = start_params(params, loaded, settings.model)
         return steps.init_state(params, optimizer, settings.optim)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from configs import demo
-from glscl_jax import recipe, steps
+from glscl_jax import recipe
 from glscl_jax.errors import UserError
 from glscl_jax.models import attention
 from glscl_jax.models.attention import ALL, Seen
-from glscl_jax.models.glscl import GLSCL, model_config
+from glscl_jax.models.glscl import GLSCL, init_params, model_config
 from glscl_jax.workdir import Workdir
 from tests.test_models import TINY, batch, fresh
 
@@ -117,7 +117,7 @@ def test_both_towers_and_the_temporal_module_ask_a_gpu_for_the_kernel(monkeypatc
         attention.nn, "dot_product_attention", lambda *arrays, **how: calls.append(how) or arrays[0]
     )
     config = dataclasses.replace(TINY, dtype="bfloat16", attention="fused")
-    jax.eval_shape(functools.partial(steps.init_params, GLSCL(config), 0))
+    jax.eval_shape(functools.partial(init_params, GLSCL(config), 0))
     assert {how["implementation"] for how in calls} == {"cudnn"}
     assert {how["is_causal"] for how in calls} == {True, False}
 

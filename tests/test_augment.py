@@ -11,6 +11,7 @@ from PIL import Image
 from benchmarks.pillow_augment import PILLOW, by_pillow, draws_by_pillow
 from configs import demo
 from glscl_jax import augment, recipe, sharding, steps, train
+from glscl_jax.train_state import TrainState
 
 HEIGHT, WIDTH = 44, 60
 MAGNITUDES = (-9.9, -7.31, -6.5, 0.0, 3.21, 6.96, 7.5, 9.9)
@@ -145,7 +146,7 @@ def test_the_config_says_whether_training_augments(batch, monkeypatch, asked):
     config = demo.get_config("tiny")
     config.seed, config.data.augment = 7, asked
     mesh = sharding.make_mesh(jax.devices()[:2])
-    state = steps.TrainState(jnp.int32(4), {}, {}, jnp.int32(0))
+    state = TrainState(jnp.int32(4), {}, {}, jnp.int32(0))
     state = jax.device_put(state, sharding.by_rules(state, mesh))
     step = train.compiled_step(config, recipe.read(config), None, None, mesh, state)
     _, seen = step(state, sharding.put_batch({"frames": batch}, mesh))

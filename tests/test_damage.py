@@ -12,7 +12,7 @@ from orbax.checkpoint import v1 as ocp
 from glscl_jax import checkpoint
 from glscl_jax.checkpoint import Checkpoints, save_params
 from glscl_jax.errors import UserError
-from glscl_jax.steps import TrainState
+from glscl_jax.train_state import TrainState
 from glscl_jax.workdir import Workdir
 
 ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])

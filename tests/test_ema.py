@@ -9,6 +9,7 @@ from glscl_jax import ema, sharding, steps
 from glscl_jax.checkpoint import Checkpoints
 from glscl_jax.errors import UserError
 from glscl_jax.optim import OptimConfig, make_optimizer
+from glscl_jax.trees import part_of
 from glscl_jax.workdir import Workdir
 
 AVERAGED = OptimConfig(ema=0.9, frozen=("^clip/vision/patch_embedding$", "blocks/0/"))
@@ -32,7 +33,7 @@ def state(config, step=7):
     begun = steps.init_state(params(0), make_optimizer(config, 10), config)
     if begun.ema is None:
         return begun.replace(step=jnp.int32(step))
-    trained = ema.part_of(params(1), begun.ema)
+    trained = part_of(params(1), begun.ema)
     return begun.replace(step=jnp.int32(step), ema=ema.moved(begun.ema, trained, config))
 
 

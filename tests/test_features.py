@@ -8,12 +8,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from glscl_jax import features, retrieval, sharding, steps
+from glscl_jax import features, retrieval, sharding
 from glscl_jax.errors import UserError
 from glscl_jax.features import Gathering, Store, load_features, text_arrays, video_arrays
 from glscl_jax.input_pipeline.pipeline import VideoBatch
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
-from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
+from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures, init_params
 from tests.test_models import TINY
 
 IDENTITY = {"checkpoint": "abc" * 20, "split": "test", "words": 12}
@@ -161,7 +161,7 @@ def encode():
     model = GLSCL(TINY)
     encoder = retrieval.Encoder(model, sharding.make_mesh(jax.devices()[:1]))
     random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: steps.init_params(model, 0))
+    shapes = jax.eval_shape(lambda: init_params(model, 0))
     params = jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.1).astype(x.dtype), shapes)
     tokenizer = functools.partial(Tokenizer.from_merges(DEMO_MERGES), length=8)
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax import objective, sharding, steps
+from glscl_jax import objective, sharding
 from glscl_jax.gradient_cache import cached_gradient, join_parts, take_part
 from glscl_jax.losses import LossWeights
-from glscl_jax.models.glscl import GLSCL
+from glscl_jax.models.glscl import GLSCL, init_params
 from tests.test_sharding import assert_same_gradient, mesh_of
 from tests.test_steps import DROPOUT, train_batch
 
@@ -22,7 +22,7 @@ WEIGHTS, SIZE, MICRO, KEY = LossWeights(), 16, 8, jax.random.key(3)
 
 @functools.cache
 def params():
-    return jax.jit(lambda: steps.init_params(MODEL, 0))()
+    return jax.jit(lambda: init_params(MODEL, 0))()
 
 
 def by_parts_and_whole(params, batch, key):

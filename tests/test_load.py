@@ -15,14 +15,14 @@ from ml_collections import ConfigDict
 
 import glscl_jax
 from convert.output import settings
-from glscl_jax import sharding, similarity, steps
+from glscl_jax import sharding, similarity
 from glscl_jax.checkpoint import save_params
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.gim import gim_similarity
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.workdir import Workdir
 from tests import loading
 from tests.conftest import REPO
@@ -53,7 +53,7 @@ CAPTIONS = ["a red circle moves", "a blue square", "green"]
 @pytest.fixture(scope="module")
 def params():
     random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: steps.init_params(MODEL, 0))
+    shapes = jax.eval_shape(lambda: init_params(MODEL, 0))
     return jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.1).astype(x.dtype), shapes)
 
 

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from glscl_jax import steps
 from glscl_jax.losses import LossWeights
 from glscl_jax.model_flops import forward_flops, training_flops
 from glscl_jax.models import temporal
 from glscl_jax.models.clip import VARIANTS
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.objective import encode_pairs, gradient
 from glscl_jax.similarity import score
 from tests.test_head_flops import multiply_adds_of
@@ -37,7 +36,7 @@ def abstract(config, batch, words, frames):
         "frames": jax.ShapeDtypeStruct((batch, frames, side, side, 3), jnp.uint8),
         "frame_mask": whole(batch, frames),
     }
-    return jax.eval_shape(lambda: steps.init_params(GLSCL(config), 0)), clips
+    return jax.eval_shape(lambda: init_params(GLSCL(config), 0)), clips
 
 
 def forward(params, clips, *, config):

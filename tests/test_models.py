@@ -8,9 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax import steps
 from glscl_jax.models.clip import CLIP, IMAGE_MEAN, IMAGE_STD, VARIANTS, normalize
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config, model_settings
+from glscl_jax.models.glscl import (
+    GLSCL,
+    GLSCLConfig,
+    encode_text,
+    encode_video,
+    init_params,
+    model_config,
+    model_settings,
+)
 from glscl_jax.models.temporal import TemporalLSTM
 
 # OpenAI's towers as torch counts them (ViT-B/32 is the count its authors' code prints); tiny is
@@ -38,7 +45,7 @@ SHORT = dataclasses.replace(TINY, temporal="None")
 @functools.cache
 def fresh(config):
     """Parameters of a model, made once for all tests; compiled whole, in a third of the time."""
-    return jax.jit(lambda: steps.init_params(GLSCL(config), 0))()
+    return jax.jit(lambda: init_params(GLSCL(config), 0))()
 
 
 def count(tree) -> int:
@@ -116,7 +123,7 @@ def test_frames_are_normalised_and_padding_is_zero_after():
 
 def test_a_text_does_not_see_its_padding():
     model, inputs, params = GLSCL(SHORT), batch(), fresh(SHORT)
-    encode = jax.jit(lambda ids, mask: steps.encode_text(params, ids, mask, model=model))
+    encode = jax.jit(lambda ids, mask: encode_text(params, ids, mask, model=model))
     before = encode(inputs["ids"], inputs["text_mask"]).sentence
     longer = np.concatenate([inputs["ids"], np.zeros((2, 3), np.int32)], axis=1)
     after = encode(longer, (longer > 0).astype(np.int32)).sentence
@@ -125,7 +132,7 @@ def test_a_text_does_not_see_its_padding():
 
 def test_any_batch_size():
     inputs, params = batch(texts=2, videos=2), fresh(TINY)
-    encode = jax.jit(functools.partial(steps.encode_video, params, model=GLSCL(TINY)))
+    encode = jax.jit(functools.partial(encode_video, params, model=GLSCL(TINY)))
     both = encode(inputs["frames"], inputs["frame_mask"])
     part = encode(inputs["frames"][:1], inputs["frame_mask"][:1])
     np.testing.assert_allclose(both.frames[:1], part.frames, atol=1e-5)
@@ -137,7 +144,7 @@ def test_bfloat16_stays_close_and_remat_changes_nothing():
     def loss(config):
         def compute(params):
             frames, mask = inputs["frames"], inputs["frame_mask"]
-            video = steps.encode_video(params, frames, mask, model=GLSCL(config))
+            video = encode_video(params, frames, mask, model=GLSCL(config))
             return (video.frames.astype(jnp.float32) ** 2).mean() + video.queries.mean()
 
         return compute
@@ -159,10 +166,8 @@ def test_compile_time_does_not_grow_with_depth():
     def operations(layers):
         config = dataclasses.replace(TINY, clip=dataclasses.replace(TINY.clip, text_layers=layers))
         model, inputs = GLSCL(config), batch()
-        params = jax.eval_shape(lambda: steps.init_params(model, 0))
-        encode = jax.jit(
-            lambda p: steps.encode_text(p, inputs["ids"], inputs["text_mask"], model=model)
-        )
+        params = jax.eval_shape(lambda: init_params(model, 0))
+        encode = jax.jit(lambda p: encode_text(p, inputs["ids"], inputs["text_mask"], model=model))
         return len(encode.lower(params).as_text().splitlines())
 
     assert operations(24) == operations(12)

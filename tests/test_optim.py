@@ -11,10 +11,10 @@ import pytest
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from glscl_jax import optim, steps
+from glscl_jax import optim
 from glscl_jax.errors import UserError
 from glscl_jax.groups import check_patterns, groups_of, trained_layers
-from glscl_jax.models.glscl import GLSCL
+from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.optim import OptimConfig
 from glscl_jax.workdir import Workdir
 from tests.test_models import SHORT
@@ -296,7 +296,7 @@ def test_a_run_goes_on_with_the_groups_that_it_had(params, tmp_path, changed, to
 def test_layers_have_the_same_names_written_out_or_not():
     def names(scan):
         model = GLSCL(dataclasses.replace(SHORT, scan=scan))
-        params = jax.eval_shape(lambda: steps.init_params(model, 0))
+        params = jax.eval_shape(lambda: init_params(model, 0))
         groups = groups_of(params, OptimConfig(frozen=("^clip/text/transformer/blocks/0/",)))
         return {name: (group.label, group.rows) for name, group in groups.items()}
 

@@ -7,7 +7,7 @@ import pytest
 
 from glscl_jax import published
 from glscl_jax.input_pipeline.annotations import READERS
-from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.clip import VARIANTS, variant_of
 from tests.conftest import SHARED
 
 # As the reference text calls the benchmarks -> as this project does.
@@ -71,7 +71,7 @@ def test_another_gallery_is_told():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_towers_are_known_by_their_sizes(name):
     config = VARIANTS[name]
-    assert published.variant_of(config) == name
+    assert variant_of(config) == name
     other = dataclasses.replace(config, vocab_size=77, context_length=13, activation="gelu")
-    assert published.variant_of(other) == name
-    assert published.variant_of(dataclasses.replace(config, vision_layers=99)) is None
+    assert variant_of(other) == name
+    assert variant_of(dataclasses.replace(config, vision_layers=99)) is None

@@ -15,8 +15,9 @@ from glscl_jax import objective, sharding, steps
 from glscl_jax.checkpoint import Checkpoints
 from glscl_jax.errors import UserError
 from glscl_jax.losses import LossWeights
-from glscl_jax.models.glscl import GLSCL
+from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.optim import OptimConfig, make_optimizer
+from glscl_jax.train_state import TrainState
 from glscl_jax.workdir import Workdir
 from tests.conftest import one_line_error
 from tests.test_models import TINY
@@ -116,7 +117,7 @@ def test_eight_devices_hold_an_eighth_of_parameters_and_optimiser_state_each():
     optimizer = make_optimizer(config, 10)
 
     def begun():
-        return steps.init_state(steps.init_params(GLSCL(TINY), 0), optimizer, config)
+        return steps.init_state(init_params(GLSCL(TINY), 0), optimizer, config)
 
     abstract = jax.eval_shape(begun)
     where = sharding.by_rules(abstract, mesh_of({"fsdp": 8}))
@@ -137,7 +138,7 @@ def test_eight_devices_hold_an_eighth_of_parameters_and_optimiser_state_each():
 
 
 def test_every_product_s_heads_and_hidden_units_are_split_over_tensor():
-    params = jax.eval_shape(lambda: steps.init_params(GLSCL(TINY), 0))
+    params = jax.eval_shape(lambda: init_params(GLSCL(TINY), 0))
     where = sharding.by_rules(params, mesh_of({"data": 2, "fsdp": 2, "tensor": 2}))
     blocks, decoder = where["clip"]["vision"]["transformer"]["blocks"], where["lim"]["decoder"]
     for first, second in (
@@ -166,7 +167,7 @@ def fresh(**axes):
     """Parameters of one seed, made where they are to lie."""
 
     def begin():
-        return steps.init_params(MODEL, 0)
+        return init_params(MODEL, 0)
 
     where = sharding.by_rules(jax.eval_shape(begin), mesh_of(axes))
     return jax.jit(begin, out_shardings=where)()
@@ -216,7 +217,7 @@ def small_state(mesh):
     rng = np.random.default_rng(0)
     params = {"mlp_in": {"kernel": rng.normal(size=(2, 8, 16)).astype(np.float32)}}
     moments = optax.adam(1e-3).init(jax.tree.map(jnp.asarray, params))
-    state = steps.TrainState(np.int32(7), params, moments, np.int32(2))
+    state = TrainState(np.int32(7), params, moments, np.int32(2))
     return jax.device_put(state, sharding.by_rules(state, mesh))
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from glscl_jax import ema, objective, steps
+from glscl_jax import objective, steps
 from glscl_jax.errors import UserError
 from glscl_jax.losses import LossWeights
-from glscl_jax.models.glscl import GLSCL
+from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import OptimConfig, make_optimizer
+from glscl_jax.trees import part_of
 from tests.conftest import REPO
 from tests.test_models import TINY, batch
 
@@ -46,7 +47,7 @@ def compiled():
         weights=LossWeights(),
         seed=0,
     )
-    begin = jax.jit(lambda: steps.init_state(steps.init_params(model, 0), optimizer, config))
+    begin = jax.jit(lambda: steps.init_state(init_params(model, 0), optimizer, config))
     return begin(), jax.jit(step)
 
 
@@ -137,7 +138,7 @@ def test_the_average_follows_and_the_frozen_stay():
     start = jax.device_get(state.params)
     for _ in range(2):
         state, _ = step(state, train_batch())
-        now = ema.part_of(jax.device_get(state.params), expected)
+        now = part_of(jax.device_get(state.params), expected)
         expected = jax.tree.map(lambda mean, param: 0.75 * mean + 0.25 * param, expected, now)
     # The second update is the first that moves anything: the first has rate 0.
     assert (expected["lim"]["queries"] != start["lim"]["queries"]).any()

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax import steps
 from glscl_jax.errors import UserError
 from glscl_jax.models.clip import CLIPConfig
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.warm_start import start_params
 
 SMALL = GLSCLConfig(
@@ -35,7 +34,7 @@ SMALL = GLSCLConfig(
 def params_of(config: GLSCLConfig, seed: int) -> dict:
     """Of the right shapes, no two values alike; faster than the model's own initialisation."""
     random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: steps.init_params(GLSCL(config), 0))
+    shapes = jax.eval_shape(lambda: init_params(GLSCL(config), 0))
     return jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), x.dtype), shapes)
 
 

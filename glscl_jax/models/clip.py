@@ -204,3 +204,12 @@ class CLIP(nn.Module):
     def __call__(self, images, ids, mask):
         """Touches every parameter: images [N,H,W,3], ids and mask [A,L]."""
         return self.vision(images), self.text(ids, mask), self.logit_scale
+
+
+def variant_of(clip: CLIPConfig) -> str | None:
+    """The name of a model's towers, whatever its vocabulary, activation and text positions."""
+    own = ("vocab_size", "activation", "context_length")
+    for name, config in VARIANTS.items():
+        if dataclasses.replace(clip, **{key: getattr(config, key) for key in own}) == config:
+            return name
+    return None

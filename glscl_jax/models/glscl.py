@@ -220,3 +220,26 @@ def _check(config: GLSCLConfig) -> None:
 def model_settings(config: GLSCLConfig) -> dict:
     """The plain values that `model_config` turns back into `config`."""
     return dataclasses.asdict(config)
+
+
+def init_params(model: GLSCL, seed: int) -> dict:
+    """Fresh parameters, a pure function of `seed`."""
+    clip = model.config.clip
+    frames = jnp.zeros((1, 1, clip.image_size, clip.image_size, 3), jnp.uint8)
+    ids = jnp.zeros((1, 2), jnp.int32)
+    variables = model.init(
+        jax.random.key(seed), ids, jnp.ones_like(ids), frames, jnp.ones((1, 1), jnp.int32)
+    )
+    return variables["params"]
+
+
+def encode_text(params: dict, ids: jax.Array, mask: jax.Array, *, model: GLSCL) -> TextFeatures:
+    """Features of A texts: ids and mask int32 [A,L]. No dropout."""
+    return model.apply({"params": params}, ids, mask, method="encode_text")
+
+
+def encode_video(
+    params: dict, frames: jax.Array, mask: jax.Array, *, model: GLSCL
+) -> VideoFeatures:
+    """Features of B videos: frames uint8 [B,V,H,W,3], mask int32 [B,V]. No dropout."""
+    return model.apply({"params": params}, frames, mask, method="encode_video")

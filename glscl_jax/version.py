@@ -1,0 +1,3 @@
+"""The one number."""
+
+__version__ = "0.1.0"
