@@ -72,30 +72,18 @@ def test_letters_of_any_script(tmp_path, caption):
 
 CSV_FAULTS = {
     "no caption column": ("video,text\na.mp4,x\n", "no column 'caption' in line 1"),
-    "semicolons": (
-        "video;caption\na.mp4;x\n",
-        "no column 'video' in line 1, only .'video;caption'",
-    ),
-    "unknown column": ("video,caption,spilt\na.mp4,x,val\n", "unknown column 'spilt'"),
     "column twice": ("video,caption,caption\na.mp4,x,y\n", "column 'caption' is there twice"),
     "empty file": ("", "no header in line 1"),
     "header only": ("video,caption\n", "no captions in it"),
-    "empty line": ("video,caption\na.mp4,x\n\nb.mp4,y\n", "line 3: empty"),
-    "empty cells": ("video,caption\na.mp4,x\n, \n", "line 3: empty"),
     "no video": ("video,caption\n,x\n", "line 2: no video"),
     "no caption": ("video,caption\na.mp4,\n", "line 2: no caption"),
-    "no letters": ("video,caption\na.mp4,!!! ?\n", r"line 2: caption '!!! \?' has no letters"),
-    "no letters, emoji": ("video,caption\na.mp4,🐕\n", "line 2: caption '🐕' has no letters"),
     "unquoted comma": ("video,caption\na.mp4,a dog, running\n", "line 2: 3 cells where .* has 2"),
     "open quote": ('video,caption\na.mp4,x\nb.mp4,"a dog\nc.mp4,z\n', "line 3: not CSV"),
-    "after a line break": ('video,caption\na.mp4,"x\ny"\nb.mp4,!\n', "line 4: caption '!'"),
-    "duplicate": ("video,caption\na.mp4,x\nb.mp4,x\na.mp4, x\n", "line 4: says the same as line 2"),
     "start after end": ("video,caption,start,end\na.mp4,x,3,2\n", "line 2: start 3 is not before"),
     "start is end": ("video,caption,start,end\na.mp4,x,2,2\n", "line 2: start 2 is not before"),
     "end at 0": ("video,caption,end\na.mp4,x,0\n", "line 2: start 0 is not before end 0"),
     "negative": ("video,caption,start\na.mp4,x,-1\n", "line 2: start '-1': give seconds, 0 or"),
-    "not a number": ("video,caption,start\na.mp4,x,1:30\n", "line 2: start '1:30' is not a number"),
-    "nan": ("video,caption,end\na.mp4,x,nan\n", "line 2: end 'nan': give seconds"),
+    "not a number": ("video,caption,start\na.mp4,x,now\n", "line 2: start 'now' is not a number"),
     "infinite": ("video,caption,end\na.mp4,x,inf\n", "line 2: end 'inf': give seconds"),
     "two splits": (
         "video,caption,split\na.mp4,x,train\na.mp4,y,test\n",
@@ -110,20 +98,18 @@ CSV_FAULTS = {
     "zero byte": ("video,caption\na\0.mp4,x\n", "line 2: .* control character"),
     "two-line name": ('video,caption\n"a\nb",x\n', "line 2: .* control character"),
     "two-line column": ('video,"cap\ntion"\na.mp4,x\n', "no column 'caption'"),
-    "more": ("video,caption\na.mp4,!\n\nb.mp4,?\n", r"line 2: .* \(and 2 more bad rows\)"),
+    "more": ("video,caption\na.mp4,\nc.mp4,x\n,y\n", r"line 2: .* \(and 1 more bad rows\)"),
+    "captions alone": ("video,caption\na.mp4,!\nb.mp4,?\n", r"line 2: .* \(and 1 more bad rows\)"),
 }
 JSON_FAULTS = {
     "not JSON": ('{"video": "a.mp4"\n', "line 1: not JSON"),
     "not an object": ('["a.mp4", "x"]\n', "line 1: not an object"),
     "nested": ("[" * 100_000 + "\n", "line 1: not JSON"),
-    "empty line": ('{"video": "a", "caption": "x"}\n\n{"video": "b", "caption": "y"}\n', "line 2"),
-    "empty file": ("", "line 1: empty"),
-    "unknown key": ('{"video": "a.mp4", "caption": "x", "begin": 1}\n', "unknown key 'begin'"),
+    "empty file": ("", "no captions in it"),
     "caption list": ('{"video": "a.mp4", "caption": ["x"]}\n', "line 1: caption .* is not a text"),
     "start true": ('{"video": "a", "caption": "x", "start": true}\n', "start True is not a number"),
     "start list": ('{"video": "a", "caption": "x", "start": []}\n', "is not a number"),
     "end huge": ('{"video": "a", "caption": "x", "end": 1' + "0" * 400 + "}\n", "not a number"),
-    "end NaN": ('{"video": "a", "caption": "x", "end": NaN}\n', "line 1: end nan: give seconds"),
     "half a character": ('{"video": "a", "caption": "x\\ud83d"}\n', "holds half a character"),
 }
 
@@ -155,7 +141,7 @@ def test_links_lead_out_too(tmp_path):
     (inside / "good.mp4").symlink_to("real.mp4")
     (inside / "bad.mp4").symlink_to("../secret.mp4")
     assert len(read_folder(folder(inside, "video,caption\ngood.mp4,x\n"))) == 1
-    with pytest.raises(UserError, match=r"'bad\.mp4' leads outside"):
+    with pytest.raises(UserError, match=r"bad\.mp4 is a link out of .*--follow_links"):
         read_folder(folder(inside, "video,caption\nbad.mp4,x\n"))
 
 

@@ -296,7 +296,6 @@ FAULTS = [
         added("r,m,video8,a dog"),
         "give it one split",
     ),
-    ("msrvtt_9k", TEST_CSV, lines(lambda told: told.insert(2, "")), "line 3: empty"),
     (
         "msrvtt_9k",
         TRAIN_CSV,
@@ -448,7 +447,7 @@ def test_one_file_of_a_name(benchmarks, copied):
     assert read("msvd", folder)[name].video == folder / f"{name}.mp4"
     (folder / f"{name}.mp4").unlink()
     (folder / f"{name}.mp4").symlink_to(benchmarks / "msvd" / "val_list.txt")
-    with pytest.raises(UserError, match=r"\.mp4 leads outside"):
+    with pytest.raises(UserError, match=r"\.mp4 is a link out of .*--follow_links"):
         READERS["msvd"](folder)
 
 

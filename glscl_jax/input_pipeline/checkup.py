@@ -1,11 +1,13 @@
 """What the data doctor found, as a table, as what keeps `prepare` from going on, as a note."""
 
 import dataclasses
+import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.counts import Count
+from glscl_jax.input_pipeline.annotations.source import WAY_OUT
 
 _SHOWN = 5
 
@@ -74,6 +76,8 @@ class Checkup:
       failures: the clips without a file and those whose file cannot be read.
       missing: ids without files.
       unreadable: each file whose first frame cannot be decoded, and why.
+      near: of those that may mean a file of another name, which, as a question.
+      links: links that lead out of the folder and are not followed.
       strays: files without ids.
       duplicates: groups of clips whose files have the same bytes, a clip a file.
       outliers: files ten times longer or shorter than the middle one, in seconds.
@@ -88,6 +92,8 @@ class Checkup:
     failures: tuple[Failure, ...]
     missing: tuple[str, ...]
     unreadable: tuple[tuple[pathlib.Path, str], ...]
+    near: Mapping[str, str]
+    links: tuple[pathlib.Path, ...]
     strays: tuple[pathlib.Path, ...]
     duplicates: tuple[tuple[Clip, ...], ...]
     outliers: tuple[tuple[pathlib.Path, float], ...]
@@ -101,7 +107,7 @@ class Checkup:
     @property
     def remarkable(self) -> bool:
         """Whether there is anything to say but the counts."""
-        lists = self.failures, self.strays, self.duplicates, self.outliers
+        lists = self.failures, self.links, self.strays, self.duplicates, self.outliers
         return bool(any(lists) or self.mismatches)
 
     def partial(self, made: dict[str, int]) -> str:
@@ -132,12 +138,32 @@ class Checkup:
         if self.source:
             lines.append(f"published: {self.source}")
         lines.append("")
-        lines += _finding("ids without files", self.missing, str)
-        lines += _finding("unreadable files", self.unreadable, self._reason)
-        lines += _finding("files without ids", self.strays, self._of)
-        lines += _finding("duplicate videos", self.duplicates, self._group)
-        lines += _finding("duration outliers", self.outliers, self._outlier)
+        lines += finding("ids without files", self.missing, self._missing)
+        if self.near and len(self.missing) > 1:
+            lines.append(f"  {len(self.near):,} of them may mean a file of another name")
+        lines += finding("unreadable files", self.unreadable, self._reason)
+        lines += finding("files without ids", self.strays, self._of)
+        if self.links:
+            lines += finding("links leading out", self.links, self._link)
+        lines += finding("duplicate videos", self.duplicates, self._group)
+        lines += finding("duration outliers", self.outliers, self._outlier)
         return "\n".join(lines)
+
+    def explained(self, failures: Iterable[Failure]) -> tuple[Failure, ...]:
+        """Failures of a later look, with the reasons that were found here where they say more."""
+        known = {failure.clip.clip_id: failure for failure in self.failures}
+
+        def better(failure: Failure) -> Failure:
+            said = known.get(failure.clip.clip_id, failure)
+            return said if said.reason.startswith(failure.reason) else failure
+
+        return tuple(map(better, failures))
+
+    def _missing(self, clip_id: str) -> str:
+        return ": ".join(filter(None, (clip_id, self.near.get(clip_id))))
+
+    def _link(self, link: pathlib.Path) -> str:
+        return f"{self._of(link)} leads to {os.path.realpath(link)}: {WAY_OUT}"
 
     def _of(self, path: pathlib.Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -168,7 +194,8 @@ def _columns(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def _finding(name: str, found: Sequence, told: Callable[..., str]) -> list[str]:
+def finding(name: str, found: Sequence, told: Callable[..., str]) -> list[str]:
+    """Lines on what was found: how much, and the first of it."""
     lines = [f"{name + ':':<19}{len(found) or 'none'}"]
     lines += [f"  {told(one)}" for one in found[:_SHOWN]]
     if len(found) > _SHOWN:

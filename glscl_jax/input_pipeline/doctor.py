@@ -11,15 +11,16 @@ import functools
 import hashlib
 import pathlib
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 
 from glscl_jax import progress
 from glscl_jax.input_pipeline import video
 from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
-from glscl_jax.input_pipeline.annotations.source import videos_below
+from glscl_jax.input_pipeline.annotations.source import files_below, links_out, videos_below
 from glscl_jax.input_pipeline.checkup import Checkup, Failure, Row
+from glscl_jax.input_pipeline.near_matches import Near, near_matches
 
 # Times longer or shorter than the median that a video has to be to be named.
 OUTLIER = 10.0
@@ -70,20 +71,33 @@ def examine(
         path: _measured(path, lengths[path], pictures_rate) for path in _outliers(lengths, median)
     }
     published = PUBLISHED.get(dataset)
+    files = {*files_below(folder), *strays} if missing else ()
+    near = near_matches(missing, files, probes.keys(), folder)
+    failures = (Failure(c, probes[c.video].reason) for c in clips if probes[c.video].reason)
     return Checkup(
         dataset=dataset,
         folder=folder,
         clips=dict(collections.Counter(clip.split for clip in clips)),
         rows=tuple(_rows(clips, published.counts if published else (), missing, broken)),
         source=published.source if published else "",
-        failures=tuple(Failure(c, probes[c.video].reason) for c in clips if probes[c.video].reason),
+        failures=tuple(_hinted(failure, near) for failure in failures),
         missing=tuple(clip.clip_id for clip in clips if clip.video in missing),
         unreadable=tuple((path, probes[path].reason) for path in sorted(broken)),
+        near={c.clip_id: near[c.video].told for c in clips if c.video in near},
+        links=tuple(links_out(folder)),
         strays=strays,
         duplicates=tuple(tuple(first[path] for path in group) for group in duplicates),
         outliers=tuple((path, lengths[path]) for path in _outliers(lengths, median)),
         median=median,
     )
+
+
+def _hinted(failure: Failure, near: Mapping[pathlib.Path, Near]) -> Failure:
+    """With the file that may be meant."""
+    if failure.clip.video not in near:
+        return failure
+    reason = f"{failure.reason}: {near[failure.clip.video].told}"
+    return dataclasses.replace(failure, reason=reason)
 
 
 def _rows(clips, counts: Sequence[Count], missing: set, broken: set) -> Iterator[Row]:

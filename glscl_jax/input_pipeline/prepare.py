@@ -18,14 +18,14 @@ video; without a split a row is for training. A video can also be a folder of nu
 First the data doctor looks at every file; `--check` ends there. A benchmark that is not as
 published is prepared only with --allow_partial, and then says so wherever it is used. Videos that
 cannot be read are left out and listed in failed.csv of the data directory, each with the reason;
-too many of them and nothing is made. A run that was ended early goes on from what is decoded.
+too many of them and nothing is made. Rows that are not taken are in bad_rows.csv. A run that was
+ended early goes on from what is decoded.
 
 With --beam_runner the clips are decoded on Apache Beam (requirements-beam.txt).
 """
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import os
 import pathlib
@@ -35,19 +35,16 @@ from absl import flags
 
 from glscl_jax import lock, paths, program
 from glscl_jax.errors import UserError
-from glscl_jax.files import unfinished
-from glscl_jax.input_pipeline import annotations, beam, builder, doctor, examples
-from glscl_jax.input_pipeline.annotations import Clip, validation
+from glscl_jax.input_pipeline import beam, builder, doctor, examples, failures, source_flags
+from glscl_jax.input_pipeline.annotations import Clip, source
 from glscl_jax.input_pipeline.builder import Settings
 from glscl_jax.input_pipeline.caption_counts import caption_counts
 from glscl_jax.input_pipeline.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
+from glscl_jax.input_pipeline.failures import DAMAGED_FILE, FAILED_FILE
 from glscl_jax.input_pipeline.kept import Losses, Store
 from glscl_jax.input_pipeline.picture_folder import holds_pictures
-from glscl_jax.spreadsheet import escaped
 
-FAILED_FILE = "failed.csv"
-DAMAGED_FILE = "damaged.csv"
 LOCK_FILE = ".preparing.lock"
 
 
@@ -85,6 +82,7 @@ def prepare(
     max_failed_share: float,
     allow_partial: bool = False,
     engine: dict | None = None,
+    left_out: str = "",
 ) -> PrepareReport:
     """Checks the clips, decodes them and writes a data set, in place of one that is there.
 
@@ -101,6 +99,7 @@ def prepare(
       max_failed_share: the share of the clips, 0 to 1, that may fail.
       allow_partial: go on with what the doctor finds missing, however much it is.
       engine: `beam.engine`, to decode on Apache Beam; by default threads of this process do.
+      left_out: what the annotations hold beyond the clips, for the note on what is missing.
 
     Raises:
       UserError: if it is not what is published, more clips fail, or all of a split; then
@@ -131,21 +130,23 @@ def prepare(
                 losses = store.losses(clips)
                 new = [failure for failure in losses.failed if failure.clip.clip_id not in known]
                 _check_share(new, len(clips) - len(known), max_failed_share)
-                partial = checkup.partial(_made(clips, losses.failed))
+                short = checkup.partial(_made(clips, losses.failed))
+                partial = ", ".join(filter(None, [short, left_out]))
                 if partial:
                     note(partial)
         except UserError as error:
             failed = store.losses(clips).failed or losses.failed
-            _write_list(failed, data_dir / FAILED_FILE)
+            failures.write_clips(checkup.explained(failed), data_dir / FAILED_FILE)
             listed = f"; {data_dir / FAILED_FILE} lists them" if failed else ""
             raise UserError(f"{error}{listed}") from error
         store.clear()
-        _write_list(losses.failed, data_dir / FAILED_FILE)
-        _write_list(losses.damaged, data_dir / DAMAGED_FILE)
+        failed = checkup.explained(losses.failed)
+        failures.write_clips(failed, data_dir / FAILED_FILE)
+        failures.write_clips(losses.damaged, data_dir / DAMAGED_FILE)
         data = builder.open_data(data_dir)
         for split in data.splits:
             caption_counts(data, split)
-    return PrepareReport(data.splits, losses.failed, losses.damaged, partial)
+    return PrepareReport(data.splits, failed, losses.damaged, partial)
 
 
 def check_findings(
@@ -187,21 +188,6 @@ def _check_share(failures: Sequence[Failure], total: int, max_failed_share: floa
         )
 
 
-def _write_list(failures: Sequence[Failure], path: pathlib.Path) -> None:
-    if not failures:
-        path.unlink(missing_ok=True)
-        return
-    # Names that are not UTF-8 are written escaped.
-    told = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-    with unfinished(path) as part, part.open("w", **told) as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip", "split", "video", "reason"])
-        for failure in failures:
-            clip = failure.clip
-            row = (clip.clip_id, clip.split, str(clip.video), failure.reason)
-            writer.writerow(map(escaped, row))
-
-
 def check_settings(prepared: Settings, asked: Settings, data_dir: pathlib.Path) -> None:
     """Raises `UserError` naming a setting in which a data set differs from what is asked."""
     way_out = "give another --data_dir, or --overwrite to replace it"
@@ -225,26 +211,9 @@ def check_pictures_rate(clips: Sequence[Clip], pictures_rate: float | None) -> N
 
 
 def _define_flags() -> None:
-    readers = list(annotations.READERS)
-    flags.DEFINE_enum("dataset", "folder", readers, "Whose annotation files --source holds.")
-    paths.define("source", None, "Folder of annotations and videos.", required=True)
-    paths.define("videos", None, "Folder of the videos, where that is another.")
+    source_flags.define()
     paths.define("data_dir", None, "Folder to write the data set to.")
     flags.DEFINE_boolean("check", False, "Only say what is missing or wrong; write nothing.")
-    flags.DEFINE_boolean(
-        "allow_partial",
-        False,
-        "Go on where videos are missing or a benchmark differs from what is published; the data"
-        " set, and all that is trained or evaluated on it, says what it is short of.",
-    )
-    flags.DEFINE_alias("allow-partial", "allow_partial")
-    flags.DEFINE_integer(
-        "validation_size",
-        None,
-        "Training videos to hold out as split val. By default 500 of MSR-VTT and of ActivityNet,"
-        " which have no validation split, and 0 elsewhere.",
-        lower_bound=0,
-    )
     flags.DEFINE_float("frame_rate", 1.0, "Frames stored per second of video.", lower_bound=0.001)
     flags.DEFINE_integer("image_size", 224, "Height and width of the frames.", lower_bound=1)
     flags.DEFINE_boolean(
@@ -287,8 +256,18 @@ def main(_) -> None:
     values = flags.FLAGS
     if not values.data_dir and not values.check:
         raise UserError("--data_dir is missing: name a folder to write to, or --check alone")
-    folder, clips = read_clips()
-    if values.check:
+    with source.links_followed(values.follow_links):
+        run(values, None if values.check else pathlib.Path(values.data_dir))
+
+
+def run(values: flags.FlagValues, data_dir: pathlib.Path | None) -> None:
+    """Does what the flags say; without a `data_dir` only looks."""
+    folder = source_flags.videos()
+    reading = source_flags.read(data_dir)
+    clips = reading.clips
+    check_pictures_rate(clips, values.pictures_rate)
+    bad = None if values.allow_partial else source_flags.refusal(reading, data_dir)
+    if not data_dir:
         checkup = doctor.examine(
             clips,
             folder,
@@ -297,9 +276,11 @@ def main(_) -> None:
             pictures_rate=values.pictures_rate,
         )
         print(checkup.table())
+    if bad:
+        raise bad
+    if not data_dir:
         check_findings(checkup, len(clips), values.max_failed_share, values.allow_partial)
         return
-    data_dir = pathlib.Path(values.data_dir)
     settings = Settings(
         values.dataset,
         values.frame_rate,
@@ -329,27 +310,12 @@ def main(_) -> None:
         max_failed_share=values.max_failed_share,
         allow_partial=values.allow_partial,
         engine=engine,
+        left_out=f"{len(reading.bad):,} bad rows left out" if reading.bad else "",
     )
     print(f"prepared {_summary(report.splits, len(clips), data_dir, report.partial)}")
     if report.damaged:
         told = f"{len(report.damaged)} of them without all of their frames"
         print(f"{told}: {data_dir / DAMAGED_FILE} lists them")
-
-
-def read_clips() -> tuple[pathlib.Path, list[Clip]]:
-    """The folder of videos that the flags name, and the clips of its annotations."""
-    values = flags.FLAGS
-    source = pathlib.Path(values.source)
-    videos = pathlib.Path(values.videos or values.source)
-    for folder in (source, videos):
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder")
-    clips = annotations.READERS[values.dataset](source, videos)
-    check_pictures_rate(clips, values.pictures_rate)
-    size = values.validation_size
-    if size is None:
-        size = validation.default_size(values.dataset, clips)
-    return videos, validation.carve(clips, size)
 
 
 def _summary(splits: dict[str, int], total: int, data_dir: pathlib.Path, partial: str) -> str:

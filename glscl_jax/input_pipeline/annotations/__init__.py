@@ -9,7 +9,7 @@ import functools
 import pathlib
 from collections.abc import Callable
 
-from glscl_jax.input_pipeline.annotations import msrvtt
+from glscl_jax.input_pipeline.annotations import folder, msrvtt
 from glscl_jax.input_pipeline.annotations.activitynet import read_activitynet
 from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.didemo import read_didemo
@@ -17,6 +17,7 @@ from glscl_jax.input_pipeline.annotations.folder import read_folder
 from glscl_jax.input_pipeline.annotations.lsmdc import read_lsmdc
 from glscl_jax.input_pipeline.annotations.msrvtt import read_msrvtt, read_msrvtt_full
 from glscl_jax.input_pipeline.annotations.msvd import read_msvd
+from glscl_jax.input_pipeline.annotations.reading import Reading
 from glscl_jax.input_pipeline.annotations.vatex import read_vatex
 
 Reader = Callable[[pathlib.Path, pathlib.Path | None], list[Clip]]
@@ -33,4 +34,16 @@ READERS: dict[str, Reader] = {
     "activitynet": read_activitynet,
 }
 
-__all__ = ["READERS", "Clip", "Reader", "read_folder"]
+__all__ = ["READERS", "Clip", "Reader", "Reading", "read", "read_folder"]
+
+
+def read(dataset: str, source: pathlib.Path, videos: pathlib.Path | None = None) -> Reading:
+    """Reads the annotations of a data set, a key of `READERS`.
+
+    Raises:
+      BadRows: a benchmark's file has bad rows, or one's own none but them.
+      UserError: as the reader does.
+    """
+    if dataset == "folder":
+        return folder.read(source, videos)
+    return Reading(READERS[dataset](source, videos))

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Container, Iterable, Iterator
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.annotations import tables
+from glscl_jax.input_pipeline.annotations import csv_file, tables
 from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.source import Source
 from glscl_jax.input_pipeline.annotations.tables import Faults, RowError
@@ -176,7 +176,7 @@ def _captions(data: Iterable[_Data]) -> dict[str, list[str]]:
 
 def _column(path: pathlib.Path, column: str) -> dict[str, int]:
     ids, faults = {}, Faults(path)
-    for line, record in tables.csv_records(path, [column]):
+    for line, record in csv_file.csv_records(path, [column]):
         with faults.at(f"line {line}"):
             ids.setdefault(tables.video_id(_row(record)[column]), line)
     faults.check()
@@ -186,7 +186,7 @@ def _column(path: pathlib.Path, column: str) -> dict[str, int]:
 def _test_pairs(path: pathlib.Path) -> dict[str, tuple[int, str]]:
     """Id -> (line, its one caption)."""
     pairs, faults = {}, Faults(path)
-    for line, record in tables.csv_records(path, ["video_id", "sentence"]):
+    for line, record in csv_file.csv_records(path, ["video_id", "sentence"]):
         with faults.at(f"line {line}"):
             name = tables.video_id(_row(record)["video_id"])
             caption = tables.caption(_row(record)["sentence"], "sentence")

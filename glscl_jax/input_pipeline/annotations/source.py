@@ -1,6 +1,8 @@
 """The files below a folder: annotations found by their names, videos by their ids."""
 
 import collections
+import contextlib
+import contextvars
 import os
 import pathlib
 from collections.abc import Iterator
@@ -19,25 +21,44 @@ VIDEO_SUFFIXES = frozenset(
 PICTURE_SUFFIXES = frozenset(
     {".bmp", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+WAY_OUT = "put what it leads to there, or give --follow_links"
+# How a tree is walked is one for all that reads it.
+_FOLLOWED = contextvars.ContextVar("follow_links", default=False)
+
+
+@contextlib.contextmanager
+def links_followed(follow: bool) -> Iterator[None]:
+    """Whether, for the body, links are followed that lead out of the folder they are in."""
+    before = _FOLLOWED.set(follow)
+    try:
+        yield
+    finally:
+        _FOLLOWED.reset(before)
 
 
 def _walked(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
     """Yields (a folder in it or itself, the names of the files there), without what is hidden.
 
+    Linked folders are entered where links are followed, each real folder once.
+
     Raises:
       UserError: it is no folder, or one in it cannot be read.
     """
-
-    def refuse(error: OSError):
-        raise UserError(f"{error.filename}: {error.strerror}: make it readable") from error
-
-    for here, folders, names in os.walk(folder, onerror=refuse):
+    seen, follow = set(), _FOLLOWED.get()
+    for here, folders, names in os.walk(folder, onerror=_refuse, followlinks=follow):
+        # What is linked comes after what is here, so that it is found by its own name.
+        folders.sort(key=lambda name: (_is_link(pathlib.Path(here, name)), name))
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if follow and (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        if follow:
+            seen.add(real)
         yield pathlib.Path(here), [name for name in names if not name.startswith(".")]
 
 
 def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All files below a folder, sorted, but for hidden ones; linked folders are not entered.
+    """All files below a folder, sorted, but for hidden ones.
 
     Raises:
       UserError: it is no folder, or one in it cannot be read.
@@ -46,6 +67,23 @@ def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
     found = [
         here / name for here, names in _walked(folder) for name in names if not is_picture(name)
     ]
+    return sorted(found)
+
+
+def _refuse(error: OSError):
+    raise UserError(f"{error.filename}: {error.strerror}: make it readable") from error
+
+
+def links_out(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The links below a folder that lead out of it and are not followed, folders and files."""
+    if _FOLLOWED.get():
+        return []
+    root, found = os.path.realpath(folder), []
+    for here, folders, names in os.walk(folder, onerror=_refuse):
+        names = (*folders, *(name for name in names if not is_picture(name)))
+        shown = (name for name in names if not name.startswith("."))
+        paths = (pathlib.Path(here, name) for name in shown)
+        found += [path for path in paths if _is_link(path) and leads_out(root, path)]
     return sorted(found)
 
 
@@ -82,9 +120,29 @@ def stem(name: str) -> str:
     return stem(base) if base and dot + ending.lower() in VIDEO_SUFFIXES else name
 
 
-def leads_out(root: str, path: str) -> bool:
+def _is_link(path: pathlib.Path) -> bool:
+    """Whether it is a link; what the system refuses to look at is said where it is opened."""
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False
+
+
+def leads_out(root: str, path: str | os.PathLike) -> bool:
     """Whether a path, links followed, is not below the folder `root`, itself a real path."""
     return not os.path.realpath(path).startswith(root.removesuffix(os.sep) + os.sep)
+
+
+def outside(folder: str | os.PathLike, path: str | os.PathLike) -> str:
+    """By what link `path`, which begins with `folder`, leads out; "" if it may be read."""
+    root = os.path.realpath(folder)
+    if _FOLLOWED.get() or not leads_out(root, path):
+        return ""
+    path, folder = pathlib.Path(path), pathlib.Path(folder)
+    # The first on the way, so that of a linked folder one thing is said and not a thing a file.
+    ways = (one for one in reversed([path, *path.parents]) if folder in one.parents)
+    link = next((one for one in ways if _is_link(one) and leads_out(root, one)), path)
+    return f"{link} is a link out of {folder}, to {os.path.realpath(link)}: {WAY_OUT}"
 
 
 class Source:
@@ -109,7 +167,9 @@ class Source:
         """
         found = [path for path in self._annotations if path.name in names]
         if not found:
-            raise UserError(f"{self.folder}: no {' or '.join(names)} in it or below: put it there")
+            links = links_out(self.folder)
+            linked = f"; {outside(self.folder, links[0])}" if links else ": put it there"
+            raise UserError(f"{self.folder}: no {' or '.join(names)} in it or below{linked}")
         return self._only(found, self.folder)
 
     def has(self, name: str) -> bool:
@@ -135,6 +195,6 @@ class Source:
     def _only(self, found: list[pathlib.Path], folder: pathlib.Path) -> pathlib.Path:
         if len(found) > 1:
             raise UserError(f"both {found[0]} and {found[1]} are there: keep one")
-        if found[0].is_symlink() and leads_out(os.path.realpath(folder), os.fspath(found[0])):
-            raise UserError(f"{found[0]} leads outside of {folder}: put the file itself there")
+        if told := outside(folder, found[0]):
+            raise UserError(told)
         return found[0]

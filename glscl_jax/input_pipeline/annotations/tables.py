@@ -1,39 +1,17 @@
 """Annotation files as rows, values and ids; what is wrong with one names the file and the row."""
 
-import contextlib
-import csv
-import io
+import codecs
 import json
 import math
 import pathlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.annotations.bad_rows import Faults, RowError
 
-
-class RowError(Exception):
-    """What is wrong with a row and the way out."""
-
-
-class Faults:
-    """The bad rows of a file, told as one line: the first of them, and how many more."""
-
-    def __init__(self, path: pathlib.Path):
-        self._path, self._told = path, []
-
-    @contextlib.contextmanager
-    def at(self, place: str) -> Iterator[None]:
-        """Takes down a `RowError` of its body as being at a place, e.g. "line 3"."""
-        try:
-            yield
-        except RowError as error:
-            self._told.append(f"{self._path} {place}: {error}")
-
-    def check(self) -> None:
-        """Raises `UserError` if there were any."""
-        if self._told:
-            more = f" (and {len(self._told) - 1} more bad rows)" if len(self._told) > 1 else ""
-            raise UserError(self._told[0] + more)
+# The longer first: UTF-32's begins with UTF-16's.
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+_MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def content(path: pathlib.Path) -> bytes:
@@ -45,14 +23,28 @@ def content(path: pathlib.Path) -> bytes:
 
 
 def text(path: pathlib.Path) -> str:
-    """A file's text, which is UTF-8 with a byte order mark or without."""
+    """A file's text, which is UTF-8, or UTF-16 as spreadsheets export it."""
     data = content(path)
+    encoding = _encoding(data)
     try:
-        # Spreadsheets put a byte order mark in front.
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path} line {line}: not UTF-8: save the file as UTF-8") from error
+        name = "UTF-8" if encoding == "utf-8-sig" else f"whole {encoding.upper()}"
+        raise UserError(f"{path} line {line}: not {name}: save the file as UTF-8") from error
+
+
+def _encoding(data: bytes) -> str:
+    """What a file's first bytes say that it is written in."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return encoding
+    # What annotation files begin with is ASCII.
+    if data[1:2] == b"\0" and data[:1].isascii() and data[:1] != b"\0":
+        return "utf-16-le"
+    if data[:1] == b"\0" and data[1:2].isascii() and data[1:2] not in (b"", b"\0"):
+        return "utf-16-be"
+    return "utf-8-sig"
 
 
 def lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
@@ -60,49 +52,6 @@ def lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
     # Not splitlines: a caption may hold one of the rarer line separators.
     for number, line in enumerate(text(path).removesuffix("\n").split("\n"), 1):
         yield number, line.removesuffix("\r")
-
-
-def csv_records(
-    path: pathlib.Path, required: Sequence[str], known: Sequence[str] | None = None
-) -> Iterator[tuple[int, dict | RowError]]:
-    """Yields (line, record) of each row; a record that is no row is an error.
-
-    Args:
-      path: a file with commas and a header.
-      required: columns that must be there.
-      known: the only ones that may be there; any others too if None.
-    """
-    reader = csv.reader(io.StringIO(text(path), newline=""), strict=True)
-    line = 1
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header, required, known)
-        # A row can span lines, where a cell holds a line break: name the one it starts in.
-        line = reader.line_num + 1
-        for cells in reader:
-            record = dict(zip(header, cells, strict=False))
-            if len(cells) != len(header) and any(cell.strip() for cell in cells):
-                record = RowError(
-                    f"{len(cells)} cells where the header has {len(header)}: put captions that"
-                    ' hold a comma between double quotes (")'
-                )
-            yield line, record
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path} line {line}: not CSV ({error}): mend its quotes") from error
-
-
-def _check_header(path: pathlib.Path, header: list[str], required, known) -> None:
-    if not any(header):
-        raise UserError(f"{path}: no header in line 1: start with {','.join(known or required)}")
-    for name in required:
-        if name not in header:
-            raise UserError(f"{path}: no column {name!r} in line 1, only {header}")
-    for number, name in enumerate(header):
-        if known is not None and name not in known:
-            raise UserError(f"{path}: unknown column {name!r}: rename it or take it out")
-        if name in header[:number]:
-            raise UserError(f"{path}: column {name!r} is there twice: take one out")
 
 
 def json_value(path: pathlib.Path, kind: type[list] | type[dict]) -> list | dict:
@@ -163,9 +112,14 @@ def caption(value, name: str = "caption") -> str:
       RowError: it is no text, or nothing in it can be read aloud.
     """
     told = string(value, name)
-    if not any(character.isalnum() for character in told):
+    if not has_letters(told):
         raise RowError(f"{name} {told!r} has no letters: write one or delete the line")
     return told
+
+
+def has_letters(caption: str) -> bool:
+    """Whether something in a caption can be read aloud."""
+    return any(character.isalnum() for character in caption)
 
 
 def string(value, name: str) -> str:
