@@ -7,16 +7,19 @@ import pathlib
 import time
 
 import jax
-from tensorboardX import SummaryWriter
-from tensorboardX.proto.summary_pb2 import Summary
 
-from glscl_jax import memory, progress, steps
+from glscl_jax import import_order, memory, progress, steps
 from glscl_jax.checkpoint import BEST
 from glscl_jax.compiled import Compilation
 from glscl_jax.files import write_text
 from glscl_jax.optim import warmup_cosine
 from glscl_jax.utilisation import Utilisation
 from glscl_jax.workdir import Workdir
+
+# It imports PyTorch where that is installed: a third of the seconds that training starts in.
+with import_order.absent("torch"):
+    from tensorboardX import SummaryWriter
+    from tensorboardX.proto.summary_pb2 import Summary
 
 
 class Logbook:

@@ -10,7 +10,7 @@ import pytest
 
 from tests import QUICK_COMPILE
 from tests.server import REPO, Server
-from tests.workers import pytest_xdist_make_scheduler  # noqa: F401
+from tests.workers import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
 
 SHARED = REPO.parent / "shared"
 

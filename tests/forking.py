@@ -1,12 +1,10 @@
 """Programs run by a process that has imported what takes most of their time.
 
-    python -m tests.forking glscl_jax.train     one program
-    python -m tests.forking                     any of them, as `python -m` runs it
+    python -m tests.forking
 
-The first reads a JSON list of arguments a line. The second reads a list of runs, each a list of
-the environment that it adds (PWD is the folder that it runs in), the program and its arguments;
-those of a line run side by side. Each run is a fork of this process; what came of it is printed as
-JSON.
+It reads a JSON list of runs a line, each a list of the environment that it adds, the program and
+its arguments; those of a line run side by side, as `python -m` runs them. Each is a fork of this
+process; what came of it is printed as JSON. In its environment PWD is the folder that it runs in.
 """
 
 import importlib
@@ -18,8 +16,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-
-from glscl_jax import program
 
 # Without flags, which a program defines when it starts.
 LIBRARIES = ("glscl_jax.evaluation", "glscl_jax.logbook", "glscl_jax.report", "glscl_jax.optim")
@@ -65,11 +61,6 @@ class Forked:
         return {"returncode": code, "stdout": texts[0], "stderr": texts[1]}
 
 
-def run_one(module, arguments: list[str]) -> dict:
-    """A run of an imported program."""
-    return Forked(lambda: program.run(module.main), [module.__name__, *arguments]).result()
-
-
 def run_together(runs: list[list]) -> list[dict]:
     """Runs of any programs, each [environment, program, arguments ...], side by side."""
 
@@ -87,12 +78,7 @@ def run_together(runs: list[list]) -> list[dict]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        imported = importlib.import_module(sys.argv[1])
-        answer = lambda arguments: run_one(imported, arguments)  # noqa: E731
-    else:
-        for name in LIBRARIES:
-            importlib.import_module(name)
-        answer = run_together
+    for name in LIBRARIES:
+        importlib.import_module(name)
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        print(json.dumps(run_together(json.loads(line))), flush=True)

@@ -2,10 +2,8 @@
 
 import functools
 import importlib
-import queue
 import subprocess
 import sys
-from concurrent import futures
 
 import numpy as np
 import pytest
@@ -16,8 +14,7 @@ from glscl_jax.input_pipeline.annotations import validation
 from glscl_jax.input_pipeline.caption_counts import caption_counts
 from glscl_jax.plan import Plan
 from tests import benchmark_files
-from tests.conftest import program_environment
-from tests.server import REPO, Server
+from tests.server import REPO
 
 NAMES = sorted(
     path.stem for path in (REPO / "configs").glob("*.py") if path.stem not in ("__init__", "common")
@@ -64,72 +61,45 @@ def prepared(shapes, tmp_path_factory):
     return make
 
 
-def server(cache) -> Server:
-    """Trains in forks of one process, which has imported all that training takes."""
-    # Not as a module of `tests`, which asks for eight devices.
-    environment = program_environment(cache) | {"PYTHONPATH": str(REPO)}
-    return Server("tests/forking.py", "glscl_jax.train", env=environment)
-
-
-@pytest.fixture(scope="module")
-def trained(prepared, run_program, tmp_path_factory):
-    """By config: what two epochs of its `:tiny` ended with, or will have. Two train at a time."""
-    workdir, free = tmp_path_factory.mktemp("trained"), queue.SimpleQueue()
-    trainers = [server(run_program.cache) for _ in range(2)]
-    for trainer in trainers:
-        free.put(trainer)
-
-    def train(name):
-        trainer = free.get()
-        try:
-            return trainer.ask(
-                [
-                    f"--config=configs/{name}.py:tiny",
-                    f"--workdir={workdir / name}",
-                    f"--config.data.dir={prepared(name)}",
-                    "--config.num_steps=0",
-                    "--config.num_epochs=2",
-                    # What one recipe alone has would be compiled for it alone: as long as two runs.
-                    "--config.model.queries=8",
-                    "--config.model.temperature=3",
-                    "--config.losses.alpha=1e-4",
-                    "--config.losses.beta=5e-3",
-                    # One recipe's RandAugment is enough.
-                    f"--config.data.augment={name == 'msvd'}",
-                ]
-            )
-        finally:
-            free.put(trainer)
-
-    for name in TRAINED:
-        prepared(name)
-    with futures.ThreadPoolExecutor(len(trainers)) as pool:
-        yield {name: pool.submit(train, name) for name in TRAINED}
-    for trainer in trainers:
-        trainer.stop()
-
-
 # Pairs in twelve clips of each benchmark (thirty-two of the others), as their files have them.
 PAIRS = {"msrvtt": 24, "msvd": 36, "lsmdc": 13, "didemo": 12, "activitynet": 12}
 
 
+# Updates of every run: their number is part of what is compiled, once for all that share a recipe.
+UPDATES = 12
+
+
 @pytest.mark.parametrize("name", TRAINED)
-def test_tiny_trains(name, prepared, trained):
-    done = trained[name].result(timeout=300)
-    assert done["returncode"] == 0, done["stderr"]
+def test_tiny_trains(name, prepared, forks, tmp_path):
     # An epoch passes over pairs, in batches of 8.
     pairs = PAIRS.get(name, 32)
-    updates = 2 * (pairs // 8)
-    assert f"trained to step {updates};" in done["stdout"]
-    assert (
-        f"plan: {pairs} pairs of {12 if name in PAIRS else 32} clips, 8 a batch; " in done["stdout"]
-    )
-    assert f"(steps_per_epoch), {updates} in all\n" in done["stdout"]
+    epochs = UPDATES // (pairs // 8)
+    printed = forks(
+        "glscl_jax.train",
+        f"--config=configs/{name}.py:tiny",
+        f"--workdir={tmp_path}",
+        f"--config.data.dir={prepared(name)}",
+        "--config.num_steps=0",
+        f"--config.num_epochs={epochs}",
+        "--config.checkpoint_every=0",
+        f"--config.validate_every={UPDATES}",
+        # What one recipe alone has would be compiled for it alone: as long as two runs.
+        "--config.model.queries=8",
+        "--config.model.temperature=3",
+        "--config.losses.alpha=1e-4",
+        "--config.losses.beta=5e-3",
+        # One recipe's RandAugment is enough.
+        f"--config.data.augment={name == 'msvd'}",
+    ).stdout
+    assert f"trained to step {UPDATES};" in printed
+    clips = 12 if name in PAIRS else 32
+    assert f"plan: {pairs} pairs of {clips} clips, 8 a batch; {pairs // 8} update" in printed
+    assert f"(steps_per_epoch), {UPDATES} in all\n" in printed
     counts = caption_counts(builder.open_data(prepared(name)), "train")
     assert counts.sum() == pairs
     # What the data is short of is the first thing that is said.
     partial = builder.open_data(prepared(name)).settings.partial
-    assert done["stdout"].startswith("partial: 12 of ") == bool(partial)
+    assert printed.startswith("partial: 12 of ") == bool(partial)
     assert bool(partial) == (name not in ("demo", "folder"))
 
 

@@ -102,21 +102,21 @@ def test_a_run_goes_on_with_other_settings(shapes, forks, tmp_path):
     def kept(name):
         return json.loads((workdir / name).read_text())
 
-    train("--config.num_steps=3")
+    train("--config.num_steps=4")
     (first,) = kept("configs.json")["configs"]
     assert (first["from_step"], first["config"]) == (0, kept("config.json"))
 
     # A requeued command, whose window is past.
     printed = train("--config.num_steps=5", "--config.losses.alpha=1e-3")
     assert (
-        "config.num_steps 3 -> 5: the schedule stretches from 3 to 5 updates; the rate" in printed
+        "config.num_steps 4 -> 5: the schedule stretches from 4 to 5 updates; the rate" in printed
     )
-    assert "config.losses.alpha 0.0001 -> 0.001: the loss is another from step 3 on" in printed
+    assert "config.losses.alpha 0.0001 -> 0.001: the loss is another from step 4 on" in printed
     assert "--profile=2:2: those steps are past" in printed
     assert "trained to step 5" in printed
     before, after = kept("configs.json")["configs"]
     assert before == first
-    assert (after["from_step"], after["config"]) == (3, kept("config.json"))
+    assert (after["from_step"], after["config"]) == (4, kept("config.json"))
 
     # A finished run keeps what it was made with.
     config = (workdir / "config.json").read_bytes()

@@ -1,4 +1,4 @@
-"""TensorFlow and Triton in one process, in fresh ones: the wrong order is a segmentation fault."""
+"""TensorFlow, Triton, PyTorch in a fresh process: in one order it is a segmentation fault."""
 
 import importlib.util
 import os
@@ -57,6 +57,12 @@ def test_a_triton_that_cannot_be_loaded_does_not_keep_tensorflow_away(tmp_path, 
     (tmp_path / "triton.py").write_text("raise RuntimeError('no driver')\n", encoding="utf-8")
     code = "import glscl_jax, tensorflow; print('goes on')"
     assert run(code, PYTHONPATH=tellers).split() == ["tensorflow", "goes", "on"]
+
+
+def test_the_logs_do_not_import_pytorch_which_can_be_imported_afterwards(tmp_path):
+    (tmp_path / "torch.py").write_text("print('torch')\n", encoding="utf-8")
+    code = "import glscl_jax.logbook; print('then'); import torch"
+    assert run(code, PYTHONPATH=str(tmp_path)).split() == ["then", "torch"]
 
 
 def installed(name) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -200,7 +201,8 @@ def arguments(shapes, workdir, converted, *more):
         "--config.data.frame_rate=2",
         "--config.batch_size=8",
         "--config.eval_batch_size=8",
-        "--config.num_steps=1",
+        "--config.num_steps=2",
+        "--config.checkpoint_every=1",
         # Seconds instead of the reference's sizes.
         "--config.data.num_frames=2",
         "--config.data.validation_split=",
@@ -222,15 +224,15 @@ def test_a_run_in_one_line(shapes, forks, converted, tmp_path):
     assert config["data"]["num_words"] == 20
     # The first step's rate is 0: these are still the parameters that came in.
     sharded = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
-    ours, theirs = (load_model(x, sharded).params["clip"] for x in (workdir, converted))
+    ours, theirs = (
+        load_model(*x).params["clip"] for x in ((workdir, sharded, 1), (converted, sharded))
+    )
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
     # It goes on by itself: nothing of the checkpoint is needed any more.
-    again = forks(
-        "glscl_jax.train",
-        *arguments(shapes, workdir, tmp_path / "gone", "--config.num_steps=2"),
-    )
-    assert "trained to step 2" in again.stdout
+    shutil.rmtree(workdir / "checkpoints" / "2")
+    again = forks("glscl_jax.train", *arguments(shapes, workdir, tmp_path / "gone"))
+    assert "from step 1 to 2" in again.stdout
 
 
 def test_what_does_not_fit_is_found_before_anything_is_made(shapes, refusal, converted, tmp_path):

@@ -131,7 +131,7 @@ def test_programs_are_at_home(forks, shapes, tmp_path):
             "--workdir=~/runs/one",
             "--config.data.dir=~/data",
             "--config.data.validation_split=",
-            "--config.num_steps=1",
+            "--config.num_steps=4",
         ),
         environments=[home],
     )

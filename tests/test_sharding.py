@@ -188,7 +188,13 @@ def loss_and_gradient(**axes):
 
 
 @pytest.mark.parametrize(
-    "axes", [{"data": 8}, {"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str
+    "axes",
+    [
+        {"data": 8},
+        {"data": 2, "fsdp": 2, "tensor": 2},
+        pytest.param({"data": 4, "fsdp": 2}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_every_mesh_computes_what_one_device_does(axes):
     grads, losses = loss_and_gradient(**axes)
@@ -255,8 +261,8 @@ def test_a_checkpoint_from_before_non_finite_steps_were_counted(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored.opt_state, state.opt_state)
 
 
-def test_a_run_on_a_mesh_until_it_is_not_finite(shapes, run_program, tmp_path):
-    process = run_program(
+def test_a_run_on_a_mesh_until_it_is_not_finite(shapes, forks, tmp_path):
+    process = forks(
         "glscl_jax.train",
         "--config=configs/demo.py:tiny",
         f"--workdir={tmp_path / 'run'}",

@@ -6,6 +6,22 @@ A plugin of pytest: what tests/conftest.py imports from here, or `-p tests.worke
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+# By what their tests take.
+LONG = (
+    "test_train",
+    "test_configs",
+    "test_evaluate",
+    "test_sharding",
+    "test_gradient_cache",
+    "test_identity",
+    "test_steps",
+    "test_models",
+    "test_pipeline",
+    "test_inherited",
+    "test_continued",
+    "test_benchmarks",
+)
+
 
 class Scheduling(LoadFileScheduling):
     """As `--dist loadfile`; what a dead worker left undone is done by the others.
@@ -41,6 +57,13 @@ class Scheduling(LoadFileScheduling):
         return self._pending_of(self.assigned_work[node])
 
 
+def pytest_collection_modifyitems(items):
+    """Files of a minute first: a worker that began one last would be waited for."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
+    config.option.loadscopereorder = False  # Which would begin with the most tests.
     return Scheduling(config, log)
