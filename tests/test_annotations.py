@@ -34,6 +34,21 @@ def test_rows_of_a_segment_are_one_clip(tmp_path):
     ]
 
 
+def test_no_two_clips_have_one_id(tmp_path):
+    """A file may be called as a segment of another is, and as that one's id is, and so on."""
+    names = ["a.mp4", "a.mp4#t=1,2", "a.mp4%23t=1,2", "a.mp4%2523t=1,2", "50 %#.mp4"]
+    rows = [{"video": name, "caption": name} for name in names]
+    rows += [{"video": name, "caption": name, "start": 1, "end": 2} for name in names]
+    source = folder(tmp_path, "\n".join(map(json.dumps, rows)), "captions.jsonl")
+    clips = read_folder(source)
+    assert [clip.captions for clip in clips] == [(row["video"],) for row in rows]
+    ids = [clip.clip_id for clip in clips]
+    assert len(set(ids)) == len(rows)
+    # What is no such name stands as it is.
+    assert ids[0] == "a.mp4"
+    assert ids[4:6] == ["50 %#.mp4", "a.mp4#t=1,2"]
+
+
 def test_jsonl_says_the_same(tmp_path):
     (tmp_path / "csv").mkdir()
     (tmp_path / "jsonl").mkdir()

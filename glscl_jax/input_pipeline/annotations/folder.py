@@ -22,6 +22,8 @@ from glscl_jax.input_pipeline.annotations.split_names import SplitNames
 DEFAULT_SPLIT = "train"
 # TFDS keeps `all` for every split together and puts the others into file names.
 _SPLIT_NAME = re.compile(r"(?!all$)[A-Za-z]\w*", re.ASCII | re.IGNORECASE)
+# What begins a media fragment, be it percent-encoded, once or again.
+_FRAGMENT = re.compile(r"(#|%(25)*23)t=")
 
 
 class _LeftOut(RowError):
@@ -42,11 +44,23 @@ class _Row:
     @property
     def clip_id(self) -> str:
         """The video and, as a media fragment, its segment in seconds: `a.mp4#t=1.5,3`."""
+        video = _without_fragment(self.video)
         if self.start is None and self.end is None:
-            return self.video
+            return video
         start = "" if self.start is None else str(self.start).removesuffix(".0")
         end = "" if self.end is None else "," + str(self.end).removesuffix(".0")
-        return f"{self.video}#t={start}{end}"
+        return f"{video}#t={start}{end}"
+
+
+def _without_fragment(name: str) -> str:
+    """A file's name as it stands in ids: one that holds `#t=` itself is percent-encoded.
+
+    So that `a.mp4#t=1,2`, a file, is not the segment of `a.mp4`. Of all other names nothing is
+    changed; what would look like an encoded one is encoded, too.
+    """
+    if not _FRAGMENT.search(name):
+        return name
+    return name.replace("%", "%25").replace("#", "%23")
 
 
 def read_folder(source: pathlib.Path, videos: pathlib.Path | None = None) -> list[Clip]:
