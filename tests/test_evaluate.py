@@ -13,7 +13,7 @@ import pytest
 from glscl_jax import compare, evaluation, features, metrics, rank_files, run_card, sharding
 from glscl_jax.checkpoint import load_model, save_params
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder, pipeline, prepare
+from glscl_jax.input_pipeline import builder, failures, pipeline
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.checkup import Failure
 from glscl_jax.rerank import DUAL_SOFTMAX
@@ -349,7 +349,7 @@ def test_clips_that_could_not_be_read_are_those_that_prepare_lists(tmp_path):
         Failure(Clip(name, pathlib.Path(name), ("a dog",), None, None, split), "empty, or no video")
         for name, split in (("one, two.mp4", "test"), ("three.mp4", "train"), ("=4.mp4", "test"))
     ]
-    prepare._write_list(lost, tmp_path / prepare.FAILED_FILE)
+    failures.write_clips(lost, tmp_path / failures.FAILED_FILE)
     assert evaluation.failed_clips(tmp_path, "test") == {"one, two.mp4", "=4.mp4"}
     for damage in (b"\xff\xfe", b"one,two\n1,2\n"):
         (tmp_path / evaluation.FAILED).write_bytes(damage)
