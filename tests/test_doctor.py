@@ -201,6 +201,31 @@ def test_a_benchmark_that_differs_stops(broken):
     prepare.check_findings(found, len(clips), max_failed_share=0.0, allow_partial=True)
 
 
+@pytest.fixture
+def windowed(tmp_path):
+    """A video of 2 s; of its clips two begin within it, one where it ends and one beyond."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    rendered.write_video(np.zeros((2 * rendered.FRAME_RATE, 32, 32, 3), np.uint8), folder / "a.mp4")
+    starts = ("", "1.8", "2", "1000")
+    rows = [f"a.mp4,says {start or 0},{start}" for start in starts]
+    (folder / "captions.csv").write_text("\n".join(["video,caption,start", *rows]) + "\n")
+    return folder
+
+
+def test_windows_that_begin_beyond_their_video(windowed, monkeypatch):
+    clips, found = examine(windowed, "folder")
+    assert [failure.clip.clip_id for failure in found.late] == ["a.mp4#t=2", "a.mp4#t=1000"]
+    assert found.failures == found.late
+    assert "clips beyond:      2\n  a.mp4#t=2: no frame from 2 s on: the vid" in found.table()
+    with pytest.raises(UserError, match="2 of 4 clips failed"):
+        prepare.check_findings(found, len(clips), max_failed_share=0.4, allow_partial=False)
+    # A header that says too little is not believed, one that says nothing neither.
+    for told in (0.5, None):
+        monkeypatch.setattr(doctor.video, "duration", lambda *_, told=told: told)
+        assert examine(windowed, "folder")[1].late == found.late
+
+
 def test_one_s_own_videos_stop_by_their_share(broken):
     clips, found = examine(broken[0])
     found = dataclasses.replace(

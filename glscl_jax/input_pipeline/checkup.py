@@ -73,10 +73,11 @@ class Checkup:
       clips: split -> clips in the annotations.
       rows: counts, published split by published split.
       source: where the published counts are from; "" if there are none.
-      failures: the clips without a file and those whose file cannot be read.
+      failures: the clips without a file, those whose file cannot be read, and those of `late`.
       missing: ids without files.
       unreadable: each file whose first frame cannot be decoded, and why.
-      near: of those that may mean a file of another name, which, as a question.
+      late: clips that begin where their video has ended.
+      near: of ids without files those that may mean a file of another name, which, as a question.
       links: links that lead out of the folder and are not followed.
       strays: files without ids.
       duplicates: groups of clips whose files have the same bytes, a clip a file.
@@ -92,6 +93,7 @@ class Checkup:
     failures: tuple[Failure, ...]
     missing: tuple[str, ...]
     unreadable: tuple[tuple[pathlib.Path, str], ...]
+    late: tuple[Failure, ...]
     near: Mapping[str, str]
     links: tuple[pathlib.Path, ...]
     strays: tuple[pathlib.Path, ...]
@@ -142,6 +144,10 @@ class Checkup:
         if self.near and len(self.missing) > 1:
             lines.append(f"  {len(self.near):,} of them may mean a file of another name")
         lines += finding("unreadable files", self.unreadable, self._reason)
+        if self.late:
+            lines += finding(
+                "clips beyond", self.late, lambda late: f"{late.clip.clip_id}: {late.reason}"
+            )
         lines += finding("files without ids", self.strays, self._of)
         if self.links:
             lines += finding("links leading out", self.links, self._link)
@@ -170,6 +176,9 @@ class Checkup:
 
     def _reason(self, unreadable: tuple[pathlib.Path, str]) -> str:
         return f"{self._of(unreadable[0])}: {unreadable[1]}"
+
+    def _window(self, late: Failure) -> str:
+        return f"{late.clip.clip_id}: {late.reason}"
 
     def _group(self, clips: Sequence[Clip]) -> str:
         return " = ".join(f"{self._of(clip.video)} ({clip.split})" for clip in clips)

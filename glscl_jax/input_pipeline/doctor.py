@@ -59,6 +59,7 @@ def examine(
     with futures.ThreadPoolExecutor(workers) as pool:
         probe = functools.partial(_probe, pictures_rate=pictures_rate)
         probes = dict(_each(pool, probe, paths, "checking"))
+        late = tuple(filter(None, pool.map(functools.partial(_late, probes, pictures_rate), clips)))
         strays = tuple(path for path in videos_below(folder) if path not in probes)
         duplicates = _duplicates(pool, [p for p in paths if probes[p].reason != video.NO_SUCH_FILE])
     first = {clip.video: clip for clip in reversed(clips)}
@@ -73,16 +74,17 @@ def examine(
     published = PUBLISHED.get(dataset)
     files = {*files_below(folder), *strays} if missing else ()
     near = near_matches(missing, files, probes.keys(), folder)
-    failures = (Failure(c, probes[c.video].reason) for c in clips if probes[c.video].reason)
+    failures = [Failure(c, probes[c.video].reason) for c in clips if probes[c.video].reason]
     return Checkup(
         dataset=dataset,
         folder=folder,
         clips=dict(collections.Counter(clip.split for clip in clips)),
         rows=tuple(_rows(clips, published.counts if published else (), missing, broken)),
         source=published.source if published else "",
-        failures=tuple(_hinted(failure, near) for failure in failures),
+        failures=(*(_hinted(failure, near) for failure in failures), *late),
         missing=tuple(clip.clip_id for clip in clips if clip.video in missing),
         unreadable=tuple((path, probes[path].reason) for path in sorted(broken)),
+        late=late,
         near={c.clip_id: near[c.video].told for c in clips if c.video in near},
         links=tuple(links_out(folder)),
         strays=strays,
@@ -133,6 +135,24 @@ def _probe(path: pathlib.Path, pictures_rate: float | None) -> _Probe:
         return _Probe(video.duration(path, pictures_rate), "")
     except video.VideoError as error:
         return _Probe(None, str(error))
+
+
+def _late(
+    probes: Mapping[pathlib.Path, _Probe], pictures_rate: float | None, clip: Clip
+) -> Failure | None:
+    """What preparing it would say of a clip that begins where its video has ended."""
+    probe = probes[clip.video]
+    if probe.reason or clip.start is None:
+        return None
+    # A header is no proof: its word is enough where the clip lies within.
+    if probe.seconds is not None and clip.start < probe.seconds:
+        return None
+    window = {"start": clip.start, "end": clip.start}
+    try:
+        video.read_frames(clip.video, size=_PROBE_SIZE, pictures_rate=pictures_rate, **window)
+    except video.VideoError as error:
+        return Failure(clip, str(error))
+    return None
 
 
 def _measured(path: pathlib.Path, told: float, pictures_rate: float | None) -> float:
