@@ -160,6 +160,7 @@ class Clips(tfds.core.GeneratorBasedBuilder):
         del dl_manager
         return self._examples
 
+    # TFDS wants it of every builder, and would call it in `_split_generators`.
     def _generate_examples(self):
         raise NotImplementedError("the examples are given to the constructor")
 

@@ -1,5 +1,6 @@
 """A video file -> an open container, and the one stream in it that is the film."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -207,11 +208,9 @@ def _best(streams: list, path: pathlib.Path):
 def _counted(streams, path: pathlib.Path) -> dict[int, int]:
     """Packets of each stream, where the header does not say how many there are."""
     counts = dict.fromkeys(streams, 0)
-    with opened(path) as container:
-        try:
-            for packet in container.demux(video=tuple(range(len(container.streams.video)))):
-                if packet.size and packet.stream_index in counts:
-                    counts[packet.stream_index] += 1
-        except av.FFmpegError:
-            pass  # damaged from here on, for each of them
+    # What is damaged from some place on is so for each of them.
+    with opened(path) as container, contextlib.suppress(av.FFmpegError):
+        for packet in container.demux(video=tuple(range(len(container.streams.video)))):
+            if packet.size and packet.stream_index in counts:
+                counts[packet.stream_index] += 1
     return counts
