@@ -102,7 +102,7 @@ def _graph(frame: av.VideoFrame, chain: list[tuple[str, str]]) -> av.filter.Grap
 
 def _oriented(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Where the axes of the stored picture point to; the identity if nothing says."""
-    for told in frame.side_data:
-        if told.type == Type.DISPLAYMATRIX:
-            return geometry.orientation(np.frombuffer(told, np.int32))
-    return geometry.IDENTITY
+    told = frame.side_data.get(Type.DISPLAYMATRIX)
+    return (
+        geometry.IDENTITY if told is None else geometry.orientation(np.frombuffer(told, np.int32))
+    )
