@@ -1,7 +1,10 @@
 """The one exception that speaks to the user."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class UserError(Exception):
@@ -44,6 +47,12 @@ class Problems:
             self._found += errors.lines
         except UserError as error:
             self._found.append(str(error))
+
+    def attempt(self, action: Callable[..., Result], *args, **kwargs) -> Result | None:
+        """What `action` returns; None where it raises a `UserError`, which is kept for later."""
+        with self.noted():
+            return action(*args, **kwargs)
+        return None
 
     def raise_all(self) -> None:
         """Raises a `UserError` with all that was found, if anything was."""

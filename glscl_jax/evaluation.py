@@ -29,10 +29,11 @@ from glscl_jax import (
     sharding,
 )
 from glscl_jax.checkpoint import LoadedModel, load_model
-from glscl_jax.errors import UserError
+from glscl_jax.errors import Problems, UserError
 from glscl_jax.features import EncodedSplit
 from glscl_jax.files import PART, read_json
 from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
 from glscl_jax.spreadsheet import unescaped
@@ -148,13 +149,19 @@ def open_task(
         own = Workdir(loaded.directory).config() if config is None else config
         paths.settle(own)
         recipe.check_reading(own, loaded.config)
-        sharding.check_batch_size(own.eval_batch_size, mesh, "eval_batch_size")
-        tokenizer = _open_tokenizer(loaded, own, config is not None)
-        data = builder.open_data(own.data.dir)
-        image_size = loaded.config.clip.image_size
-        pipeline.check_settings(data, frame_rate=own.data.frame_rate, image_size=image_size)
-        part = split or own.data.test_split
-        check_split(data, part, "--split")
+        problems, part = Problems(), split or own.data.test_split
+        problems.attempt(sharding.check_batch_size, own.eval_batch_size, mesh, "eval_batch_size")
+        tokenizer = problems.attempt(_open_tokenizer, loaded, own, config is not None)
+        if data := problems.attempt(builder.open_data, own.data.dir):
+            problems.attempt(
+                pipeline.check_settings,
+                data,
+                frame_rate=own.data.frame_rate,
+                image_size=loaded.config.clip.image_size,
+                flags_of={"frame_rate": "config.data.frame_rate"},
+            )
+            problems.attempt(check_split, data, part, "--split")
+        problems.raise_all()
         failed = failed_clips(own.data.dir, part)
         directory = _writable(pathlib.Path(out or loaded.directory))
         return Task(loaded, sha256, own, data, part, tokenizer, failed, mesh, directory)
@@ -273,6 +280,7 @@ def facts(
     """
     loaded, settings = task.loaded, task.data.settings
     checkpoint = run_card.checkpoint_facts(loaded, task.sha256)
+    cut = Cut.of(encoded.captions, task.tokenizer, task.config.data.num_words)
     row = published.published(settings.dataset, task.split, checkpoint["variant"], rerank["method"])
     card = {
         "checkpoint": checkpoint,
@@ -281,6 +289,7 @@ def facts(
             **run_card.split_facts(encoded, task.split),
             "failed": len(task.failed - set(encoded.clip_ids)),
             "partial": getattr(settings, "partial", ""),
+            "cut": dataclasses.asdict(cut),
         },
         "settings": {
             "frames": task.config.data.num_frames,

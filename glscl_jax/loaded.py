@@ -10,6 +10,7 @@ scores = model.score(text, video)  # float32 [2,B]
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -21,6 +22,7 @@ from glscl_jax import sharding, similarity
 from glscl_jax.checkpoint import LoadedModel, load_model
 from glscl_jax.encoder_inputs import checked_text, checked_video
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
 from glscl_jax.models.clip import sentence_feature
 from glscl_jax.models.gim import gim_similarity
@@ -91,6 +93,8 @@ class Loaded:
     def tokenize(self, captions: str | Sequence[str]) -> TokenBatch:
         """A captions, or a single one (A = 1) -> ids and mask, int32 [A,num_words].
 
+        Captions that are cut, for want of places, are counted in a warning.
+
         Raises:
           UserError: the checkpoint has no tokenizer.
         """
@@ -98,7 +102,17 @@ class Loaded:
             raise UserError(
                 f"{self._directory} has no tokenizer: convert its source again with --tokenizer"
             )
-        return self.tokenizer(captions, self.num_words)
+        captions = [captions] if isinstance(captions, str) else list(captions)
+        tokens = self.tokenizer(captions, self.num_words)
+        # A row that is not full lost nothing.
+        full = [text for text, last in zip(captions, tokens.mask[:, -1], strict=True) if last]
+        if cut := Cut.of(full, self.tokenizer, self.num_words).cut:
+            warnings.warn(
+                f"{cut} of {len(captions)} captions are cut: they have more than {self.num_words}"
+                " tokens",
+                stacklevel=2,
+            )
+        return tokens
 
     def encode_text(self, ids: np.ndarray, mask: np.ndarray) -> TextFeatures:
         """Texts to features, compiled once a shape.

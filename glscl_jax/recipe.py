@@ -5,7 +5,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from glscl_jax import ranges
-from glscl_jax.errors import UserError
+from glscl_jax.errors import Problems, UserError
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCLConfig, model_config
 from glscl_jax.optim import OptimConfig
@@ -45,27 +45,29 @@ def read(config: ConfigDict) -> Recipe:
     """Checks a training's settings; types `config.model`, `config.losses` and `config.optim`.
 
     Raises:
-      UserError: naming the setting that is unknown, cannot be meant or does not fit.
+      UserError: naming every setting that is unknown, cannot be meant or does not fit.
     """
-    _check("config", config, _RUN)
-    settings = Recipe(
-        _made(model_config, "model", config, as_dict=True),
-        _made(LossWeights, "losses", config),
-        _made(OptimConfig, "optim", config),
-    )
-    check_reading(config, settings.model)
-    return settings
+    problems = Problems()
+    problems.attempt(_check, "config", config, _RUN)
+    model = problems.attempt(_made, model_config, "model", config, as_dict=True)
+    losses = problems.attempt(_made, LossWeights, "losses", config)
+    optim = problems.attempt(_made, OptimConfig, "optim", config)
+    problems.attempt(check_reading, config, model)
+    problems.raise_all()
+    return Recipe(model, losses, optim)
 
 
-def check_reading(config: ConfigDict, model: GLSCLConfig) -> None:
-    """Checks how a config has clips read for a model, in training and evaluation.
+def check_reading(config: ConfigDict, model: GLSCLConfig | None) -> None:
+    """Checks how a config has clips read for a model, if there is one, to train or evaluate it.
 
     Raises:
-      UserError: naming the setting that cannot be meant or does not fit the model.
+      UserError: naming every setting that cannot be meant or does not fit the model.
     """
-    _check("config", config, _READING)
-    _check("config.data", config.data, _DATA)
-    frames, most = config.data.num_frames, model.most_frames
+    problems = Problems()
+    problems.attempt(_check, "config", config, _READING)
+    problems.attempt(_check, "config.data", config.data, _DATA)
+    problems.raise_all()
+    frames, most = config.data.num_frames, model.most_frames if model else None
     if most is not None and frames > most:
         raise UserError(
             f"config.data.num_frames {frames} is more than the temporal module's {most} positions,"
@@ -74,10 +76,13 @@ def check_reading(config: ConfigDict, model: GLSCLConfig) -> None:
 
 
 def _check(section: str, values: ConfigDict, allowed: dict) -> None:
-    try:
-        ranges.check(values, allowed)
-    except ValueError as error:
-        raise UserError(f"{section}.{error}") from error
+    problems = Problems()
+    for name, value_range in allowed.items():
+        try:
+            ranges.check(values, {name: value_range})
+        except ValueError as error:
+            problems.add(f"{section}.{error}")
+    problems.raise_all()
 
 
 def _made(make, section: str, config: ConfigDict, as_dict: bool = False):

@@ -22,6 +22,7 @@ from glscl_jax.checkpoint import LoadedModel
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
 from glscl_jax.files import read_json, write_json, write_text
+from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.models.clip import variant_of
 from glscl_jax.published import Published
 from glscl_jax.results_page import DIRECTIONS, LABELS, page
@@ -156,6 +157,8 @@ def caveats(card: dict) -> list[str]:
             f"{data['failed']:,} clips of this split could not be read when it was prepared and "
             "are not in the gallery"
         )
+    if cut := Cut(**data["cut"]).told(data["split"]):
+        found.append(cut)
     if card["published"] and card["published"]["differs"]:
         found.append(card["published"]["differs"])
     if card["trained_otherwise"]:

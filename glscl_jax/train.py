@@ -12,6 +12,7 @@ processes is lost. docs/training.md has clusters.
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -24,6 +25,7 @@ from glscl_jax import (
     augment,
     continued,
     inherited,
+    inputs,
     launch,
     metrics,
     paths,
@@ -39,15 +41,15 @@ from glscl_jax import (
 )
 from glscl_jax.checkpoint import Checkpoints, load_model, steps_on_disk
 from glscl_jax.compiled import CompiledStep
-from glscl_jax.errors import Problems, UserError
 from glscl_jax.groups import check_patterns, trained_layers
 from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline.captions import captions
+from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import make_optimizer
-from glscl_jax.plan import Plan
 from glscl_jax.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.train_state import TrainState
 from glscl_jax.warm_start import start_params
@@ -87,13 +89,9 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     processes.check_same({"a run to go on with": bool(source and source.goes_on)})
     given, config = config, inherited.resolved(config, source, chosen)
     settings = recipe.read(config)
-    mesh = sharding.make_mesh(axes=config.mesh.to_dict())
-    sharding.check_batch_size(config.batch_size, mesh)
-    sharding.check_microbatch(config.batch_size, config.microbatch, mesh)
-    sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
-    data, tokenizer = processes.by_all(lambda: inputs(given, config, settings, source, chosen))
+    opened = processes.by_all(lambda: inputs.open_inputs(given, config, settings, source, chosen))
+    mesh, data, tokenizer, plan = opened.mesh, opened.data, opened.tokenizer, opened.plan
     processes.check_same({"data": data.identity, "tokenizer": tokenizer.sha256})
-    plan = processes.by_all(lambda: planned(config, data))
     total = plan.num_steps
     trace.read_window(PROFILE.value, 0, total)
     model = GLSCL(settings.model)
@@ -140,7 +138,10 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     window = trace.window_left(PROFILE.value, first, total)
     if PROFILE.value and window is None:
         say(f"--profile={PROFILE.value}: those steps are past, so this start traces none")
+    if data.settings.partial:
+        say(f"partial: {data.settings.partial}")
     say(plan.told())
+    tell_cut_captions(config, data, tokenizer)
     announce(config, state, first, total, mesh)
 
     batches = training_batches(config, data, tokenizer, first, total)
@@ -226,62 +227,14 @@ def check_fit(loaded: dict, settings: recipe.Recipe, model: GLSCL) -> None:
     )
 
 
-def open_data(config, settings: recipe.Recipe) -> builder.PreparedData:
-    """The prepared data set, checked against what the config asks for."""
-    if not config.data.dir:
-        raise UserError("config.data.dir is empty: name the directory that prepare wrote")
-    data = builder.open_data(config.data.dir)
-    pipeline.check_settings(
-        data, frame_rate=config.data.frame_rate, image_size=settings.model.clip.image_size
-    )
-    if data.settings.partial:
-        say(f"partial: {data.settings.partial}")
-    return data
-
-
-def inputs(given, config, settings: recipe.Recipe, source, chosen):
-    """Data and tokenizer; raises a `UserError` with all in which they, and `given`, do not fit."""
-    problems = Problems()
-    with problems.noted():
-        if source:
-            inherited.check(given, source, chosen)
-    with problems.noted():
-        data = open_data(config, settings)
-    with problems.noted():
-        tokenizer = open_tokenizer(config, settings, source, chosen)
-    problems.raise_all()
-    return data, tokenizer
-
-
-def planned(config, data: builder.PreparedData) -> Plan:
-    """The run's length; raises a `UserError` if the training split does not fill a batch."""
-    captions = pipeline.fitting_captions(data, config.data.train_split, config.batch_size)
-    return Plan.of(
-        captions,
-        batch_size=config.batch_size,
-        num_epochs=config.num_epochs,
-        num_steps=config.num_steps,
-    )
-
-
-def open_tokenizer(config, settings: recipe.Recipe, source, chosen) -> Tokenizer:
-    """The checkpoint's or the config's tokenizer, checked against vocabulary and context."""
-    if source and source.tokenizer and "data.tokenizer" not in chosen.commanded:
-        tokenizer = Tokenizer.load(source.tokenizer)
-    else:
-        tokenizer = Tokenizer.open(config.data.tokenizer)
-    clip = settings.model.clip
-    if tokenizer.vocab_size > clip.vocab_size:
-        raise UserError(
-            f"config.data.tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} entries, "
-            f"the model's token embedding {clip.vocab_size}: give the tokenizer of the model"
-        )
-    if config.data.num_words > clip.context_length:
-        raise UserError(
-            f"config.data.num_words {config.data.num_words} is more than the model's "
-            f"{clip.context_length} text positions"
-        )
-    return tokenizer
+def tell_cut_captions(config, data: builder.PreparedData, tokenizer: Tokenizer) -> None:
+    """A line for each split that the run reads of which captions lose their end."""
+    if jax.process_index():
+        return
+    for split in filter(None, (config.data.train_split, config.data.validation_split)):
+        texts = itertools.chain.from_iterable(captions(data, split))
+        if line := Cut.of(texts, tokenizer, config.data.num_words).told(split):
+            say(line)
 
 
 def start(config, settings, model, optimizer, checkpoints, mesh, loaded) -> TrainState:
@@ -397,8 +350,6 @@ class Validation:
         self._config, self._data, self._model = config, data, model
         self._encoder = retrieval.Encoder(model, mesh)
         self._tokenize = functools.partial(tokenizer, length=config.data.num_words)
-        if self.split:
-            data.records(self.split)  # Says now, not after an epoch, that there is none.
 
     def __call__(self, params) -> dict[str, float]:
         """The figures of both directions; "R@1" is text-to-video's and decides the best."""

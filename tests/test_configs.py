@@ -11,7 +11,7 @@ import pytest
 from glscl_jax import recipe
 from glscl_jax.input_pipeline import annotations, builder, prepare
 from glscl_jax.input_pipeline.annotations import validation
-from glscl_jax.input_pipeline.caption_counts import caption_counts
+from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.plan import Plan
 from tests import benchmark_files
 from tests.server import REPO

@@ -8,7 +8,7 @@ import pytest
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import builder, pipeline
-from glscl_jax.input_pipeline.caption_counts import caption_counts
+from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
 JSON = ["dataset_info.json", "features.json", "metadata.json"]

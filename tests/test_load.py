@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+import warnings
 
 import jax
 import numpy as np
@@ -197,6 +198,16 @@ def test_clip_alone_has_the_words_of_its_context(tmp_path, params):
     assert whole.tokenize(CAPTIONS).ids.shape == (3, 32)
     alone = written(tmp_path / "alone", {"clip": params["clip"]}, longer)
     assert glscl_jax.load(alone).tokenize(CAPTIONS).ids.shape == (3, 40)
+
+
+def test_cut_captions_are_warned_of(loaded):
+    # As many tokens as there are places, with start and end, and one more.
+    fits, cut = ("red " * count for count in (22, 23))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded.tokenize([fits, "green"])
+    with pytest.warns(UserWarning, match="1 of 3 captions are cut: they have more than 24 tokens"):
+        loaded.tokenize([fits, cut, "green"])
 
 
 def test_without_a_tokenizer(tmp_path, params):

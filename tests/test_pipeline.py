@@ -14,7 +14,7 @@ from PIL import Image
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import builder, pipeline, reader, rendered, video
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.caption_counts import caption_counts
+from glscl_jax.input_pipeline.captions import caption_counts, captions
 from glscl_jax.input_pipeline.order import TrainOrder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 
@@ -217,18 +217,19 @@ def test_an_epoch_passes_over_pairs(data):
     assert pipeline.steps_per_epoch(data, "train", 20) == 1
 
 
-def test_captions_are_counted_once(data, tmp_path):
-    expected = [len(record["captions"]) for record in records(data, "train")]
+def test_captions_are_read_once(data, tmp_path):
+    told = [[each.decode() for each in one["captions"]] for one in records(data, "train")]
     write(tmp_path, {split: examples(split) for split in COUNTS})
     path = pathlib.Path(builder.open_data(tmp_path).builder.data_dir) / "captions-train.json"
-    # A data set of before, one with numbers of another or damaged: counted anew, and kept.
-    for found in (None, "[1, 2]", "[" + "0, " * 19 + "1]", "[4, 4"):
+    # A data set of before, one with captions of another, or numbers alone, or damaged.
+    for found in (None, '[["a"], ["b"]]', json.dumps([2] * 20), json.dumps([[]] * 20), "[4, 4"):
         if found is not None:
             path.write_text(found)
-        assert caption_counts(builder.open_data(tmp_path), "train").tolist() == expected
-        assert json.loads(path.read_text()) == expected
+        assert captions(builder.open_data(tmp_path), "train") == told
+        assert json.loads(path.read_text()) == told
+    assert caption_counts(builder.open_data(tmp_path), "train").tolist() == [*map(len, told)]
     # What is kept is what counts: the records are not looked at.
-    path.write_text(json.dumps([2] * 20))
+    path.write_text(json.dumps([["a", "b"]] * 20))
     assert caption_counts(builder.open_data(tmp_path), "train").tolist() == [2] * 20
     assert sorted(file.name for file in path.parent.iterdir() if "captions" in file.name) == [
         "captions-train.json"
@@ -250,7 +251,7 @@ def test_captions_are_counted_where_nothing_can_be_kept(tmp_path, monkeypatch):
 def test_counts_that_the_records_belie_are_an_error(tmp_path, tokenizer):
     data = write(tmp_path, {split: examples(split) for split in COUNTS})
     path = pathlib.Path(data.builder.data_dir) / "captions-train.json"
-    path.write_text(json.dumps([9] * 20))
+    path.write_text(json.dumps([["a"] * 9] * 20))
     batches = pipeline.train_batches(
         data, "train", tokenizer, batch_size=4, num_frames=2, num_words=8, seed=0,
         first_step=0, num_steps=45,
@@ -351,7 +352,7 @@ def test_settings_that_differ(data):
 def test_what_does_not_fit_is_said_before_reading(data, train, tokenizer):
     with pytest.raises(UserError, match=r"no split 'tset' .* train, val"):
         pipeline.eval_batches(data, "tset", batch_size=2, num_frames=2)
-    with pytest.raises(UserError, match=r"batch_size 21 .* 'train' has 20 clips, .*; take 1 to 20"):
+    with pytest.raises(UserError, match=r"batch_size 21 .* 'train' has 20 clips, .*=20 or less"):
         train(batch_size=21)
     with pytest.raises(UserError, match="batch_size 0: take 1 or more"):
         train(batch_size=0)

@@ -92,6 +92,7 @@ def card(scores=None, **changes):
             **run_card.split_facts(encoded, "test"),
             "failed": 0,
             "partial": "",
+            "cut": {"captions": 12, "cut": 0, "num_words": 32, "longest": 30},
         },
         "settings": {"frames": 12, "dtype": "bfloat16"},
         "tie_rule": "mean",

@@ -192,6 +192,14 @@ def test_ids_that_openai_shows(clip):
     assert clip(["!"], 3).ids[0, 1] == 256  # the first symbol that ends a word
 
 
+def test_lengths_are_those_of_uncut_captions(clip):
+    whole = clip(HARD, 2000).mask.sum(1)
+    assert clip.lengths(HARD).tolist() == whole.tolist()
+    assert clip.lengths("a photo of a cat").tolist() == [7]
+    with pytest.raises(TypeError, match="give strings"):
+        clip.lengths([1])
+
+
 def test_msrvtt_captions(clip, oracle, hugging_face):
     with (SHARED / "annotations/msrvtt/MSRVTT_JSFUSION_test.csv").open(encoding="utf-8") as file:
         captions = [row["sentence"] for row in csv.DictReader(file)]
@@ -238,6 +246,12 @@ def test_hard_strings_mean_what_they_show(clip):
 def test_any_text(text):
     demo, oracle = demo_pair()
     assert [each[1:-1] for each in unpadded(demo([text], 2000))] == [oracle(text)]
+
+
+@given(st.text(st.characters(max_codepoint=0x7F), max_size=80))
+@settings(max_examples=500, deadline=None)
+def test_plain_text_is_cleaned_as_any_other(text):
+    assert tokenizer.clean(text) == oracle_clean(text)
 
 
 @functools.cache

@@ -79,13 +79,13 @@ class PreparedData:
       settings: what it was made from.
       splits: split name -> number of clips.
       builder: the TFDS builder that reads it.
-      counted: how many captions each clip has, of splits that were asked for (`caption_counts`).
+      captions: of each clip, of splits that were asked for (`captions.captions`).
     """
 
     settings: Settings
     splits: dict[str, int]
     builder: tfds.core.DatasetBuilder
-    counted: dict[str, np.ndarray] = dataclasses.field(
+    captions: dict[str, list[list[str]]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 

@@ -6,7 +6,7 @@ of it and the seed, so a run resumes at any step, at once and exactly, on any nu
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,7 @@ import tensorflow as tf
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline import order, reader
 from glscl_jax.input_pipeline.builder import PreparedData
-from glscl_jax.input_pipeline.caption_counts import caption_counts
+from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.records import Records
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
@@ -63,14 +63,26 @@ def fitting_captions(data: PreparedData, split: str, batch_size: int) -> np.ndar
     counts = caption_counts(data, split)
     if not 1 <= batch_size <= len(counts):
         raise UserError(
-            f"batch_size {batch_size} does not fit: split {split!r} has {len(counts)} clips, and"
-            f" a batch has none twice; take 1 to {len(counts)}"
+            f"config.batch_size {batch_size} does not fit: split {split!r} has {len(counts)} clips,"
+            f" and a batch has none twice: give --config.batch_size={len(counts)} or less"
         )
     return counts
 
 
-def check_settings(data: PreparedData, *, frame_rate: float, image_size: int) -> None:
+def check_settings(
+    data: PreparedData,
+    *,
+    frame_rate: float,
+    image_size: int,
+    flags_of: Mapping[str, str] | None = None,
+) -> None:
     """Compares a prepared data set with what a model is to be fed.
+
+    Args:
+      data: the data set.
+      frame_rate: frames a second.
+      image_size: height and width of a frame, in pixels.
+      flags_of: the flags by which either can follow the data instead.
 
     Raises:
       UserError: it was made with another frame rate or image size.
@@ -80,9 +92,11 @@ def check_settings(data: PreparedData, *, frame_rate: float, image_size: int) ->
     for name, value in wanted.items():
         prepared = getattr(data.settings, name)
         if prepared != value:
+            flag = (flags_of or {}).get(name)
+            other = f"give --{flag}={prepared:g}" if flag else f"take a config of {name} {prepared}"
             problems.add(
                 f"the prepared data set has {name} {prepared}, the config {value}: prepare again"
-                f" with --{name} {value} --overwrite, or take a config of {name} {prepared}"
+                f" with --{name} {value} --overwrite, or {other}"
             )
     problems.raise_all()
 

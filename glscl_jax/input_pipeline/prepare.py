@@ -38,7 +38,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import beam, builder, doctor, examples, failures, source_flags
 from glscl_jax.input_pipeline.annotations import Clip, source
 from glscl_jax.input_pipeline.builder import Settings
-from glscl_jax.input_pipeline.caption_counts import caption_counts
+from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from glscl_jax.input_pipeline.failures import DAMAGED_FILE, FAILED_FILE

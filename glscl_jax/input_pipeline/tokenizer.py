@@ -202,10 +202,7 @@ class Tokenizer:
           UserError: `length` leaves no place for the start and the end token.
           TypeError: something that is no string stands for a caption.
         """
-        captions = [captions] if isinstance(captions, str) else list(captions)
-        for caption in captions:
-            if not isinstance(caption, str):
-                raise TypeError(f"{caption!r} is no caption: give strings")
+        captions = _strings(captions)
         if length < 2:
             raise UserError(f"a caption needs 2 words at least (start and end), not {length}")
         ids = np.full((len(captions), length), PAD_ID, np.int32)
@@ -215,6 +212,15 @@ class Tokenizer:
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
         return TokenBatch(ids, mask)
+
+    def lengths(self, captions: str | Sequence[str]) -> np.ndarray:
+        """The places that A captions take uncut, start and end token among them: int64 [A].
+
+        Raises:
+          TypeError: something that is no string stands for a caption.
+        """
+        encoded = self._encode([clean(caption) for caption in _strings(captions)])
+        return np.array([len(words) + 2 for words in encoded], np.int64)
 
     def _encode_whole(self, caption: str) -> list[int]:
         return [self.start_id, *self._encode([clean(caption)])[0], self.end_id]
@@ -241,10 +247,22 @@ class Tokenizer:
         return ids
 
 
+def _strings(captions: str | Sequence[str]) -> list[str]:
+    captions = [captions] if isinstance(captions, str) else list(captions)
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise TypeError(f"{caption!r} is no caption: give strings")
+    return captions
+
+
 def clean(caption: str) -> str:
     """CLIP's text cleaning: repaired Unicode, no HTML entities, single spaces, lower case."""
-    # Twice, because captions scraped from the web hold "&amp;amp;".
-    text = html.unescape(html.unescape(ftfy.fix_text(caption)))
+    text = caption
+    # Of plain characters, entities alone are anything to mend; to look for more takes four times
+    # what all the rest of tokenizing does.
+    if not (text.isascii() and text.isprintable()) or "&" in text:
+        # Twice, because captions scraped from the web hold "&amp;amp;".
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", text).strip().lower()
 
 

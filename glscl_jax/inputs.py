@@ -1,0 +1,111 @@
+"""What a run works with: devices, data, tokenizer, plan, opened and checked against each other."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+
+from glscl_jax import inherited, recipe, sharding
+from glscl_jax.errors import Problems, UserError
+from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.plan import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run works with.
+
+    Attributes:
+      mesh: the devices.
+      data: what is trained on.
+      tokenizer: for its captions.
+      plan: the run's length.
+    """
+
+    mesh: Mesh
+    data: builder.PreparedData
+    tokenizer: Tokenizer
+    plan: Plan
+
+
+def open_inputs(given, config, settings: recipe.Recipe, source, chosen) -> Inputs:
+    """Lays out the devices, opens data and tokenizer, and plans the run.
+
+    Raises:
+      UserError: naming all in which they, the config and the checkpoint do not fit.
+    """
+    problems = Problems()
+    if source:
+        problems.attempt(inherited.check, given, source, chosen)
+    if mesh := problems.attempt(sharding.make_mesh, axes=config.mesh.to_dict()):
+        batch_size, eval_batch_size = config.batch_size, config.eval_batch_size
+        problems.attempt(sharding.check_batch_size, batch_size, mesh)
+        problems.attempt(sharding.check_microbatch, batch_size, config.microbatch, mesh)
+        problems.attempt(sharding.check_batch_size, eval_batch_size, mesh, "eval_batch_size")
+    plan = None
+    if data := problems.attempt(open_data, config):
+        problems.attempt(check_data, config, settings, data, source)
+        plan = problems.attempt(planned, config, data)
+    tokenizer = problems.attempt(open_tokenizer, config, settings, source, chosen)
+    problems.raise_all()
+    return Inputs(mesh, data, tokenizer, plan)
+
+
+def open_data(config) -> builder.PreparedData:
+    """The prepared data set."""
+    if not config.data.dir:
+        raise UserError("config.data.dir is empty: name the directory that prepare wrote")
+    return builder.open_data(config.data.dir)
+
+
+def check_data(config, settings: recipe.Recipe, data: builder.PreparedData, source) -> None:
+    """Raises a `UserError` with all in which the data is not what the config asks for."""
+    problems = Problems()
+    flags_of = {"frame_rate": "config.data.frame_rate"}
+    if not source:  # A checkpoint's is what it is.
+        flags_of["image_size"] = "config.model.clip.image_size"
+    problems.attempt(
+        pipeline.check_settings,
+        data,
+        frame_rate=config.data.frame_rate,
+        image_size=settings.model.clip.image_size,
+        flags_of=flags_of,
+    )
+    if (split := config.data.validation_split) and split not in data.splits:
+        problems.add(
+            f"no split {split!r} to validate on in the prepared data, only"
+            f" {', '.join(data.splits)}: prepare one with --validation_size, or go on without:"
+            ' --config.data.validation_split=""'
+        )
+    problems.raise_all()
+
+
+def planned(config, data: builder.PreparedData) -> Plan:
+    """The run's length; raises a `UserError` if the training split does not fill a batch."""
+    captions = pipeline.fitting_captions(data, config.data.train_split, config.batch_size)
+    return Plan.of(
+        captions,
+        batch_size=config.batch_size,
+        num_epochs=config.num_epochs,
+        num_steps=config.num_steps,
+    )
+
+
+def open_tokenizer(config, settings: recipe.Recipe, source, chosen) -> Tokenizer:
+    """The checkpoint's or the config's tokenizer, checked against vocabulary and context."""
+    if source and source.tokenizer and "data.tokenizer" not in chosen.commanded:
+        tokenizer = Tokenizer.load(source.tokenizer)
+    else:
+        tokenizer = Tokenizer.open(config.data.tokenizer)
+    clip = settings.model.clip
+    if tokenizer.vocab_size > clip.vocab_size:
+        raise UserError(
+            f"config.data.tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} entries, "
+            f"the model's token embedding {clip.vocab_size}: give the tokenizer of the model"
+        )
+    if config.data.num_words > clip.context_length:
+        raise UserError(
+            f"config.data.num_words {config.data.num_words} is more than the model's "
+            f"{clip.context_length} text positions"
+        )
+    return tokenizer
