@@ -1,5 +1,6 @@
 """What all tests share: the golden files, programs as processes, a small prepared data set."""
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -120,9 +121,13 @@ def shapes(tmp_path_factory, forks) -> pathlib.Path:
 
 
 def one_line_error(process: subprocess.CompletedProcess) -> str:
-    """The line a program ended with after a user's mistake; fails if it said more or less."""
+    """What a program ended with after a user's mistake: a line, or one a mistake below a first.
+
+    Fails if it said more or less.
+    """
     assert process.returncode == 2, (process.returncode, process.stderr)
     assert "Traceback" not in process.stderr, process.stderr
-    lines = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, process.stderr
-    return lines[0]
+    lines = process.stderr.splitlines()
+    (first,) = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    more = itertools.takewhile(lambda line: line.startswith("  "), lines[first + 1 :])
+    return "\n".join([lines[first], *more])

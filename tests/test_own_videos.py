@@ -32,13 +32,6 @@ def prepared(forks, videos, tmp_path_factory):
     return folder
 
 
-def mismatches(process):
-    """The lines of a refusal, after its first; each with the flag at its end."""
-    one_line_error(process)
-    lines = process.stderr.splitlines()
-    return lines[[line.startswith("error: ") for line in lines].index(True) :]
-
-
 def test_more_than_there_is_cannot_be_held_out(refusal, videos, tmp_path):
     arguments = (f"--source={videos}", f"--data_dir={tmp_path}", "--validation_size=200")
     told = refusal("glscl_jax.input_pipeline.prepare", *arguments)
@@ -48,7 +41,7 @@ def test_more_than_there_is_cannot_be_held_out(refusal, videos, tmp_path):
 def test_all_that_does_not_fit_is_told_with_flags_that_help(forks, prepared, tmp_path):
     train = ("glscl_jax.train", "--config=configs/folder.py:tiny", f"--workdir={tmp_path}")
     train += (f"--config.data.dir={prepared}", "--config.num_steps=1")
-    first, *lines = mismatches(forks(*train, check=False))
+    first, *lines = one_line_error(forks(*train, check=False)).splitlines()
     assert first == "error: 4 things do not fit:"
     assert not any(tmp_path.iterdir())
     flags = [word for line in lines for word in line.split() if word.startswith("--config")]
@@ -66,7 +59,7 @@ def test_all_that_does_not_fit_is_told_with_flags_that_help(forks, prepared, tmp
     assert out.count(cut) == 1
 
     evaluate = ("glscl_jax.evaluate", f"--checkpoint={tmp_path}")
-    (line,) = mismatches(forks(*evaluate, check=False))
+    (line,) = one_line_error(forks(*evaluate, check=False)).splitlines()
     assert line.endswith("only train: prepare it too, or give another with --split")
     told = forks(*evaluate, "--split=train").stdout
     longest = int(Tokenizer.open("demo")(CAPTION, 100).mask.sum())
@@ -81,7 +74,7 @@ def test_every_setting_that_does_not_fit_is_told(forks, prepared, tmp_path):
     train += (f"--config.data.dir={prepared}", "--config.data.frame_rate=1")
     wrong = ("--config.num_epochs=0", "--config.optim.b1=2.0", "--config.data.num_frames=99")
     wrong += ("--config.losses.margin=nan",)
-    first, *lines = mismatches(forks(*train, *wrong, check=False))
+    first, *lines = one_line_error(forks(*train, *wrong, check=False)).splitlines()
     assert first == "error: 4 things do not fit:"
     assert [line.split()[0] for line in lines[:3]] == [
         "config.num_epochs",
@@ -90,7 +83,7 @@ def test_every_setting_that_does_not_fit_is_told(forks, prepared, tmp_path):
     ]
     assert "config.data.num_frames 99" in lines[3]
     wrong = ("--config.mesh.tensor=3", "--config.data.tokenizer=nowhere.txt")
-    first, *lines = mismatches(forks(*train, *wrong, check=False))
+    first, *lines = one_line_error(forks(*train, *wrong, check=False)).splitlines()
     assert first == "error: 5 things do not fit:"
     for part, line in zip(
         ("mesh", "image_size", "'val'", "batch_size", "nowhere"), lines, strict=True
