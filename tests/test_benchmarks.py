@@ -42,6 +42,7 @@ def test_a_batch_is_what_the_model_takes():
     assert not ids[mask == 0].any()
 
 
+@pytest.mark.slow
 def test_recomputing_takes_less_memory_and_more_flops():
     inputs = make_inputs(2, TINY.clip, frames=2)
     all_six = layouts.layouts(TINY)

@@ -1,7 +1,5 @@
 """A run that goes on with other settings: what it says, what it keeps, and when it is over."""
 
-import json
-
 import pytest
 
 from glscl_jax import continued, trace
@@ -83,47 +81,3 @@ def test_schedules_are_read_alike():
 )
 def test_a_window_that_is_asked_for_again(text, done, left):
     assert trace.window_left(text, done, 40) == left
-
-
-def test_a_run_goes_on_with_other_settings(shapes, forks, tmp_path):
-    workdir = tmp_path / "run"
-
-    def train(*more):
-        return forks(
-            "glscl_jax.train",
-            "--config=configs/demo.py:tiny",
-            f"--workdir={workdir}",
-            f"--config.data.dir={shapes / 'data'}",
-            "--config.data.validation_split=",
-            "--profile=2:2",
-            *more,
-        ).stdout
-
-    def kept(name):
-        return json.loads((workdir / name).read_text())
-
-    train("--config.num_steps=4")
-    (first,) = kept("configs.json")["configs"]
-    assert (first["from_step"], first["config"]) == (0, kept("config.json"))
-
-    # A requeued command, whose window is past.
-    printed = train("--config.num_steps=5", "--config.losses.alpha=1e-3")
-    assert (
-        "config.num_steps 4 -> 5: the schedule stretches from 4 to 5 updates; the rate" in printed
-    )
-    assert "config.losses.alpha 0.0001 -> 0.001: the loss is another from step 4 on" in printed
-    assert "--profile=2:2: those steps are past" in printed
-    assert "trained to step 5" in printed
-    before, after = kept("configs.json")["configs"]
-    assert before == first
-    assert (after["from_step"], after["config"]) == (4, kept("config.json"))
-
-    # A finished run keeps what it was made with.
-    config = (workdir / "config.json").read_bytes()
-    printed = train("--config.num_steps=5", "--config.optim.weight_decay=0.5")
-    assert "nothing to train: the run has reached its last step, 5" in printed
-    printed = train("--config.num_steps=4")
-    assert "config.num_steps 4 is below the 5 steps that the run has done" in printed
-    assert (workdir / "config.json").read_bytes() == config
-    assert len(kept("configs.json")["configs"]) == 2
-    assert kept("config.json")["num_steps"] == 5

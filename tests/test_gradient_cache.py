@@ -49,6 +49,7 @@ def in_micro_batches(key, mesh=None):
     return jax.device_get(jax.jit(compute)(params(), batch))
 
 
+@pytest.mark.slow
 def test_without_dropout_the_gradient_is_that_of_the_plain_step():
     def plain(params):
         return objective.gradient(params, train_batch(SIZE), None, model=MODEL, weights=WEIGHTS)
@@ -104,6 +105,7 @@ def memory(size, microbatch):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_micro_batch_and_not_with_the_batch():
     # At these sizes activations, and not parameters, are most of it; 512 at once take 634 MB.
     small, large = memory(128, 32), memory(512, 32)

@@ -190,7 +190,7 @@ def loss_and_gradient(**axes):
 @pytest.mark.parametrize(
     "axes",
     [
-        {"data": 8},
+        pytest.param({"data": 8}, marks=pytest.mark.slow),
         {"data": 2, "fsdp": 2, "tensor": 2},
         pytest.param({"data": 4, "fsdp": 2}, marks=pytest.mark.slow),
     ],

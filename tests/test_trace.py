@@ -2,15 +2,12 @@
 
 import gzip
 import json
-import sys
 
 import jax
 import pytest
-from absl import flags
 
-from glscl_jax import sharding, trace
+from glscl_jax import trace
 from glscl_jax.errors import UserError
-from tests.conftest import REPO
 
 TOTAL = 40
 
@@ -65,33 +62,20 @@ def test_a_wrong_window_is_refused_before_anything_is_made(shapes, refusal, tmp_
 
 def arguments(shapes, workdir):
     return (
-        f"--config={REPO / 'configs' / 'demo.py'}:tiny",
+        "--config=configs/demo.py:tiny",
         f"--workdir={workdir}",
         f"--config.data.dir={shapes / 'data'}",
-        "--config.num_steps=3",
-        "--config.log_every=1",
         "--config.data.validation_split=",
-        "--config.checkpoint_every=0",
+        # Each step is waited for, so that what it runs lies within it.
+        "--config.log_every=1",
     )
 
 
 @pytest.fixture(scope="module")
-def run(shapes, tmp_path_factory):
-    """A run of three steps, in this process, the last two traced: its work directory."""
-    from glscl_jax import train
-
+def run(shapes, forks, tmp_path_factory):
+    """A run of four steps, two of them traced: its work directory."""
     workdir = tmp_path_factory.mktemp("traced") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        # One device: a program for eight takes several times as long to compile.
-        make_mesh, device = sharding.make_mesh, jax.devices()[:1]
-        patch.setattr(sharding, "make_mesh", lambda _=None, axes=None: make_mesh(device, axes))
-        # ml_collections looks for its overrides in sys.argv itself.
-        patch.setattr(sys, "argv", ["train", *arguments(shapes, workdir), "--profile=2"])
-        flags.FLAGS(sys.argv)
-        try:
-            train.main([])
-        finally:
-            flags.FLAGS.unparse_flags()
+    forks("glscl_jax.train", *arguments(shapes, workdir), "--config.num_steps=4", "--profile=2:3")
     return workdir
 
 
@@ -120,6 +104,39 @@ def test_perfetto_finds_the_steps_and_what_ran_in_them(run):
     inside = [event for event in products if start <= event["ts"] <= end]
     assert len(inside) > 20
     assert len(inside) == len(products)
+
+
+def test_it_goes_on_with_other_settings_and_traces_no_more(run, shapes, forks):
+    def train(*more):
+        return forks("glscl_jax.train", *arguments(shapes, run), "--profile=2:3", *more).stdout
+
+    def kept(name):
+        return json.loads((run / name).read_text())
+
+    (first,) = kept("configs.json")["configs"]
+    assert (first["from_step"], first["config"]) == (0, kept("config.json"))
+
+    # A requeued command, whose window is past.
+    printed = train("--config.num_steps=5", "--config.losses.alpha=1e-3")
+    assert (
+        "config.num_steps 4 -> 5: the schedule stretches from 4 to 5 updates; the rate" in printed
+    )
+    assert "config.losses.alpha 0.0001 -> 0.001: the loss is another from step 4 on" in printed
+    assert "--profile=2:3: those steps are past" in printed
+    assert "trained to step 5" in printed
+    before, after = kept("configs.json")["configs"]
+    assert before == first
+    assert (after["from_step"], after["config"]) == (4, kept("config.json"))
+
+    # A finished run keeps what it was made with.
+    config = (run / "config.json").read_bytes()
+    printed = train("--config.num_steps=5", "--config.optim.weight_decay=0.5")
+    assert "nothing to train: the run has reached its last step, 5" in printed
+    printed = train("--config.num_steps=4")
+    assert "config.num_steps 4 is below the 5 steps that the run has done" in printed
+    assert (run / "config.json").read_bytes() == config
+    assert len(kept("configs.json")["configs"]) == 2
+    assert kept("config.json")["num_steps"] == 5
 
 
 def test_a_trace_that_cannot_be_written_ends_no_training(tmp_path, capsys):
