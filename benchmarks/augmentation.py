@@ -19,7 +19,8 @@ from PIL import Image
 from benchmarks.machine import machine
 from benchmarks.pillow_augment import by_pillow, draws_by_pillow
 from benchmarks.timing import take_turns
-from glscl_jax import augment, program
+from glscl_jax import augment
+from glscl_jax.runtime import program
 
 FRAMES, SIZE = 12, 224
 MAGNITUDE = augment.MAGNITUDE

@@ -16,8 +16,8 @@ import av
 import numpy as np
 from absl import flags
 
-from glscl_jax import program
 from glscl_jax.input_pipeline.video import VideoError, read_frames
+from glscl_jax.runtime import program
 
 FILES = flags.DEFINE_integer("files", 10_000, "Damaged files to read.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of what is damaged, and how.")

@@ -17,8 +17,8 @@ from absl import flags
 from benchmarks.heads import dicosa, glscl, mean_pooling, x_pool
 from benchmarks.heads.head import Head, Sizes
 from benchmarks.machine import machine
-from glscl_jax import program
 from glscl_jax.errors import UserError
+from glscl_jax.runtime import program
 
 HELP = {
     "texts": "A.",

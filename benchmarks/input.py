@@ -27,8 +27,8 @@ from absl import flags
 from benchmarks import moving_clips
 from benchmarks.inputs.figures import BATCH, Figures
 from benchmarks.machine import machine
-from glscl_jax import program
 from glscl_jax.errors import UserError
+from glscl_jax.runtime import program
 
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns that each way takes.", lower_bound=1)
 VIDEOS = flags.DEFINE_integer("videos", 40, "Videos to render.", lower_bound=BATCH)

@@ -25,8 +25,8 @@ from absl import flags
 
 from benchmarks.gpu_contender import ContenderError, Task, in_process
 from benchmarks.timing import summary
-from glscl_jax import program
 from glscl_jax.models.clip import VARIANTS
+from glscl_jax.runtime import program
 
 # The aims, on a GPU: the second is PyTorch's time over this project's.
 UTILISATION, SPEED_UP = {"ViT-B/16": 0.40}, 1.2

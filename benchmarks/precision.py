@@ -19,9 +19,10 @@ import numpy as np
 from absl import flags
 
 from benchmarks.machine import machine
-from glscl_jax import paths, program
+from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.logbook import read_figures
+from glscl_jax.runtime import program
 
 RUNS = {
     "float32": (),

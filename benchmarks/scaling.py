@@ -17,9 +17,9 @@ from benchmarks import scaling_chips
 from benchmarks.machine import machine
 from benchmarks.scaling_formulas import blocks_of, cost, merged, sizes
 from benchmarks.scaling_step import TINY, Counts, Step, counts, results
-from glscl_jax import program
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.runtime import program
 
 TABLE = flags.DEFINE_bool("table", False, "Print the tables of docs/scaling.md instead.")
 

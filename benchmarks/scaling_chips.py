@@ -4,7 +4,7 @@ import dataclasses
 
 from benchmarks.scaling_formulas import BATCH, Cost, clips_at_once, cost
 from benchmarks.scaling_step import Step
-from glscl_jax.sharding import DATA, FSDP
+from glscl_jax.runtime.sharding import DATA, FSDP
 
 UTILISATION = 0.4  # Of a chip's peak, that the matrix products reach: an assumption.
 CHIPS = (8, 64, 256, 1024, 4096)

@@ -16,7 +16,7 @@ from absl import flags
 
 from benchmarks import similarity_cost, similarity_memory, similarity_released, similarity_stream
 from benchmarks.machine import machine
-from glscl_jax import program
+from glscl_jax.runtime import program
 
 PARTS = {
     "a": similarity_released.main,

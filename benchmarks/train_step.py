@@ -23,10 +23,10 @@ from benchmarks import layouts
 from benchmarks.jax_glscl import FRAMES, JaxStep, count_flops, make_inputs, matmul_ceiling
 from benchmarks.machine import machine
 from benchmarks.timing import summary, take_turns
-from glscl_jax import program
 from glscl_jax.models import transformer
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.runtime import program
 
 CLIPS = flags.DEFINE_integer("clips", 4, "Clips in a batch.")
 ROUNDS = flags.DEFINE_integer("rounds", 4, "Turns that each takes.")

@@ -16,7 +16,7 @@ from absl import flags
 from convert import program_flags
 from convert.back import convert_back
 from convert.conversion import Options, convert_clip
-from glscl_jax import program
+from glscl_jax.runtime import program
 
 flags.adopt_module_key_flags(program_flags)
 ACTIVATION = flags.DEFINE_enum(

@@ -16,10 +16,10 @@ from convert.foreign import refuse_foreign, refuse_vocabulary, refuse_wide_heads
 from convert.sizes import clip_of
 from convert.source import Source, open_source, sha256
 from convert.table import Table
-from glscl_jax import progress
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.clip import CLIPConfig
+from glscl_jax.runtime import progress
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 

@@ -2,7 +2,7 @@
 
 import os
 
-from glscl_jax import import_order
+from glscl_jax.runtime import import_order
 from glscl_jax.version import __version__
 
 import_order.keep()

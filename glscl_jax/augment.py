@@ -23,7 +23,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from glscl_jax import image_operations as images
-from glscl_jax import sharding
+from glscl_jax.runtime import sharding
 
 DRAWS = 4
 PROBABILITY = 0.5

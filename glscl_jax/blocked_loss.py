@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from glscl_jax.gradient_cache import join_parts, take_part
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.sharding import BATCH, batch_shares, constrain
+from glscl_jax.runtime.sharding import BATCH, batch_shares, constrain
 
 
 def block_count(batch: int, block: int, mesh: Mesh | None = None) -> int:

@@ -27,12 +27,9 @@ from ml_collections import config_flags
 
 from glscl_jax import (
     compare,
-    config_file,
     features,
-    launch,
     metrics,
     paths,
-    program,
     rank_files,
     report,
     retrieval,
@@ -45,6 +42,7 @@ from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.rerank import QBNorm
 from glscl_jax.results_page import terminal, title
+from glscl_jax.runtime import config_file, launch, program
 from glscl_jax.workdir import PLACES, Workdir
 
 NO_CHECKPOINT = "--checkpoint is missing: name a directory that train or convert wrote"

@@ -17,17 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glscl_jax import (
-    features,
-    inherited,
-    metrics,
-    paths,
-    processes,
-    published,
-    recipe,
-    run_card,
-    sharding,
-)
+from glscl_jax import features, inherited, metrics, paths, published, recipe, run_card
 from glscl_jax.checkpoint import LoadedModel, load_model
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.features import EncodedSplit
@@ -36,6 +26,7 @@ from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
+from glscl_jax.runtime import processes, sharding
 from glscl_jax.spreadsheet import unescaped
 from glscl_jax.workdir import Workdir
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from glscl_jax.sharding import BATCH, constrain
+from glscl_jax.runtime.sharding import BATCH, constrain
 
 
 def take_part(batch, index: jax.Array, count: int, mesh: Mesh | None = None):

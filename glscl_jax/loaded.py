@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax import sharding, similarity
+from glscl_jax import similarity
 from glscl_jax.checkpoint import LoadedModel, load_model
 from glscl_jax.encoder_inputs import checked_text, checked_video
 from glscl_jax.errors import UserError
@@ -28,6 +28,7 @@ from glscl_jax.models.clip import sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
 from glscl_jax.retrieval import Encoder
+from glscl_jax.runtime import sharding
 from glscl_jax.workdir import Workdir
 
 # The LIM sees padding, too, so scores depend on it: the reference's for short captions.

@@ -8,11 +8,12 @@ import time
 
 import jax
 
-from glscl_jax import import_order, memory, progress, steps
+from glscl_jax import memory, steps
 from glscl_jax.checkpoint import BEST
 from glscl_jax.compiled import Compilation
 from glscl_jax.files import write_text
 from glscl_jax.optim import warmup_cosine
+from glscl_jax.runtime import import_order, progress
 from glscl_jax.utilisation import Utilisation
 from glscl_jax.workdir import Workdir
 

@@ -11,7 +11,7 @@ from glscl_jax.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.gradient_cache import cached_gradient
 from glscl_jax.losses import Losses, LossWeights, contrastive, summed
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
-from glscl_jax.sharding import constrain_activations
+from glscl_jax.runtime.sharding import constrain_activations
 from glscl_jax.similarity import score
 
 # Texts that are scored against all videos at once; a batch of no more is scored whole. Each holds

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glscl_jax import sharding
+from glscl_jax.runtime import sharding
 
 
 def _tensor_cores(half: float, tf32: float) -> dict[str, float]:

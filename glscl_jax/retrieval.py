@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax import features, metrics, processes, progress, ranking, sharding
+from glscl_jax import features, metrics, ranking
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures, encode_text, encode_video
+from glscl_jax.runtime import processes, progress, sharding
 
 __all__ = ["EncodedSplit", "Encoder", "check_split", "encode_split", "rank_split"]
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from glscl_jax import sharding
 from glscl_jax.models.gim import gim_similarity, gram_matrices
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
 from glscl_jax.models.lim import lim_similarity
+from glscl_jax.runtime import sharding
 
 TEXT_BLOCK = 256
 # On a CPU larger temporaries (at V = 12 each has 12 MiB) would go back to the kernel with every

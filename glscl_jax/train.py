@@ -26,15 +26,11 @@ from glscl_jax import (
     continued,
     inherited,
     inputs,
-    launch,
     metrics,
     paths,
-    processes,
-    program,
     recipe,
     retrieval,
     run_card,
-    sharding,
     steps,
     trace,
     utilisation,
@@ -50,7 +46,8 @@ from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import make_optimizer
-from glscl_jax.preemption import PREEMPTED_STATUS, Preemption
+from glscl_jax.runtime import launch, processes, program, sharding
+from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.train_state import TrainState
 from glscl_jax.warm_start import start_params
 from glscl_jax.workdir import PLACES, Workdir, as_json

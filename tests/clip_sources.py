@@ -10,11 +10,11 @@ from flax import traverse_util
 from convert import hugging_face, rules, sizes
 from convert.conversion import Options, convert_clip
 from convert.tables import OPENAI
-from glscl_jax import sharding
 from glscl_jax.checkpoint import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.clip import CLIPConfig
+from glscl_jax.runtime import sharding
 
 torch = pytest.importorskip("torch", reason="PyTorch is missing: see requirements-torch.txt")
 transformers = pytest.importorskip("transformers")

@@ -16,7 +16,7 @@ def main(directory: str, coordinator: str, processes: int, number: int) -> dict:
     """Encodes `number` + 2 of each, so that no two processes do the same, nor at the same time."""
     jax.distributed.initialize(coordinator, processes, number)
     import glscl_jax
-    from glscl_jax import sharding
+    from glscl_jax.runtime import sharding
 
     told = {"devices": jax.device_count()}
     if number == 0:

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from glscl_jax import config_file
+from glscl_jax.runtime import config_file
 from tests.server import REPO
 
 

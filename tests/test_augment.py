@@ -10,7 +10,8 @@ from PIL import Image
 
 from benchmarks.pillow_augment import PILLOW, by_pillow, draws_by_pillow
 from configs import demo
-from glscl_jax import augment, recipe, sharding, steps, train
+from glscl_jax import augment, recipe, steps, train
+from glscl_jax.runtime import sharding
 from glscl_jax.train_state import TrainState
 
 HEIGHT, WIDTH = 44, 60

@@ -19,10 +19,10 @@ import time
 
 import pytest
 
-from glscl_jax import progress
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, beam, builder, kept, prepare, rendered
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
+from glscl_jax.runtime import progress
 from tests.conftest import REPO, one_line_error
 
 HAS_BEAM = importlib.util.find_spec("apache_beam") is not None

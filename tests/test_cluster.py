@@ -5,9 +5,9 @@ import os
 import pytest
 from jax._src.clusters import cloud_tpu_cluster
 
-from glscl_jax import cluster
-from glscl_jax.cluster import Place
 from glscl_jax.errors import UserError
+from glscl_jax.runtime import cluster
+from glscl_jax.runtime.cluster import Place
 from tests.metadata import Metadata
 
 TOLD = ("SLURM_", "OMPI_", "TPU_", "MEGASCALE_", "JAX_COORDINATOR", "GCE_METADATA", "JAX_LOCAL_")

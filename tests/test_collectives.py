@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks import hlo, scaling_chips, scaling_formulas
 from benchmarks.collectives import collectives, sent_by_axis
 from benchmarks.scaling_step import TINY, Step
-from glscl_jax import sharding
+from glscl_jax.runtime import sharding
 
 MESH = {"data": 2, "fsdp": 4}
 

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from glscl_jax import config_file
 from glscl_jax.errors import UserError
+from glscl_jax.runtime import config_file
 from tests.conftest import REPO, one_line_error
 
 DEMO = str(REPO / "configs" / "demo.py")

@@ -13,12 +13,13 @@ from convert.back import convert_back
 from convert.conversion import Options, convert_clip, convert_glscl
 from convert.tables import CLIP4CLIP
 from convert.tables import GLSCL as NAMES
-from glscl_jax import sharding, similarity
+from glscl_jax import similarity
 from glscl_jax.checkpoint import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
+from glscl_jax.runtime import sharding
 from tests.conftest import one_line_error
 
 torch = pytest.importorskip("torch", reason="PyTorch is missing: see requirements-torch.txt")

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax import ema, sharding, steps
+from glscl_jax import ema, steps
 from glscl_jax.checkpoint import Checkpoints
 from glscl_jax.errors import UserError
 from glscl_jax.optim import OptimConfig, make_optimizer
+from glscl_jax.runtime import sharding
 from glscl_jax.trees import part_of
 from glscl_jax.workdir import Workdir
 

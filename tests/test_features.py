@@ -8,12 +8,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from glscl_jax import features, retrieval, sharding
+from glscl_jax import features, retrieval
 from glscl_jax.errors import UserError
 from glscl_jax.features import Gathering, Store, load_features, text_arrays, video_arrays
 from glscl_jax.input_pipeline.pipeline import VideoBatch
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures, init_params
+from glscl_jax.runtime import sharding
 from tests.test_models import TINY
 
 IDENTITY = {"checkpoint": "abc" * 20, "split": "test", "words": 12}

@@ -11,13 +11,14 @@ from absl import flags as absl_flags
 
 from configs import common, demo, folder
 from convert import output
-from glscl_jax import inherited, sharding
+from glscl_jax import inherited
 from glscl_jax.checkpoint import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer, byte_symbols
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
+from glscl_jax.runtime import sharding
 from tests.test_warm_start import params_of
 
 # Of no published size, with a tokenizer of its own and another activation than the default.

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from glscl_jax import lock
 from glscl_jax.errors import UserError
+from glscl_jax.runtime import lock
 
 NAME = ".lock"
 

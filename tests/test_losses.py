@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax import sharding
 from glscl_jax.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.losses import (
     LossWeights,
@@ -18,6 +17,7 @@ from glscl_jax.losses import (
     intra_diversity,
 )
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.runtime import sharding
 from glscl_jax.similarity import score
 
 B, K, D = 5, 3, 8

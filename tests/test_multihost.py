@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax import rank_files, sharding
+from glscl_jax import rank_files
 from glscl_jax.checkpoint import load_model
-from glscl_jax.launch import PEER_LOST_STATUS
+from glscl_jax.runtime import sharding
+from glscl_jax.runtime.launch import PEER_LOST_STATUS
 from glscl_jax.workdir import Workdir
 from tests.conftest import REPO, one_line_error, program_environment
 from tests.metadata import Metadata

@@ -115,7 +115,7 @@ def test_utilisation_by_hand():
 def test_the_utilisation_of_a_run(monkeypatch):
     monkeypatch.setattr(peak, "measured_flops", lambda dtype, devices: 1e9 * len(devices))
     from configs.demo import get_config
-    from glscl_jax.sharding import make_mesh
+    from glscl_jax.runtime.sharding import make_mesh
 
     config = get_config("tiny")
     use = of_training(GLSCLConfig(VARIANTS["tiny"]), config, make_mesh(jax.devices()[:4]))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from glscl_jax.program import underscored
+from glscl_jax.runtime.program import underscored
 from tests.conftest import REPO, one_line_error
 
 SCRIPT = """

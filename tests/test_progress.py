@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from glscl_jax import progress
+from glscl_jax.runtime import progress
 from tests.conftest import REPO
 
 
@@ -24,7 +24,7 @@ def test_a_loop_with_lines_of_its_own_is_quiet(capsys):
 
 def test_a_terminal_gets_a_bar():
     script = (
-        "import time\nfrom glscl_jax.progress import track\n"
+        "import time\nfrom glscl_jax.runtime.progress import track\n"
         "for _ in track(range(4), 'counting', 4, 'numbers'): time.sleep(0.2)"
     )
     # `script` gives the process a terminal of its own.

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glscl_jax import metrics, sharding
+from glscl_jax import metrics
 from glscl_jax.errors import UserError
 from glscl_jax.ranking import ranks_in_blocks, text_ranks_in_blocks, top_k
+from glscl_jax.runtime import sharding
 from glscl_jax.similarity import score_in_blocks
 from tests.test_similarity import SCORE, cast, features, slow_score
 

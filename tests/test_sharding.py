@@ -11,12 +11,13 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from glscl_jax import objective, sharding, steps
+from glscl_jax import objective, steps
 from glscl_jax.checkpoint import Checkpoints
 from glscl_jax.errors import UserError
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.optim import OptimConfig, make_optimizer
+from glscl_jax.runtime import sharding
 from glscl_jax.train_state import TrainState
 from glscl_jax.workdir import Workdir
 from tests.conftest import one_line_error

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glscl_jax import sharding
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.runtime import sharding
 from glscl_jax.similarity import Blocks, score, score_in_blocks
 
 SCORE = {"temperature": 3.0, "lim_weight": 0.5}

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax import sharding
 from glscl_jax.checkpoint import load_model
-from glscl_jax.preemption import PREEMPTED_STATUS
+from glscl_jax.runtime import sharding
+from glscl_jax.runtime.preemption import PREEMPTED_STATUS
 from tests.conftest import REPO, one_line_error, program_environment
 from tests.test_logbook import tensorboard_scalars
 

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from benchmarks.inputs import figures
-from glscl_jax import sharding
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.runtime import sharding
 
 
 def batches(folder: pathlib.Path, batch_size: int, num_steps: int):

@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from glscl_jax import progress
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import examples
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.kept import Store
+from glscl_jax.runtime import progress
 
 RUNNERS = ("DirectRunner", "SparkRunner", "FlinkRunner", "DataflowRunner", "PortableRunner")
 _WATCH_SECONDS = 0.5

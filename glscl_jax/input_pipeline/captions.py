@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from glscl_jax import progress
 from glscl_jax.errors import UserError
 from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline.builder import PreparedData
 from glscl_jax.input_pipeline.records import Records
+from glscl_jax.runtime import progress
 
 # Records that are in memory at once: of ActivityNet, at 64 or more frames, some 7 MB each.
 _AT_ONCE = 16

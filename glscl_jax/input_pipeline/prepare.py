@@ -33,7 +33,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from glscl_jax import lock, paths, program
+from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import beam, builder, doctor, examples, failures, source_flags
 from glscl_jax.input_pipeline.annotations import Clip, source
@@ -44,6 +44,7 @@ from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from glscl_jax.input_pipeline.failures import DAMAGED_FILE, FAILED_FILE
 from glscl_jax.input_pipeline.kept import Losses, Store
 from glscl_jax.input_pipeline.picture_folder import holds_pictures
+from glscl_jax.runtime import lock, program
 
 LOCK_FILE = ".preparing.lock"
 

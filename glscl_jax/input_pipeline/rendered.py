@@ -26,9 +26,10 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from glscl_jax import paths, program, progress
+from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.files import unfinished, write_text
+from glscl_jax.runtime import program, progress
 
 # Six colours, four shapes and four motions make 15 * 6 * 6 = 540 bags of words: 125 each for
 # validation and test (four clips a bag) and 290 to learn from. Colours are the attribute that

@@ -50,7 +50,7 @@ def located(flag: str, argv: Sequence[str]) -> list[str]:
       flag: the name of a flag that `config_flags.DEFINE_config_file` made.
       argv: the program's arguments.
     """
-    found, ours = list(argv), pathlib.Path(__file__).parents[1]
+    found, ours = list(argv), pathlib.Path(__file__).parents[2]
 
     def place(given: str) -> str:
         name, colon, variant = given.partition(":")

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from glscl_jax import config_file, paths, streams, usage
+from glscl_jax import paths
 from glscl_jax.errors import UserError
+from glscl_jax.runtime import config_file, streams, usage
 
 USER_ERROR_STATUS = 2
 

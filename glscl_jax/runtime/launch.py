@@ -23,8 +23,8 @@ from absl import flags
 from jax._src import distributed
 from ml_collections import ConfigDict
 
-from glscl_jax import cluster, processes
 from glscl_jax.errors import UserError
+from glscl_jax.runtime import cluster, processes
 
 # sysexits.h's EX_UNAVAILABLE: nothing is wrong with what was asked for; start again.
 PEER_LOST_STATUS = 69
@@ -117,7 +117,7 @@ def check_agreement(
 
 def _code() -> str:
     """A digest of this package's sources."""
-    package = pathlib.Path(__file__).parent
+    package = pathlib.Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
