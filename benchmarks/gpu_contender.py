@@ -105,9 +105,9 @@ def _jax(task: Task) -> dict:
     import jax
 
     from benchmarks.jax_glscl import WORDS, JaxStep, make_inputs
-    from glscl_jax.model_flops import training_flops
     from glscl_jax.models.clip import VARIANTS
     from glscl_jax.models.glscl import GLSCLConfig
+    from glscl_jax.profiling.model_flops import training_flops
 
     config = GLSCLConfig(
         clip=VARIANTS[task.variant],

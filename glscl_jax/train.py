@@ -32,11 +32,8 @@ from glscl_jax import (
     retrieval,
     run_card,
     steps,
-    trace,
-    utilisation,
 )
 from glscl_jax.checkpoint import Checkpoints, load_model, steps_on_disk
-from glscl_jax.compiled import CompiledStep
 from glscl_jax.groups import check_patterns, trained_layers
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.captions import captions
@@ -46,6 +43,8 @@ from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import make_optimizer
+from glscl_jax.profiling import trace, utilisation
+from glscl_jax.profiling.compilation import CompiledStep
 from glscl_jax.runtime import launch, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.train_state import TrainState

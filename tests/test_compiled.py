@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax import memory
-from glscl_jax.compiled import CompiledStep
+from glscl_jax.profiling import memory
+from glscl_jax.profiling.compilation import CompiledStep
 
 
 def step(state, batch):

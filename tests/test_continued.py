@@ -2,9 +2,10 @@
 
 import pytest
 
-from glscl_jax import continued, trace
+from glscl_jax import continued
 from glscl_jax.continued import Schedule
 from glscl_jax.optim import OptimConfig
+from glscl_jax.profiling import trace
 
 CONFIG = {
     "num_steps": 1000,

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from glscl_jax.losses import LossWeights
-from glscl_jax.model_flops import forward_flops, training_flops
 from glscl_jax.models import temporal
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.objective import encode_pairs, gradient
+from glscl_jax.profiling.model_flops import forward_flops, training_flops
 from glscl_jax.similarity import score
 from tests.test_head_flops import multiply_adds_of
 

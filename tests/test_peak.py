@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax import peak
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
-from glscl_jax.utilisation import Utilisation, of_training
+from glscl_jax.profiling import peak_flops
+from glscl_jax.profiling.utilisation import Utilisation, of_training
 
 
 @pytest.fixture(autouse=True)
@@ -45,20 +45,22 @@ def default_precision():
 )
 def test_devices_by_name(kind, dtype, teraflops):
     expected = None if teraflops is None else teraflops * 1e12
-    assert peak.published_flops(kind, dtype) == expected
+    assert peak_flops.published_flops(kind, dtype) == expected
 
 
 def test_every_published_row_is_found_and_none_twice():
-    for pattern, row in peak.KNOWN.items():
+    for pattern, row in peak_flops.KNOWN.items():
         assert {"bfloat16", "float32"} <= row.keys() or pattern.startswith("Tesla")
     for kind in ("NVIDIA H100 NVL", "NVIDIA H200", "NVIDIA L4", "TPU v5", "TPU v5e"):
-        assert sum(bool(peak.re.fullmatch(pattern, kind)) for pattern in peak.KNOWN) == 1
+        assert (
+            sum(bool(peak_flops.re.fullmatch(pattern, kind)) for pattern in peak_flops.KNOWN) == 1
+        )
 
 
 def test_no_published_figure_is_of_a_raised_precision():
     with jax.default_matmul_precision("highest"):
-        assert peak.published_flops("NVIDIA H200", "float32") is None
-        assert peak.published_flops("NVIDIA H200", "bfloat16") == 989e12
+        assert peak_flops.published_flops("NVIDIA H200", "float32") is None
+        assert peak_flops.published_flops("NVIDIA H200", "bfloat16") == 989e12
 
 
 class Clock:
@@ -75,16 +77,16 @@ class Clock:
 def test_the_measured_peak_is_that_of_the_fastest_round(monkeypatch):
     # The first two readings are of the round that compiles; then 3, 2 and 4 seconds a round.
     ticks = [0, 100, 0, 3, 0, 2, 0, 4, *[0, 5] * 20]
-    monkeypatch.setattr(peak, "time", Clock(ticks))
+    monkeypatch.setattr(peak_flops, "time", Clock(ticks))
     devices = jax.devices()[:2]
-    flops = peak.measured_flops("float32", devices)
-    assert flops == pytest.approx(peak.CPU.chain * 2 * peak.CPU.size**3 / 2)
+    flops = peak_flops.measured_flops("float32", devices)
+    assert flops == pytest.approx(peak_flops.CPU.chain * 2 * peak_flops.CPU.size**3 / 2)
 
 
 def test_measuring_takes_a_moment_and_finds_what_numpy_reaches():
-    peak.find_peak("float32", jax.devices()[:1])  # Imports, first compilations.
+    peak_flops.find_peak("float32", jax.devices()[:1])  # Imports, first compilations.
     before = time.perf_counter()
-    found = peak.find_peak("float32", jax.devices()[:1])
+    found = peak_flops.find_peak("float32", jax.devices()[:1])
     assert time.perf_counter() - before < 2
     assert not found.published
     assert "measured" in str(found)
@@ -101,24 +103,25 @@ def test_measuring_takes_a_moment_and_finds_what_numpy_reaches():
 def test_all_local_devices_share_what_there_is():
     # Eight devices of one CPU cannot each have what one has alone.
     alone, shared = (
-        peak.find_peak("float32", devices).flops for devices in (jax.devices()[:1], jax.devices())
+        peak_flops.find_peak("float32", devices).flops
+        for devices in (jax.devices()[:1], jax.devices())
     )
     assert shared < 0.7 * alone
 
 
 def test_utilisation_by_hand():
     # 8 clips of 5 GFLOP a second are 40 GFLOP/s, on 4 devices of 100.
-    use = Utilisation(5 * 10**9, 4, peak.Peak(100e9, "float32", published=False))
+    use = Utilisation(5 * 10**9, 4, peak_flops.Peak(100e9, "float32", published=False))
     assert use.of(8.0) == pytest.approx(0.1)
 
 
 def test_the_utilisation_of_a_run(monkeypatch):
-    monkeypatch.setattr(peak, "measured_flops", lambda dtype, devices: 1e9 * len(devices))
+    monkeypatch.setattr(peak_flops, "measured_flops", lambda dtype, devices: 1e9 * len(devices))
     from configs.demo import get_config
     from glscl_jax.runtime.sharding import make_mesh
 
     config = get_config("tiny")
     use = of_training(GLSCLConfig(VARIANTS["tiny"]), config, make_mesh(jax.devices()[:4]))
     assert use.devices == 4
-    assert use.peak == peak.Peak(4e9, "float32", published=False)
+    assert use.peak == peak_flops.Peak(4e9, "float32", published=False)
     assert use.clip_flops > 1e6

@@ -6,8 +6,8 @@ import json
 import jax
 import pytest
 
-from glscl_jax import trace
 from glscl_jax.errors import UserError
+from glscl_jax.profiling import trace
 
 TOTAL = 40
 

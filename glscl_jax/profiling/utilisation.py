@@ -5,9 +5,9 @@ import dataclasses
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glscl_jax.model_flops import training_flops
 from glscl_jax.models.glscl import GLSCLConfig
-from glscl_jax.peak import Peak, find_peak
+from glscl_jax.profiling.model_flops import training_flops
+from glscl_jax.profiling.peak_flops import Peak, find_peak
 
 
 @dataclasses.dataclass(frozen=True)

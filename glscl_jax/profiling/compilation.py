@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from glscl_jax import memory
+from glscl_jax.profiling import memory
 
 
 @dataclasses.dataclass(frozen=True)

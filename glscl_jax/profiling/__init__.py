@@ -1,0 +1,1 @@
+"""How well it runs: FLOPs, peaks, utilisation, memory, traces, compiled programs."""
