@@ -29,11 +29,11 @@ from benchmarks.jax_glscl import FRAMES, JaxStep, make_inputs
 from benchmarks.machine import machine
 from benchmarks.timing import seconds, summary
 from glscl_jax import paths
-from glscl_jax.checkpoint import Checkpoints
+from glscl_jax.checkpoints.run_checkpoints import Checkpoints
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.runtime import program
-from glscl_jax.workdir import Workdir
 
 AIM = 1.1  # Of the overlapping steps' median over the usual steps'.
 

@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks import hlo
 from benchmarks.collectives import Collective, collectives, sent_by_axis
 from glscl_jax import steps
+from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
@@ -19,7 +20,6 @@ from glscl_jax.objective import LOSS_BLOCK
 from glscl_jax.optim import make_optimizer
 from glscl_jax.optim_config import OptimConfig
 from glscl_jax.runtime import sharding
-from glscl_jax.train_state import TrainState
 
 OPTIM = OptimConfig()
 # The counts are of what XLA makes before LLVM compiles it, which then need not be optimised.

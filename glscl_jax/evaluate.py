@@ -36,6 +36,7 @@ from glscl_jax import (
     run_card,
     scored,
 )
+from glscl_jax.checkpoints.workdir import PLACES, Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import Task, check_split, facts, open_task
 from glscl_jax.features import EncodedSplit
@@ -43,7 +44,6 @@ from glscl_jax.models.glscl import GLSCL
 from glscl_jax.rerank import QBNorm
 from glscl_jax.results_page import terminal, title
 from glscl_jax.runtime import config_file, launch, program
-from glscl_jax.workdir import PLACES, Workdir
 
 NO_CHECKPOINT = "--checkpoint is missing: name a directory that train or convert wrote"
 

@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from glscl_jax import features, inherited, metrics, paths, published, recipe, run_card
-from glscl_jax.checkpoint import LoadedModel, load_model
+from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.features import EncodedSplit
 from glscl_jax.files import PART, read_json
@@ -28,7 +29,6 @@ from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
 from glscl_jax.runtime import processes, sharding
 from glscl_jax.spreadsheet import unescaped
-from glscl_jax.workdir import Workdir
 
 # What `prepare` could not read: a program, so its name for the file cannot be imported.
 FAILED = "failed.csv"

@@ -19,7 +19,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glscl_jax import similarity
-from glscl_jax.checkpoint import LoadedModel, load_model
+from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.encoder_inputs import checked_text, checked_video
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.cut_captions import Cut
@@ -29,7 +30,6 @@ from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
 from glscl_jax.retrieval import Encoder
 from glscl_jax.runtime import sharding
-from glscl_jax.workdir import Workdir
 
 # The LIM sees padding, too, so scores depend on it: the reference's for short captions.
 NUM_WORDS = 32

@@ -18,7 +18,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from glscl_jax import bootstrap, metrics, published
-from glscl_jax.checkpoint import LoadedModel
+from glscl_jax.checkpoints.run_checkpoints import LoadedModel
 from glscl_jax.errors import UserError
 from glscl_jax.features import EncodedSplit
 from glscl_jax.files import read_json, write_json, write_text

@@ -33,7 +33,9 @@ from glscl_jax import (
     run_card,
     steps,
 )
-from glscl_jax.checkpoint import Checkpoints, load_model, steps_on_disk
+from glscl_jax.checkpoints.run_checkpoints import Checkpoints, load_model, steps_on_disk
+from glscl_jax.checkpoints.train_state import TrainState
+from glscl_jax.checkpoints.workdir import PLACES, Workdir, as_json
 from glscl_jax.groups import check_patterns, trained_layers
 from glscl_jax.input_pipeline import builder, pipeline
 from glscl_jax.input_pipeline.captions import captions
@@ -47,9 +49,7 @@ from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
 from glscl_jax.runtime import launch, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
-from glscl_jax.train_state import TrainState
 from glscl_jax.warm_start import start_params
-from glscl_jax.workdir import PLACES, Workdir, as_json
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."

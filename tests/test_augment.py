@@ -11,8 +11,8 @@ from PIL import Image
 from benchmarks.pillow_augment import PILLOW, by_pillow, draws_by_pillow
 from configs import demo
 from glscl_jax import augment, recipe, steps, train
+from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.runtime import sharding
-from glscl_jax.train_state import TrainState
 
 HEIGHT, WIDTH = 44, 60
 MAGNITUDES = (-9.9, -7.31, -6.5, 0.0, 3.21, 6.96, 7.5, 9.9)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from glscl_jax import compare, evaluation, features, metrics, rank_files, run_card
-from glscl_jax.checkpoint import load_model, save_params
+from glscl_jax.checkpoints.run_checkpoints import load_model, save_params
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import builder, failures, pipeline
 from glscl_jax.input_pipeline.annotations import Clip

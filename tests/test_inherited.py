@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 from configs import common, demo, folder
 from convert import output
 from glscl_jax import inherited
-from glscl_jax.checkpoint import load_model
+from glscl_jax.checkpoints.run_checkpoints import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer, byte_symbols
@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_found_before_anything_is_made(shapes, refusal, con
 
 def test_each_that_does_not_fit_has_a_line(shapes, converted, tmp_path):
     from glscl_jax import train
-    from glscl_jax.workdir import Workdir
+    from glscl_jax.checkpoints.workdir import Workdir
 
     absl_flags.FLAGS(["test", "--config=configs/folder.py"])
     config = folder.get_config()

@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 import glscl_jax
 from convert.output import settings
 from glscl_jax import similarity
-from glscl_jax.checkpoint import save_params
+from glscl_jax.checkpoints.run_checkpoints import save_params
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
@@ -25,7 +26,6 @@ from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.runtime import sharding
-from glscl_jax.workdir import Workdir
 from tests import loading
 from tests.conftest import REPO
 

@@ -8,6 +8,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from glscl_jax import logbook
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.logbook import Log, Logbook, read_figures
 from glscl_jax.losses import Losses
 from glscl_jax.profiling import memory
@@ -15,7 +16,6 @@ from glscl_jax.profiling.compilation import Compilation
 from glscl_jax.profiling.peak_flops import Peak
 from glscl_jax.profiling.utilisation import Utilisation
 from glscl_jax.steps import StepMetrics
-from glscl_jax.workdir import Workdir
 
 TOTAL, BATCH, DEVICES = 9, 8, 2
 

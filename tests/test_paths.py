@@ -7,10 +7,10 @@ from ml_collections import ConfigDict
 
 import glscl_jax
 from glscl_jax import paths
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.workdir import Workdir
 
 CONFIG = "--config=configs/demo.py:tiny"
 BUCKET = "gs://bucket/there"

@@ -11,7 +11,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from glscl_jax import metrics, published, results_page, run_card
-from glscl_jax.checkpoint import save_params
+from glscl_jax.checkpoints.run_checkpoints import save_params
 from glscl_jax.files import read_json
 from glscl_jax.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding

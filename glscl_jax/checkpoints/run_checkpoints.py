@@ -19,14 +19,14 @@ from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
 from glscl_jax import paths
-from glscl_jax.checksums import checked
+from glscl_jax.checkpoints.checksums import checked
+from glscl_jax.checkpoints.train_state import TrainState
+from glscl_jax.checkpoints.workdir import Workdir, read_model_config
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.runtime import processes
-from glscl_jax.train_state import TrainState
 from glscl_jax.trees import copied, overlaid, part_of
-from glscl_jax.workdir import Workdir, read_model_config
 
 BEST = "R@1"
 
