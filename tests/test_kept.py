@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from glscl_jax.input_pipeline import builder, kept, rendered, video
+from glscl_jax.input_pipeline import builder, kept, rendered
 from glscl_jax.input_pipeline.annotations import Clip
+from glscl_jax.input_pipeline.decoding.packets import video
 from tests import numbered_videos
 
 SETTINGS = builder.Settings("folder", 2.0, 32, 95, "")

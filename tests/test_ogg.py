@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glscl_jax.input_pipeline import ogg
-from glscl_jax.input_pipeline.video import read_frames
+from glscl_jax.input_pipeline.decoding.packets.video import read_frames
 from tests.numbered_videos import SIZE, numbered, numbers
 
 COUNT, RATE, KEYS = 90, 30, 12

@@ -21,15 +21,8 @@ import tensorflow as tf
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import (
-    annotations,
-    builder,
-    examples,
-    kept,
-    prepare,
-    rendered,
-    video,
-)
+from glscl_jax.input_pipeline import annotations, builder, examples, kept, prepare, rendered
+from glscl_jax.input_pipeline.decoding.packets import video
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAM = "glscl_jax.input_pipeline.prepare"

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import rendered, video
+from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import read_folder
+from glscl_jax.input_pipeline.decoding.packets import video
 from glscl_jax.input_pipeline.rendered import COLOURS, MOTIONS, SHAPES, Event, Scene
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from glscl_jax.input_pipeline import decoding, geometry, timeline, video
-from glscl_jax.input_pipeline.video import VideoError, read_frames
+from glscl_jax.input_pipeline.decoding.packets import geometry, packets, timeline, video
+from glscl_jax.input_pipeline.decoding.packets.video import VideoError, read_frames
 from tests.numbered_videos import SIZE, every_frame, numbered, numbers, remuxed, write
 
 
@@ -80,8 +80,8 @@ def test_seeks_only_past_frames_nobody_wants(tmp_path, gop, seeks):
     wanted = line.ticks[::30]
     with av.open(path) as container:
         recorded = Recorded(container)
-        decoder = decoding.Decoder(recorded, 0, strict=False)
-        frames = [f for _, f in decoding.frames_by_timestamp(decoder, line, wanted)]
+        decoder = packets.Decoder(recorded, 0, strict=False)
+        frames = [f for _, f in packets.frames_by_timestamp(decoder, line, wanted)]
     assert [frame.pts for frame in frames] == wanted
     assert recorded.seeks == seeks
 
@@ -154,7 +154,7 @@ def test_codecs(tmp_path, name, codec, decoder, settings):
 def test_frames_that_nothing_leans_on_are_not_decoded(tmp_path):
     path = write(tmp_path / "a.mp4", 90, bframes=3)
     with av.open(path) as container:
-        decoded = list(decoding.Decoder(container, 0, strict=False).good_frames([]))
+        decoded = list(packets.Decoder(container, 0, strict=False).good_frames([]))
     assert 20 < len(decoded) < 60
     assert numbers(read_frames(path, size=SIZE, rate=30).images) == list(range(90))
 
@@ -447,7 +447,7 @@ def test_memory_stays_flat(tmp_path):
 
 OPENS = """
 import os, pathlib, sys
-from glscl_jax.input_pipeline.video import VideoError, read_frames
+from glscl_jax.input_pipeline.decoding.packets.video import VideoError, read_frames
 from tests.numbered_videos import SIZE, every_frame, numbered, numbers, remuxed, write
 
 good, cut, unreadable = map(pathlib.Path, sys.argv[1:])

@@ -1,1 +1,1 @@
-"""What lies on disk: a run's state and work directory, and the parameters of any model directory."""
+"""What lies on disk: a run's state and work directory, and a model directory's parameters."""

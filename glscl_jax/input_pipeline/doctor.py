@@ -14,11 +14,11 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 
-from glscl_jax.input_pipeline import video
 from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
 from glscl_jax.input_pipeline.annotations.source import files_below, links_out, videos_below
 from glscl_jax.input_pipeline.checkup import Checkup, Failure, Row
+from glscl_jax.input_pipeline.decoding.packets import video
 from glscl_jax.input_pipeline.near_matches import Near, near_matches
 from glscl_jax.runtime import progress
 

@@ -26,10 +26,11 @@ import numpy as np
 import PIL
 
 from glscl_jax.files import unfinished
-from glscl_jax.input_pipeline import builder, video
+from glscl_jax.input_pipeline import builder
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.builder import Settings
 from glscl_jax.input_pipeline.checkup import Failure
+from glscl_jax.input_pipeline.decoding.packets import video
 
 _FORMAT = 3  # Raised when what decoding gives changes, or how it is stored.
 _RECORD_BYTES = 19 * 10**8  # Protobuf's bound is 2 GiB, of which the rest needs little.

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from glscl_jax.input_pipeline import containers
 from glscl_jax.input_pipeline.annotations.source import (
     is_numbered_picture,
     is_picture,
     leads_out,
 )
-from glscl_jax.input_pipeline.containers import VideoError
-from glscl_jax.input_pipeline.timeline import Timeline
+from glscl_jax.input_pipeline.decoding.packets import containers
+from glscl_jax.input_pipeline.decoding.packets.containers import VideoError
+from glscl_jax.input_pipeline.decoding.packets.timeline import Timeline
 
 # What Pillow may take a file for, whatever its name says.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")

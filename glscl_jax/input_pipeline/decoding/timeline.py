@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import av
 
 from glscl_jax.input_pipeline import ogg
-from glscl_jax.input_pipeline.containers import (
+from glscl_jax.input_pipeline.decoding.packets.containers import (
     CODEC_STREAMS,
     VideoError,
     file_of,

@@ -12,12 +12,12 @@ from typing import Any
 import av
 import numpy as np
 
-from glscl_jax.input_pipeline import containers, decoding, geometry
-from glscl_jax.input_pipeline.containers import NO_SUCH_FILE, VideoError
-from glscl_jax.input_pipeline.decoding import Film, UntrustedTimestamps
+from glscl_jax.input_pipeline.decoding.packets import containers, geometry, packets
+from glscl_jax.input_pipeline.decoding.packets.containers import NO_SUCH_FILE, VideoError
+from glscl_jax.input_pipeline.decoding.packets.packets import Film, UntrustedTimestamps
+from glscl_jax.input_pipeline.decoding.packets.screen import Screen
+from glscl_jax.input_pipeline.decoding.packets.timeline import Timeline, choose, scan
 from glscl_jax.input_pipeline.picture_folder import PictureFolder, is_folder
-from glscl_jax.input_pipeline.screen import Screen
-from glscl_jax.input_pipeline.timeline import Timeline, choose, scan
 
 __all__ = ["NO_SUCH_FILE", "Frames", "VideoError", "duration", "measured", "read_frames"]
 
@@ -192,7 +192,7 @@ def _find(film: Film, pick: Callable, shown: Callable) -> _Found:
         wanted = sorted(index_of)
 
         def read(strict: bool) -> dict[int, Any]:
-            frames = decoding.by_timestamp(film, line, wanted, strict)
+            frames = packets.by_timestamp(film, line, wanted, strict)
             return {index_of[ticks]: image for ticks, image in _each(frames, shown)}
 
         try:
@@ -204,15 +204,15 @@ def _find(film: Film, pick: Callable, shown: Callable) -> _Found:
             return _Found(line, chosen, images)
         except UntrustedTimestamps:
             pass
-    counted = decoding.count(film)
+    counted = packets.count(film)
     strict = bool(counted.lost)
     if strict:
-        counted = decoding.count(film, strict)
+        counted = packets.count(film, strict)
     line = film.packets.timeline(counted.times + counted.lost)
     chosen = pick(line)
     index_of = _good_ones(line, counted)
     wanted = sorted(number for number, index in index_of.items() if index in set(chosen))
-    frames = decoding.by_count(film, wanted, strict) if wanted else ()
+    frames = packets.by_count(film, wanted, strict) if wanted else ()
     images = {index_of[number]: image for number, image in _each(frames, shown)}
     return _Found(line, chosen, images)
 
@@ -222,7 +222,7 @@ def _each(frames: Iterator[tuple[int, av.VideoFrame]], shown: Callable) -> Itera
         yield name, shown(frame)
 
 
-def _good_ones(timeline: Timeline, counted: decoding.Counted) -> dict[int, int]:
+def _good_ones(timeline: Timeline, counted: packets.Counted) -> dict[int, int]:
     """Where each good frame, by its number, is in a timeline of good ones and lost ones."""
     told = [(time, True) for time in counted.times] + [(time, False) for time in counted.lost]
     indices = (index for index, (_, good) in enumerate(sorted(told)) if good)
