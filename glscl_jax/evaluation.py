@@ -23,8 +23,9 @@ from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.features import EncodedSplit
 from glscl_jax.files import PART, read_json
-from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.cut_captions import Cut
+from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
 from glscl_jax.runtime import processes, sharding

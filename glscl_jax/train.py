@@ -37,9 +37,10 @@ from glscl_jax.checkpoints.run_checkpoints import Checkpoints, load_model, steps
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import PLACES, Workdir, as_json
 from glscl_jax.groups import check_patterns, trained_layers
-from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
+from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL, init_params

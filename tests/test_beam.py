@@ -20,8 +20,9 @@ import time
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import annotations, beam, builder, kept, prepare, rendered
+from glscl_jax.input_pipeline import annotations, prepare, rendered
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
+from glscl_jax.input_pipeline.preparing import beam, builder, decode_cache
 from glscl_jax.runtime import progress
 from tests.conftest import REPO, one_line_error
 
@@ -232,7 +233,7 @@ def test_a_split_that_fails_whole(faulty, tmp_path):
 @pytest.mark.parametrize("after", [3, 10])
 def test_a_worker_that_fails_is_one_line(videos, tmp_path, monkeypatch, after):
     # In threads, so that the fault can be planted; while it decodes, and while it writes.
-    really, calls = kept.Store.decoded, []
+    really, calls = decode_cache.Store.decoded, []
 
     def failing(store, clip):
         calls.append(clip)
@@ -242,7 +243,7 @@ def test_a_worker_that_fails_is_one_line(videos, tmp_path, monkeypatch, after):
 
     engine = beam.engine("DirectRunner", THREADS, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(kept.Store, "decoded", failing)
+        patch.setattr(decode_cache.Store, "decoded", failing)
         with pytest.raises(UserError) as error:
             run(videos, tmp_path, engine)
     assert "PermissionError: [Errno 13] Permission denied: 'decoded/x.npz': " in str(error.value)
@@ -304,7 +305,7 @@ def test_without_beam_it_says_how_to_have_it():
 def test_progress_is_what_the_files_say(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
     monkeypatch.setattr(beam, "_WATCH_SECONDS", 0.01)
-    store = kept.Store(tmp_path, tmp_path, settings_of([]))
+    store = decode_cache.Store(tmp_path, tmp_path, settings_of([]))
     for number in range(3):
         (tmp_path / f"{number}.npz").touch()
 

@@ -5,10 +5,11 @@ import csv
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder, rendered
+from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import clock, folder, tables
 from glscl_jax.input_pipeline.annotations.bad_rows import RowError
 from glscl_jax.input_pipeline.annotations.split_names import SplitNames
+from glscl_jax.input_pipeline.preparing import builder
 from tests.conftest import one_line_error
 
 PROGRAM = "glscl_jax.input_pipeline.prepare"

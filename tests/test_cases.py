@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glscl_jax.input_pipeline import builder
+from glscl_jax.input_pipeline.preparing import builder
 from tests.conftest import SHARED
 from tests.test_screen import corners, roundness
 

@@ -7,8 +7,9 @@ import shutil
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import caption_counts
+from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
 JSON = ["dataset_info.json", "features.json", "metadata.json"]

@@ -8,7 +8,8 @@ import signal
 
 import pytest
 
-from glscl_jax.input_pipeline import annotations, builder, data_dir, prepare, rendered
+from glscl_jax.input_pipeline import annotations, data_dir, prepare, rendered
+from glscl_jax.input_pipeline.preparing import builder
 
 OLD, NEW = 32, 48  # The size of their frames.
 

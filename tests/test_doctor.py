@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder, doctor, prepare, rendered
+from glscl_jax.input_pipeline import prepare, rendered
 from glscl_jax.input_pipeline.annotations import READERS, Clip
 from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
-from glscl_jax.input_pipeline.checkup import Checkup, Row
+from glscl_jax.input_pipeline.preparing import builder, doctor
+from glscl_jax.input_pipeline.preparing.checkup import Checkup, Row
 from tests import benchmark_files, numbered_videos
 from tests.conftest import one_line_error
 

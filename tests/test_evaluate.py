@@ -13,9 +13,10 @@ import pytest
 from glscl_jax import compare, evaluation, features, metrics, rank_files, run_card
 from glscl_jax.checkpoints.run_checkpoints import load_model, save_params
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder, failures, pipeline
+from glscl_jax.input_pipeline import failures, pipeline
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.checkup import Failure
+from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.preparing.checkup import Failure
 from glscl_jax.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
 from tests import benchmark_files

@@ -10,8 +10,9 @@ import shutil
 import numpy as np
 import pytest
 
-from glscl_jax.input_pipeline import annotations, builder, prepare, rendered
+from glscl_jax.input_pipeline import annotations, prepare, rendered
 from glscl_jax.input_pipeline.annotations import Clip
+from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 
 FOLDERS = {"source": "videos", "data_dir": "data"}

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from glscl_jax.input_pipeline import builder, kept, rendered
+from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.preparing import builder, decode_cache
 from tests import numbered_videos
 
 SETTINGS = builder.Settings("folder", 2.0, 32, 95, "")
@@ -35,7 +36,7 @@ def clips(source):
 
 @pytest.fixture
 def store(source, tmp_path):
-    return kept.Store(tmp_path / "kept", source, SETTINGS)
+    return decode_cache.Store(tmp_path / "kept", source, SETTINGS)
 
 
 def decode_all(store, clips):
@@ -106,7 +107,7 @@ def test_a_full_disk_leaves_no_half_file(store, clips, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kept, "_write", full)
+    monkeypatch.setattr(decode_cache, "_write", full)
     with pytest.raises(OSError, match="No space left"):
         store.decoded(clips[0])
     assert not list(store.directory.iterdir())
@@ -130,8 +131,8 @@ DECODES = """
 import pathlib, re, sys
 from glscl_jax.input_pipeline.annotations import Clip
 from tests import numbered_videos
-from glscl_jax.input_pipeline.builder import Settings
-from glscl_jax.input_pipeline.kept import Store
+from glscl_jax.input_pipeline.preparing.builder import Settings
+from glscl_jax.input_pipeline.preparing.decode_cache import Store
 
 def bytes_of(name):
     status = pathlib.Path("/proc/self/status").read_text()

@@ -7,10 +7,11 @@ import unicodedata
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import annotations, doctor, rendered
+from glscl_jax.input_pipeline import annotations, rendered
 from glscl_jax.input_pipeline.annotations import folder as own_folder
 from glscl_jax.input_pipeline.annotations import source
 from glscl_jax.input_pipeline.near_matches import near_matches
+from glscl_jax.input_pipeline.preparing import doctor
 from tests import benchmark_files
 from tests.conftest import one_line_error
 

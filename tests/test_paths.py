@@ -9,7 +9,7 @@ import glscl_jax
 from glscl_jax import paths
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder
+from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
 CONFIG = "--config=configs/demo.py:tiny"

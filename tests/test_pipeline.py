@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import builder, pipeline, reader, rendered
+from glscl_jax.input_pipeline import pipeline, reader, rendered
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.captions import caption_counts, captions
 from glscl_jax.input_pipeline.decoding.packets import video
 from glscl_jax.input_pipeline.order import TrainOrder
+from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

@@ -21,8 +21,9 @@ import tensorflow as tf
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import annotations, builder, examples, kept, prepare, rendered
+from glscl_jax.input_pipeline import annotations, prepare, rendered
 from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.preparing import builder, decode_cache, decoding_pool
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAM = "glscl_jax.input_pipeline.prepare"
@@ -407,11 +408,11 @@ def test_threads_run_ahead_only_so_far(videos, tmp_path):
             drawn.append(number)
             yield clip
 
-    store = kept.Store(tmp_path, videos, settings_of([]))
+    store = decode_cache.Store(tmp_path, videos, settings_of([]))
     with futures.ThreadPoolExecutor(2) as pool:
-        decoded = examples._decoded(many(), store, pool, 2)
+        decoded = decoding_pool._decoded(many(), store, pool, 2)
         next(decoded)
-        assert len(drawn) == 2 * examples._AHEAD_PER_WORKER + 1
+        assert len(drawn) == 2 * decoding_pool._AHEAD_PER_WORKER + 1
         assert len(list(decoded)) == 99
 
 

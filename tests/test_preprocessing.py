@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from benchmarks import moving_clips
-from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.models.clip import normalize
 
 SIZE, NUM_FRAMES = 224, 12

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from benchmarks.inputs import figures
-from glscl_jax.input_pipeline import builder, pipeline
+from glscl_jax.input_pipeline import pipeline
+from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.runtime import sharding
 

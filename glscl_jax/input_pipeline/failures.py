@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline.annotations.bad_rows import BadRow
-from glscl_jax.input_pipeline.checkup import Failure
+from glscl_jax.input_pipeline.preparing.checkup import Failure
 from glscl_jax.spreadsheet import escaped
 
 FAILED_FILE = "failed.csv"

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline import order, reader
-from glscl_jax.input_pipeline.builder import PreparedData
 from glscl_jax.input_pipeline.captions import caption_counts
+from glscl_jax.input_pipeline.preparing.builder import PreparedData
 from glscl_jax.input_pipeline.records import Records
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 

@@ -35,15 +35,16 @@ from absl import flags
 
 from glscl_jax import paths
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import beam, builder, doctor, examples, failures, source_flags
+from glscl_jax.input_pipeline import failures, source_flags
 from glscl_jax.input_pipeline.annotations import Clip, source
-from glscl_jax.input_pipeline.builder import Settings
 from glscl_jax.input_pipeline.captions import caption_counts
-from glscl_jax.input_pipeline.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from glscl_jax.input_pipeline.failures import DAMAGED_FILE, FAILED_FILE
-from glscl_jax.input_pipeline.kept import Losses, Store
 from glscl_jax.input_pipeline.picture_folder import holds_pictures
+from glscl_jax.input_pipeline.preparing import beam, builder, decoding_pool, doctor
+from glscl_jax.input_pipeline.preparing.builder import Settings
+from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure
+from glscl_jax.input_pipeline.preparing.decode_cache import Losses, Store
 from glscl_jax.runtime import lock, program
 
 LOCK_FILE = ".preparing.lock"
@@ -125,7 +126,7 @@ def prepare(
             decoding = (
                 beam.by_split(clips, store, engine)
                 if engine
-                else examples.by_split(clips, store, workers)
+                else decoding_pool.by_split(clips, store, workers)
             )
             with decoding as told, builder.written(told, data_dir, settings, engine) as note:
                 losses = store.losses(clips)

@@ -11,7 +11,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, failures
 from glscl_jax.input_pipeline.annotations import Reading, validation
 from glscl_jax.input_pipeline.annotations.bad_rows import BadRow, BadRows
-from glscl_jax.input_pipeline.checkup import finding
+from glscl_jax.input_pipeline.preparing.checkup import finding
 
 
 def define() -> None:

@@ -7,8 +7,8 @@ from concurrent import futures
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.checkup import Failure
-from glscl_jax.input_pipeline.kept import Decoded, Losses, Store
+from glscl_jax.input_pipeline.preparing.checkup import Failure
+from glscl_jax.input_pipeline.preparing.decode_cache import Decoded, Losses, Store
 from glscl_jax.runtime import progress
 
 # Decoded clips wait in memory for those before them; so many a thread keep all threads busy.

@@ -26,11 +26,11 @@ import numpy as np
 import PIL
 
 from glscl_jax.files import unfinished
-from glscl_jax.input_pipeline import builder
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.builder import Settings
-from glscl_jax.input_pipeline.checkup import Failure
 from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.preparing.builder import Settings
+from glscl_jax.input_pipeline.preparing.checkup import Failure
 
 _FORMAT = 3  # Raised when what decoding gives changes, or how it is stored.
 _RECORD_BYTES = 19 * 10**8  # Protobuf's bound is 2 GiB, of which the rest needs little.

@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import examples
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.kept import Store
+from glscl_jax.input_pipeline.preparing import decoding_pool
+from glscl_jax.input_pipeline.preparing.decode_cache import Store
 from glscl_jax.runtime import progress
 
 RUNNERS = ("DirectRunner", "SparkRunner", "FlinkRunner", "DataflowRunner", "PortableRunner")
@@ -78,7 +78,7 @@ def _unknown(options) -> list[str]:
 
 @contextlib.contextmanager
 def by_split(clips: Sequence[Clip], store: Store, engine: dict) -> Iterator[dict]:
-    """Decodes all clips, then gives each split's transform as `examples.by_split` its iterator.
+    """Decodes all clips, then gives each split's transform as `decoding_pool.by_split` its iterator.
 
     Two runs of the engine: of the first the files alone stay, so that what came of it can be
     judged before anything is written.
@@ -96,7 +96,7 @@ def by_split(clips: Sequence[Clip], store: Store, engine: dict) -> Iterator[dict
 
     clips = [dataclasses.replace(clip, video=clip.video.absolute()) for clip in clips]
     store = store.absolute()
-    there = examples.begin(store, clips)
+    there = decoding_pool.begin(store, clips)
     # A job's description has bounds on some engines, and captions are most of a clip.
     todo = [dataclasses.replace(clip, captions=()) for clip in clips if clip.clip_id not in there]
     if todo:
@@ -114,11 +114,11 @@ def by_split(clips: Sequence[Clip], store: Store, engine: dict) -> Iterator[dict
             f" (first {losses.undone[0].clip_id!r}) in {store.directory}: every one needs"
             " --data_dir and the videos under these paths"
         )
-    examples.check_splits(clips, losses)
+    decoding_pool.check_splits(clips, losses)
     with _one_line():
         yield {
             split: _spread(members) | apache_beam.FlatMap(_readable, store)
-            for split, members in examples.of_splits(clips).items()
+            for split, members in decoding_pool.of_splits(clips).items()
         }
 
 

@@ -1,0 +1,1 @@
+"""From annotations and videos to a data set: checked, decoded, kept, written."""
