@@ -14,7 +14,7 @@ import numpy as np
 
 from glscl_jax.input_pipeline.annotations.counts import PUBLISHED
 from glscl_jax.input_pipeline.annotations.validation import DEFAULT_SIZES
-from glscl_jax.plan import Plan
+from glscl_jax.input_pipeline.plan import Plan
 
 # By data set: config and variant.
 RECIPES = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glscl_jax.input_pipeline.order import TrainOrder, steps_per_epoch
+from glscl_jax.input_pipeline.pair_order import TrainOrder, steps_per_epoch
 
 # Numbers of captions that make trouble: one clip with most of them, all with as many as there are
 # steps, many with one.

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import pipeline, reader, rendered
+from glscl_jax.input_pipeline import batch_reader, pipeline, rendered
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.captions import caption_counts, captions
 from glscl_jax.input_pipeline.decoding.packets import video
-from glscl_jax.input_pipeline.order import TrainOrder
+from glscl_jax.input_pipeline.pair_order import TrainOrder
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 
@@ -158,10 +158,10 @@ def test_batches_are_the_same_in_parts(data, train, monkeypatch, part_bytes, siz
         return list(pipeline.eval_batches(data, "val", batch_size=BATCH, num_frames=NUM_FRAMES))
 
     clip_bytes = NUM_FRAMES * SIZE**2 * 3
-    assert reader.part_size(BATCH, clip_bytes) == BATCH
+    assert batch_reader.part_size(BATCH, clip_bytes) == BATCH
     whole, whole_videos = list(train()), evaluated()
-    monkeypatch.setattr(reader, "_PART_BYTES", part_bytes)
-    assert reader.part_size(BATCH, clip_bytes) == size
+    monkeypatch.setattr(batch_reader, "_PART_BYTES", part_bytes)
+    assert batch_reader.part_size(BATCH, clip_bytes) == size
     assert_equal(whole, train())
     for batch, other in zip(evaluated(), whole_videos, strict=True):
         np.testing.assert_array_equal(batch.frames, other.frames)

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 from benchmarks import plans
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.models.glscl import GLSCLConfig
-from glscl_jax.plan import Plan
 from tests.conftest import REPO
 
 # Pairs, updates an epoch and in all, as the released code trains: worked out by hand from the

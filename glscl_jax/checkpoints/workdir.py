@@ -24,9 +24,9 @@ from ml_collections import ConfigDict
 from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.files import differences, read_json, unfinished, write_json
+from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCLConfig, model_config, model_settings
-from glscl_jax.plan import Plan
 from glscl_jax.runtime import lock
 
 LOCK_FILE = ".running.lock"

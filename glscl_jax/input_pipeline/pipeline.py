@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from glscl_jax.errors import Problems, UserError
-from glscl_jax.input_pipeline import order, reader
+from glscl_jax.input_pipeline import batch_reader, pair_order
 from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.preparing.builder import PreparedData
 from glscl_jax.input_pipeline.records import Records
@@ -50,12 +50,12 @@ class VideoBatch:
 
 
 def steps_per_epoch(data: PreparedData, split: str, batch_size: int) -> int:
-    """Full global batches in one pass over a split's pairs; see `order.TrainOrder`.
+    """Full global batches in one pass over a split's pairs; see `pair_order.TrainOrder`.
 
     Raises:
       UserError: there is no such split, or the batch is larger than it.
     """
-    return order.steps_per_epoch(fitting_captions(data, split, batch_size), batch_size)
+    return pair_order.steps_per_epoch(fitting_captions(data, split, batch_size), batch_size)
 
 
 def fitting_captions(data: PreparedData, split: str, batch_size: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def train_batches(
         read.
     """
     _check_sizes(batch_size=batch_size, num_frames=num_frames)
-    picked = order.TrainOrder(fitting_captions(data, split, batch_size), batch_size, seed)
+    picked = pair_order.TrainOrder(fitting_captions(data, split, batch_size), batch_size, seed)
     tokenizer([], num_words)  # raises here and now if `num_words` is too few
     share = _share(batch_size, process_index, process_count)
     records = data.records(split)
@@ -170,8 +170,8 @@ def train_batches(
     own = batch_size // process_count
     part = _part_size(data, own, num_frames)
     parts = _parts(steps, records, pick, example, part).map(with_ids)
-    return reader.Reader(
-        records, parts, split, own // part, functools.partial(reader.join, batch_size=own)
+    return batch_reader.Reader(
+        records, parts, split, own // part, functools.partial(batch_reader.join, batch_size=own)
     )
 
 
@@ -213,14 +213,14 @@ def eval_batches(
                 captions.extend([one.decode() for one in of_clip] for of_clip in told)
                 yield part
 
-        joined = reader.join(arrays(), own)
+        joined = batch_reader.join(arrays(), own)
         return VideoBatch(joined["frames"], joined["frame_mask"], clip_ids, captions)
 
     steps = tf.data.Dataset.range(-(-len(records) // batch_size))
     own = batch_size // process_count
     part = _part_size(data, own, num_frames)
     parts = _parts(steps, records, pick, example, part)
-    return reader.Reader(records, parts, split, own // part, video_batch)
+    return batch_reader.Reader(records, parts, split, own // part, video_batch)
 
 
 def pick_frames(count: tf.Tensor, num_frames: int) -> tf.Tensor:
@@ -286,7 +286,7 @@ def _share(batch_size: int, process_index: int, process_count: int) -> slice:
 
 def _part_size(data: PreparedData, own: int, num_frames: int) -> int:
     """Clips that tf.data puts together, of a host's `own` in a batch."""
-    return reader.part_size(own, num_frames * data.settings.image_size**2 * 3)
+    return batch_reader.part_size(own, num_frames * data.settings.image_size**2 * 3)
 
 
 def _parts(
@@ -311,4 +311,4 @@ def _parts(
 
     places = steps.map(pick_step).unbatch().batch(size, drop_remainder=True)
     examples = places.map(read).prefetch(1).unbatch()
-    return examples.map(example, num_parallel_calls=reader.cores()).ragged_batch(size)
+    return examples.map(example, num_parallel_calls=batch_reader.cores()).ragged_batch(size)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from glscl_jax.input_pipeline.order import steps_per_epoch
+from glscl_jax.input_pipeline.pair_order import steps_per_epoch
 
 
 @dataclasses.dataclass(frozen=True)
