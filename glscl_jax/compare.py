@@ -5,12 +5,13 @@ import itertools
 import os
 import pathlib
 
-from glscl_jax import bootstrap, rank_files, run_card
-from glscl_jax.bootstrap import Difference
+from glscl_jax import rank_files, run_card
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
 from glscl_jax.rank_files import QueryRanks
 from glscl_jax.results_page import DIRECTIONS, LABELS
+from glscl_jax.retrieval.encoding import bootstrap
+from glscl_jax.retrieval.encoding.bootstrap import Difference
 
 CONFIDENCE = 0.95
 # A split's hashes: with them equal, queries and galleries are the same.

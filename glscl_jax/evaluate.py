@@ -25,24 +25,15 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from glscl_jax import (
-    compare,
-    features,
-    metrics,
-    paths,
-    rank_files,
-    report,
-    retrieval,
-    run_card,
-    scored,
-)
+from glscl_jax import compare, paths, rank_files, report, run_card
 from glscl_jax.checkpoints.workdir import PLACES, Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import Task, check_split, facts, open_task
-from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import GLSCL
-from glscl_jax.rerank import QBNorm
 from glscl_jax.results_page import terminal, title
+from glscl_jax.retrieval.encoding import encoded_split, encoding, metrics, split_scores
+from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
+from glscl_jax.retrieval.encoding.rerank import QBNorm
 from glscl_jax.runtime import config_file, launch, program
 
 NO_CHECKPOINT = "--checkpoint is missing: name a directory that train or convert wrote"
@@ -118,9 +109,9 @@ def evaluate() -> None:
     stages = run_card.Stages()
     with stages("load"):
         task, stores = opened()
-    encoder = retrieval.Encoder(GLSCL(task.loaded.config), task.mesh)
+    encoder = encoding.Encoder(GLSCL(task.loaded.config), task.mesh)
     encoded, origin = encode(task, encoder, task.split, stores, stages)
-    retrieval.check_split(encoded)
+    encoding.check_split(encoded)
     scores, result, rerank = rank(task, encoder, encoded, stores, stages)
     if jax.process_index():
         return
@@ -144,7 +135,7 @@ def evaluate() -> None:
     print(f"written to {task.out}: {', '.join(written)}")
 
 
-def opened() -> tuple[Task, dict[str, features.Store]]:
+def opened() -> tuple[Task, dict[str, encoded_split.Store]]:
     """The task, and where features of its splits are kept; raises a `UserError` for bad flags."""
     if CHECKPOINT.value is None:
         raise UserError(NO_CHECKPOINT)
@@ -205,10 +196,10 @@ def encode(
     store = stores.get(split)
     if store and store.complete:
         with stages(f"read {label}features"):
-            return features.load_features(store.directory), "read"
+            return encoded_split.load_features(store.directory), "read"
     size = task.config.eval_batch_size
     kept = store.done * size if store else 0
-    encoded = retrieval.encode_split(
+    encoded = encoding.encode_split(
         encoder,
         task.loaded.params,
         task.batches(split, kept),
@@ -224,7 +215,7 @@ def encode(
 
 def rank(task: Task, encoder, encoded: EncodedSplit, stores: dict, stages):
     """The scores by which to rank, the ranks, and what the run card says of post-processing."""
-    scores = scored.Scored(encoded, task.loaded.config, task.mesh)
+    scores = split_scores.Scored(encoded, task.loaded.config, task.mesh)
     facts = {"method": RERANK.value}
     if RERANK.value == "none":
         # Never whole, so scoring and ranking are one.
@@ -239,12 +230,12 @@ def rank(task: Task, encoder, encoded: EncodedSplit, stores: dict, stages):
                 "such clips): a bank may hold nothing of what is evaluated"
             )
         with stages("score"):
-            scores = scored.query_bank_normed(scores, encoded, bank, **settings)
+            scores = split_scores.query_bank_normed(scores, encoded, bank, **settings)
         facts |= {name: dataclasses.asdict(value) for name, value in settings.items()}
         facts["bank"] = run_card.split_facts(bank, split)
     else:
         with stages("score"):
-            scores = scored.dual_softmaxed(scores, encoded, DSL_TEMPERATURE.value)
+            scores = split_scores.dual_softmaxed(scores, encoded, DSL_TEMPERATURE.value)
         facts["temperature"] = DSL_TEMPERATURE.value
     with stages("rank"):
         return scores, scores.retrieval(), facts

@@ -17,17 +17,18 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glscl_jax import features, inherited, metrics, paths, published, recipe, run_card
+from glscl_jax import inherited, paths, published, recipe, run_card
 from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import Problems, UserError
-from glscl_jax.features import EncodedSplit
 from glscl_jax.files import PART, read_json
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
+from glscl_jax.retrieval.encoding import encoded_split, metrics
+from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
 from glscl_jax.runtime import processes, sharding
 from glscl_jax.spreadsheet import unescaped
 
@@ -85,7 +86,7 @@ class Task:
         data = dataclasses.replace(self.data, splits={part: stop - first})
         return pipeline.eval_batches(data, part, num_frames=self.config.data.num_frames, **sizes)
 
-    def store(self, directory: str | os.PathLike, split: str) -> features.Store:
+    def store(self, directory: str | os.PathLike, split: str) -> encoded_split.Store:
         """Kept features of a split; raises a `UserError` if they are of something else."""
         config, data = self.config, dict(self.data.identity)
         part = data.pop("splits")[split]
@@ -103,7 +104,7 @@ class Task:
             "eval_batch_size": config.eval_batch_size,
             **data,
         }
-        return features.Store.open(pathlib.Path(directory) / split, identity=identity)
+        return encoded_split.Store.open(pathlib.Path(directory) / split, identity=identity)
 
     def trained_otherwise(self) -> str:
         """The settings in which a run's training read its data differently, "" for none."""

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.metrics import Ranks
 from glscl_jax.models.gim import frame_weights, gim_similarity
-from glscl_jax.retrieval import EncodedSplit
+from glscl_jax.retrieval.encoding.encoding import EncodedSplit
+from glscl_jax.retrieval.encoding.metrics import Ranks
 
 # Frames of a long strip are shown half as wide. The longer side in pixels, and JPEG's quality:
 # a few kilobytes a frame.

@@ -18,17 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax import similarity
 from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
 from glscl_jax.checkpoints.workdir import Workdir
-from glscl_jax.encoder_inputs import checked_text, checked_video
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
 from glscl_jax.models.clip import sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
-from glscl_jax.retrieval import Encoder
+from glscl_jax.retrieval.encoding import score_blocks
+from glscl_jax.retrieval.encoding.encoder_inputs import checked_text, checked_video
+from glscl_jax.retrieval.encoding.encoding import Encoder
 from glscl_jax.runtime import sharding
 
 # The LIM sees padding, too, so scores depend on it: the reference's for short captions.
@@ -159,7 +159,7 @@ class Loaded:
             return np.asarray(
                 _gim(text.sentence, video.frames, video.mask, temperature=self.config.temperature)
             )
-        return similarity.score_in_blocks(
+        return score_blocks.score_in_blocks(
             text, video, temperature=self.config.temperature, lim_weight=self.config.lim_weight
         )
 

@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 import jinja2
 import numpy as np
 
-from glscl_jax import metrics, pictures
+from glscl_jax import pictures
 from glscl_jax.errors import UserError
 from glscl_jax.explained import Example, Explainer, choose, data_uri
 from glscl_jax.files import unfinished
-from glscl_jax.retrieval import EncodedSplit
+from glscl_jax.retrieval.encoding import metrics
+from glscl_jax.retrieval.encoding.encoding import EncodedSplit
 
 NAME = "report.html"
 # A score that differs by more from GIM + lim_weight * LIM was processed further.

@@ -17,15 +17,16 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from glscl_jax import bootstrap, metrics, published
+from glscl_jax import published
 from glscl_jax.checkpoints.run_checkpoints import LoadedModel
 from glscl_jax.errors import UserError
-from glscl_jax.features import EncodedSplit
 from glscl_jax.files import read_json, write_json, write_text
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.models.clip import variant_of
 from glscl_jax.published import Published
 from glscl_jax.results_page import DIRECTIONS, LABELS, page
+from glscl_jax.retrieval.encoding import bootstrap, metrics
+from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
 from glscl_jax.version import __version__
 
 RESULTS, READABLE = "results.json", "results.md"

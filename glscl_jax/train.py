@@ -21,18 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import get_override_values
 
-from glscl_jax import (
-    augment,
-    continued,
-    inherited,
-    inputs,
-    metrics,
-    paths,
-    recipe,
-    retrieval,
-    run_card,
-    steps,
-)
+from glscl_jax import augment, continued, inherited, inputs, paths, recipe, run_card, steps
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints, load_model, steps_on_disk
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import PLACES, Workdir, as_json
@@ -48,6 +37,7 @@ from glscl_jax.nonfinite import NonFinite
 from glscl_jax.optim import make_optimizer
 from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
+from glscl_jax.retrieval.encoding import encoding, metrics
 from glscl_jax.runtime import launch, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.warm_start import start_params
@@ -345,7 +335,7 @@ class Validation:
     def __init__(self, config, data, tokenizer, model, mesh):
         self.split = config.data.validation_split
         self._config, self._data, self._model = config, data, model
-        self._encoder = retrieval.Encoder(model, mesh)
+        self._encoder = encoding.Encoder(model, mesh)
         self._tokenize = functools.partial(tokenizer, length=config.data.num_words)
 
     def __call__(self, params) -> dict[str, float]:
@@ -359,7 +349,7 @@ class Validation:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        encoded = retrieval.encode_split(
+        encoded = encoding.encode_split(
             self._encoder,
             params,
             batches,
@@ -368,7 +358,7 @@ class Validation:
             total=self._data.splits[self.split],
             show=False,
         )
-        result = retrieval.rank_split(encoded, self._model)
+        result = encoding.rank_split(encoded, self._model)
         t2v, v2t = (metrics.recalls(ranks.mean).as_dict() for ranks in (result.t2v, result.v2t))
         return {**t2v, **{f"v2t {name}": value for name, value in v2t.items()}}
 

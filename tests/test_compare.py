@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from glscl_jax import bootstrap, compare, metrics, rank_files, run_card
+from glscl_jax import compare, rank_files, run_card
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
-from glscl_jax.rerank import DUAL_SOFTMAX
+from glscl_jax.retrieval.encoding import bootstrap, metrics
+from glscl_jax.retrieval.encoding.rerank import DUAL_SOFTMAX
 from tests.test_scored import split
 
 VIDEOS = 150

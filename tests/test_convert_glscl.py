@@ -13,12 +13,12 @@ from convert.back import convert_back
 from convert.conversion import Options, convert_clip, convert_glscl
 from convert.tables import CLIP4CLIP
 from convert.tables import GLSCL as NAMES
-from glscl_jax import similarity
 from glscl_jax.checkpoints.run_checkpoints import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
+from glscl_jax.retrieval.encoding import score_blocks
 from glscl_jax.runtime import sharding
 from tests.conftest import one_line_error
 
@@ -99,7 +99,7 @@ def test_the_golden_checkpoint_scores_as_the_original(golden, converted):
         numbers["input/video"].transpose(0, 1, 3, 4, 2),
         numbers["input/video_mask"],
     )
-    score = similarity.score(text, video, temperature=3.0, lim_weight=0.5)
+    score = score_blocks.score(text, video, temperature=3.0, lim_weight=0.5)
     np.testing.assert_allclose(score, numbers["eval/sim"], rtol=0, atol=2e-5)
 
 

@@ -10,14 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax import compare, evaluation, features, metrics, rank_files, run_card
+from glscl_jax import compare, evaluation, rank_files, run_card
 from glscl_jax.checkpoints.run_checkpoints import load_model, save_params
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import failures, pipeline
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.preparing.checkup import Failure
-from glscl_jax.rerank import DUAL_SOFTMAX
+from glscl_jax.retrieval.encoding import encoded_split, metrics
+from glscl_jax.retrieval.encoding.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
 from tests import benchmark_files
 from tests.test_similarity import slow_score
@@ -330,7 +331,7 @@ def test_several_captions_a_video(workdir, msvd, evaluate, tmp_path):
         low, high = card[name]["interval_95"]["R@1"]
         assert f"<small>{low:.1f} to {high:.1f}</small>" in report
     # Slow oracle: the features' scores one by one, every caption and every video in turn.
-    encoded = features.load_features(tmp_path / "kept" / "test")
+    encoded = encoded_split.load_features(tmp_path / "kept" / "test")
     scores = slow_score(encoded.text, encoded.video, temperature=3.0, lim_weight=0.5)
     groups = [scores[encoded.owner == b].max(axis=0) for b in range(3)]
     right = {

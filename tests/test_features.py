@@ -8,12 +8,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from glscl_jax import features, retrieval
 from glscl_jax.errors import UserError
-from glscl_jax.features import Gathering, Store, load_features, text_arrays, video_arrays
 from glscl_jax.input_pipeline.pipeline import VideoBatch
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures, init_params
+from glscl_jax.retrieval.encoding import encoded_split, encoding
+from glscl_jax.retrieval.encoding.encoded_split import (
+    Gathering,
+    Store,
+    load_features,
+    text_arrays,
+    video_arrays,
+)
 from glscl_jax.runtime import sharding
 from tests.test_models import TINY
 
@@ -160,7 +166,7 @@ def batches(count=7, size=3):
 def encode():
     """`encode_split` of a small random model: (batches, store) -> EncodedSplit."""
     model = GLSCL(TINY)
-    encoder = retrieval.Encoder(model, sharding.make_mesh(jax.devices()[:1]))
+    encoder = encoding.Encoder(model, sharding.make_mesh(jax.devices()[:1]))
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: init_params(model, 0))
     params = jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.1).astype(x.dtype), shapes)
@@ -172,7 +178,7 @@ def encode():
         return tokens
 
     def run(given, keep=None):
-        return retrieval.encode_split(
+        return encoding.encode_split(
             encoder, params, given, tokenize, batch_size=3, total=7, show=False, keep=keep
         )
 
@@ -240,7 +246,7 @@ def test_a_full_disk_is_told_and_leaves_whole_files(encode, tmp_path, monkeypatc
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features.np, "savez", full)
+    monkeypatch.setattr(encoded_split.np, "savez", full)
     with pytest.raises(UserError, match=r"No space left on device\): make room"):
         store.put("video", 0, {"x": np.zeros(1)})
     assert [path.name for path in tmp_path.iterdir()] == ["identity.json"]
@@ -257,7 +263,7 @@ def test_the_next_batch_is_started_before_the_last_is_fetched():
         told.append(f"fetch {number}")
         return int(number)
 
-    assert list(retrieval._one_ahead(start, fetch, range(3))) == [(0, 0), (1, 1), (2, 2)]
+    assert list(encoding._one_ahead(start, fetch, range(3))) == [(0, 0), (1, 1), (2, 2)]
     assert told == ["start 0", "start 1", "fetch 0", "start 2", "fetch 1", "fetch 2"]
 
 
@@ -272,40 +278,40 @@ def test_captions_and_videos_that_do_not_meet_are_named(owner, told):
     text, video = random_features()
     text = jax.tree.map(lambda x: x[:3], text)
     names = ["first", "second", "third"]
-    encoded = features.EncodedSplit(text, video, np.array(owner), names, CLIP_IDS, 6, {})
+    encoded = encoded_split.EncodedSplit(text, video, np.array(owner), names, CLIP_IDS, 6, {})
     with pytest.raises(UserError) as refused:
-        retrieval.check_split(encoded)
+        encoding.check_split(encoded)
     assert told in str(refused.value)
 
 
-def small_split() -> features.EncodedSplit:
+def small_split() -> encoded_split.EncodedSplit:
     """Three captions, each of a video of its own; padded frames are zero, as they may be."""
     text, video = random_features()
     text, frames = jax.tree.map(lambda x: x[:3].copy(), text), video.frames * video.mask[..., None]
     names = ["first", "second", "third"]
     video = video.replace(frames=frames, mask=video.mask.copy())
-    return features.EncodedSplit(text, video, np.arange(3), names, CLIP_IDS, 6, {})
+    return encoded_split.EncodedSplit(text, video, np.arange(3), names, CLIP_IDS, 6, {})
 
 
 @pytest.mark.parametrize("length", [0, 1e-30, 1e30])
 def test_an_item_without_a_direction_is_named(length):
-    retrieval.check_split(small_split())
+    encoding.check_split(small_split())
     told = "'second' have a length of 0, or one beyond float32 (1 of 3 such items)"
     encoded = small_split()
     encoded.text.sentence[1] *= length
     with pytest.raises(UserError) as refused:
-        retrieval.check_split(encoded)
+        encoding.check_split(encoded)
     assert f"the text features of {told}" in str(refused.value)
     # Of one real frame alone the softmax may make all there is.
     encoded = small_split()
     encoded.video.frames[2, 1] *= length
     encoded.video.frames[0, 0] *= length
     with pytest.raises(UserError, match=rf"video features of '{CLIP_IDS[0][:3]}.*\(2 of 3"):
-        retrieval.check_split(encoded)
+        encoding.check_split(encoded)
 
 
 def test_a_video_without_a_frame_is_named():
     encoded = small_split()
     encoded.video.mask[1] = 0
     with pytest.raises(UserError, match=r"video features of 'zwei .*\(1 of 3"):
-        retrieval.check_split(encoded)
+        encoding.check_split(encoded)

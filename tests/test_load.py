@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 import glscl_jax
 from convert.output import settings
-from glscl_jax import similarity
 from glscl_jax.checkpoints.run_checkpoints import save_params
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
@@ -25,6 +24,7 @@ from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.retrieval.encoding import score_blocks
 from glscl_jax.runtime import sharding
 from tests import loading
 from tests.conftest import REPO
@@ -103,7 +103,7 @@ def test_it_encodes_and_scores_as_the_model_does(loaded, params):
     )
     for ours, plain in ((text, plain_text), (video, plain_video)):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5), ours, plain)
-    expected = similarity.score(plain_text, plain_video, temperature=2.0, lim_weight=0.75)
+    expected = score_blocks.score(plain_text, plain_video, temperature=2.0, lim_weight=0.75)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 

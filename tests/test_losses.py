@@ -17,8 +17,8 @@ from glscl_jax.losses import (
     intra_diversity,
 )
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.retrieval.encoding.score_blocks import score
 from glscl_jax.runtime import sharding
-from glscl_jax.similarity import score
 
 B, K, D = 5, 3, 8
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glscl_jax import metrics
 from glscl_jax.errors import UserError
+from glscl_jax.retrieval.encoding import metrics
 
 
 def slow_mean_rank(row, right) -> float:

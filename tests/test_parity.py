@@ -17,12 +17,13 @@ import optax
 import pytest
 
 from convert import rules, torch_file
-from glscl_jax import optim, similarity, steps
+from glscl_jax import optim, steps
 from glscl_jax.losses import LossWeights
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.lim import lim_similarity
+from glscl_jax.retrieval.encoding import score_blocks
 
 PARTS = ("total", "contrastive", "diversity", "consistency")
 STEPS = 5
@@ -90,7 +91,7 @@ def evaluate(numbers, model):
                 text.sentence, video.frames, video.mask, config.temperature
             ),
             "eval/sim_lim": lim_similarity(text.queries, video.queries),
-            "eval/sim": similarity.score(
+            "eval/sim": score_blocks.score(
                 text, video, temperature=config.temperature, lim_weight=config.lim_weight
             ),
         }

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glscl_jax import metrics, pictures
+from glscl_jax import pictures
+from glscl_jax.retrieval.encoding import metrics
 from tests.conftest import REPO
 
 THEMES = pytest.mark.parametrize("theme", [pictures.LIGHT, pictures.DARK], ids=["light", "dark"])

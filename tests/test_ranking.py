@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glscl_jax import metrics
 from glscl_jax.errors import UserError
-from glscl_jax.ranking import ranks_in_blocks, text_ranks_in_blocks, top_k
+from glscl_jax.retrieval.encoding import metrics
+from glscl_jax.retrieval.encoding.ranking import ranks_in_blocks, text_ranks_in_blocks, top_k
+from glscl_jax.retrieval.encoding.score_blocks import score_in_blocks
 from glscl_jax.runtime import sharding
-from glscl_jax.similarity import score_in_blocks
 from tests.test_similarity import SCORE, cast, features, slow_score
 
 # A new size is a new program to compile: few sizes, many blocks. Groups of captions are cut by

@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from glscl_jax import metrics, pictures, report
+from glscl_jax import pictures, report
 from glscl_jax.errors import UserError
 from glscl_jax.explained import Explainer, choose
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval import EncodedSplit
-from glscl_jax.similarity import score
+from glscl_jax.retrieval.encoding import metrics
+from glscl_jax.retrieval.encoding.encoding import EncodedSplit
+from glscl_jax.retrieval.encoding.score_blocks import score
 
 A, B, V, K, D = 9, 6, 4, 3, 16
 OWNER = np.array([0, 0, 1, 2, 2, 3, 4, 5, 5])

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glscl_jax import metrics, rerank
 from glscl_jax.errors import UserError
-from glscl_jax.rerank import QBNorm
+from glscl_jax.retrieval.encoding import metrics, rerank
+from glscl_jax.retrieval.encoding.rerank import QBNorm
 
 GOLDEN = {
     "k1_beta70_theta3": QBNorm(),

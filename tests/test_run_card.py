@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from glscl_jax import metrics, published, results_page, run_card
+from glscl_jax import published, results_page, run_card
 from glscl_jax.checkpoints.run_checkpoints import save_params
 from glscl_jax.files import read_json
-from glscl_jax.rerank import DUAL_SOFTMAX
+from glscl_jax.retrieval.encoding import metrics
+from glscl_jax.retrieval.encoding.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
 from tests.test_scored import split
 

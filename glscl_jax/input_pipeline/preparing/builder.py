@@ -91,7 +91,7 @@ class PreparedData:
 
     @property
     def features(self) -> tfds.features.FeaturesDict:
-        """A record's layout; `features.deserialize_example(record)` works in a TF graph."""
+        """A record's layout; `encoded_split.deserialize_example(record)` works in a TF graph."""
         return self.builder.info.features
 
     @functools.cached_property

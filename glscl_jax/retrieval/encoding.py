@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax import features, metrics, ranking
 from glscl_jax.errors import UserError
-from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures, encode_text, encode_video
+from glscl_jax.retrieval.encoding import encoded_split, metrics, ranking
+from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
 from glscl_jax.runtime import processes, progress, sharding
 
 __all__ = ["EncodedSplit", "Encoder", "check_split", "encode_split", "rank_split"]
@@ -85,7 +85,7 @@ def encode_split(
     batch_size: int,
     total: int,
     show: bool = True,
-    keep: features.Store | None = None,
+    keep: encoded_split.Store | None = None,
 ) -> EncodedSplit:
     """Every video and every caption once.
 
@@ -109,7 +109,7 @@ def encode_split(
         captions, or features that cannot be kept.
     """
     show = show and not jax.process_index()
-    gathering = features.Gathering()
+    gathering = encoded_split.Gathering()
     begun = time.perf_counter()
     kept = keep.done if keep else 0
     for number in range(kept):
@@ -132,7 +132,7 @@ def encode_split(
     return encoded
 
 
-def _encoded_videos(encoder, params, batches) -> Iterator[features.Arrays]:
+def _encoded_videos(encoder, params, batches) -> Iterator[encoded_split.Arrays]:
     def start(batch):
         return encoder.start_video(params, batch.frames, batch.frame_mask)
 
@@ -142,7 +142,7 @@ def _encoded_videos(encoder, params, batches) -> Iterator[features.Arrays]:
         clips = list(itertools.chain.from_iterable(processes.gathered(own)))
         if clips:
             clip_ids, captions = map(list, zip(*clips, strict=True))
-            yield features.video_arrays(_first(found, len(clips)), clip_ids, captions)
+            yield encoded_split.video_arrays(_first(found, len(clips)), clip_ids, captions)
 
 
 def _gather_texts(encoder, params, gathering, tokenize, batch_size, show, keep) -> None:
@@ -166,7 +166,7 @@ def _gather_texts(encoder, params, gathering, tokenize, batch_size, show, keep) 
         left = sum(map(len, parts[kept:]))
         new = progress.track(new, "encoding captions", left, "captions", each=batch_size)
     for number, (part, found) in enumerate(new, kept):
-        arrays = features.text_arrays(_first(found, len(part)))
+        arrays = encoded_split.text_arrays(_first(found, len(part)))
         gathering.add_texts(arrays)
         if keep:
             keep.put("text", number, arrays)

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax import metrics, ranking, rerank, similarity
-from glscl_jax.features import EncodedSplit
 from glscl_jax.models.glscl import GLSCLConfig, TextFeatures, VideoFeatures
-from glscl_jax.ranking import TopK
+from glscl_jax.retrieval.encoding import metrics, ranking, rerank, score_blocks
+from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
+from glscl_jax.retrieval.encoding.ranking import TopK
 
 # Videos whose captions are looked for at once: [A, so many] scores are held.
 VIDEO_ROWS = 256
@@ -35,12 +35,12 @@ class Scored:
 
     def matrix(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
         """Any texts against any videos, float32 [A,B]."""
-        return similarity.score_in_blocks(text, video, mesh=self._mesh, **self._weights)
+        return score_blocks.score_in_blocks(text, video, mesh=self._mesh, **self._weights)
 
     def row(self, a: int) -> np.ndarray:
         """Scores of a caption against all videos, float32 [B]."""
         caption = _items(self._encoded.text, a, a + 1)
-        return similarity.score_in_blocks(caption, self._encoded.video, **self._weights)[0]
+        return score_blocks.score_in_blocks(caption, self._encoded.video, **self._weights)[0]
 
     def top(self, k: int) -> dict[str, TopK]:
         """The best k videos of every caption ("t2v") and captions of every video ("v2t").
@@ -52,7 +52,7 @@ class Scored:
         parts = []
         for start in range(0, len(video.mask), VIDEO_ROWS):
             some = _items(video, start, start + VIDEO_ROWS)
-            parts.append(best(similarity.score_in_blocks(text, some, **self._weights).T, k))
+            parts.append(best(score_blocks.score_in_blocks(text, some, **self._weights).T, k))
         v2t = TopK(
             np.concatenate([part.items for part in parts]),
             np.concatenate([part.scores for part in parts]),

@@ -1,6 +1,6 @@
 """The best videos and the ranks of the right ones, without ever holding the score matrix.
 
-Videos pass through the devices in blocks (`similarity.Blocks`). What is kept of the scores are the
+Videos pass through the devices in blocks (`score_blocks.Blocks`). What is kept of the scores are the
 best k of each text, or how many items stand before the right one and level with it.
 """
 
@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glscl_jax import metrics
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.similarity import Blocks, Part, filled
+from glscl_jax.retrieval.encoding import metrics
+from glscl_jax.retrieval.encoding.score_blocks import Blocks, Part, filled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ def top_k(text: TextFeatures, video: VideoFeatures, k: int, **blocking) -> TopK:
     Args:
       text, video: features.
       k: how many.
-      **blocking: temperature, lim_weight, and what else `similarity.Blocks` takes.
+      **blocking: temperature, lim_weight, and what else `score_blocks.Blocks` takes.
 
     Raises:
       UserError: k is less than 1 or more than B.
@@ -62,12 +62,12 @@ def top_k(text: TextFeatures, video: VideoFeatures, k: int, **blocking) -> TopK:
 def ranks_in_blocks(
     text: TextFeatures, video: VideoFeatures, owner: np.ndarray, **blocking
 ) -> metrics.Retrieval:
-    """`metrics.retrieval` of `similarity.score_in_blocks`, streamed: the same ranks and ties.
+    """`metrics.retrieval` of `score_blocks.score_in_blocks`, streamed: the same ranks and ties.
 
     Args:
       text, video: features of A captions and of B videos.
       owner: int [A], the video that each caption describes; every video has at least one.
-      **blocking: temperature, lim_weight, and what else `similarity.Blocks` takes.
+      **blocking: temperature, lim_weight, and what else `score_blocks.Blocks` takes.
 
     Raises:
       ValueError: a video without a caption, a caption of no video here, or a score that is not

@@ -1,0 +1,1 @@
+"""Encode a split, score it, rank it: what validation, evaluation and search share."""
