@@ -19,17 +19,17 @@ from PIL import Image
 from benchmarks.machine import machine
 from benchmarks.pillow_augment import by_pillow, draws_by_pillow
 from benchmarks.timing import take_turns
-from glscl_jax import augment
 from glscl_jax.runtime import program
+from glscl_jax.training import rand_augment
 
 FRAMES, SIZE = 12, 224
-MAGNITUDE = augment.MAGNITUDE
+MAGNITUDE = rand_augment.MAGNITUDE
 
 
 def main(_):
     clips = make_clips(flags.FLAGS.clips)
-    drawn = augment.draw(0, 0, len(clips))
-    run, on_device = jax.jit(augment.augment), jax.device_put(clips)
+    drawn = rand_augment.draw(0, 0, len(clips))
+    run, on_device = jax.jit(rand_augment.augment), jax.device_put(clips)
     contenders = {
         "JAX": lambda: jax.block_until_ready(run(on_device, drawn)),
         "Pillow": lambda: draws_by_pillow(clips, drawn),
@@ -38,7 +38,7 @@ def main(_):
     print(machine())
     print(f"{'':<14}{'JAX':>10}{'Pillow':>10}{'ratio':>8}   ms a clip, median (range)")
     print(row("RandAugment", take_turns(contenders, flags.FLAGS.rounds), len(clips)))
-    for name, operation in augment.OPERATIONS.items():
+    for name, operation in rand_augment.OPERATIONS.items():
         alone = {
             "JAX": functools.partial(run_one, jax.jit(operation), on_device[0]),
             "Pillow": functools.partial(by_pillow, clips[0], name, MAGNITUDE),

@@ -165,11 +165,11 @@ def _augment(task: Task) -> dict:
 
     from benchmarks.augmentation import make_clips
     from benchmarks.timing import summary
-    from glscl_jax import augment
+    from glscl_jax.training import rand_augment
 
     clips = 2 if jax.default_backend() == "cpu" else 128
     frames = jax.device_put(make_clips(clips))
-    drawn, run = augment.draw(0, 0, clips), jax.jit(augment.augment)
+    drawn, run = rand_augment.draw(0, 0, clips), jax.jit(rand_augment.augment)
     times = _timed(lambda: jax.block_until_ready(run(frames, drawn)), 5)
     return {"lines": [f"RandAugment of {clips} clips: {summary(times)}"]}
 

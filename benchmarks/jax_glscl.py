@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glscl_jax import steps
 from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.losses import LossWeights
 from glscl_jax.models.clip import VARIANTS, CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
-from glscl_jax.optim import OptimConfig, make_optimizer
+from glscl_jax.training import steps
+from glscl_jax.training.losses import LossWeights
+from glscl_jax.training.optim import OptimConfig, make_optimizer
 
 WORDS, FRAMES = 32, 12
 OPTIM, TOTAL_STEPS = OptimConfig(), 1000

@@ -21,8 +21,8 @@ from absl import flags
 from benchmarks.machine import machine
 from glscl_jax import paths
 from glscl_jax.errors import UserError
-from glscl_jax.logbook import read_figures
 from glscl_jax.runtime import program
+from glscl_jax.training.logbook import read_figures
 
 RUNS = {
     "float32": (),

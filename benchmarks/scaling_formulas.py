@@ -13,10 +13,10 @@ import jax
 from jax.sharding import AbstractMesh
 
 from benchmarks.scaling_step import OPTIM, Step, begun
-from glscl_jax.blocked_loss import block_count
 from glscl_jax.profiling.model_flops import TRAINING, forward_flops
 from glscl_jax.runtime import sharding
 from glscl_jax.runtime.sharding import DATA, FSDP
+from glscl_jax.training.blocked_loss import block_count
 from glscl_jax.trees import path_name
 
 FLOAT = 4  # Bytes of float32: parameters, gradients and what is gathered of features.

@@ -11,15 +11,15 @@ import numpy as np
 
 from benchmarks import hlo
 from benchmarks.collectives import Collective, collectives, sent_by_axis
-from glscl_jax import steps
 from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.losses import LossWeights
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
-from glscl_jax.objective import LOSS_BLOCK
-from glscl_jax.optim import make_optimizer
-from glscl_jax.optim_config import OptimConfig
 from glscl_jax.runtime import sharding
+from glscl_jax.training import steps
+from glscl_jax.training.losses import LossWeights
+from glscl_jax.training.objective import LOSS_BLOCK
+from glscl_jax.training.optim import make_optimizer
+from glscl_jax.training.optim_config import OptimConfig
 
 OPTIM = OptimConfig()
 # The counts are of what XLA makes before LLVM compiles it, which then need not be optimised.

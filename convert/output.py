@@ -78,7 +78,7 @@ def write_checkpoint(
 def settings(config: CLIPConfig | GLSCLConfig, parts: tuple[str, ...]) -> dict:
     """What model.json says: the settings of the parts that are there, and of no others.
 
-    Of a CLIP alone that is `clip`; `glscl_jax.warm_start` starts a GLSCL from it.
+    Of a CLIP alone that is `clip`; `glscl_jax.training.warm_start` starts a GLSCL from it.
     """
     if isinstance(config, CLIPConfig):
         return {"clip": dataclasses.asdict(config)}

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glscl_jax import inherited, paths, published, recipe, run_card
+from glscl_jax import paths, published, run_card
 from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import Problems, UserError
@@ -31,6 +31,7 @@ from glscl_jax.retrieval.encoding import encoded_split, metrics
 from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
 from glscl_jax.runtime import processes, sharding
 from glscl_jax.spreadsheet import unescaped
+from glscl_jax.training import inherited, recipe
 
 # What `prepare` could not read: a program, so its name for the file cannot be imported.
 FAILED = "failed.csv"

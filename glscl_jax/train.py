@@ -21,26 +21,27 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import get_override_values
 
-from glscl_jax import augment, continued, inherited, inputs, paths, recipe, run_card, steps
+from glscl_jax import paths, run_card
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints, load_model, steps_on_disk
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import PLACES, Workdir, as_json
-from glscl_jax.groups import check_patterns, trained_layers
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.logbook import Log, Logbook
 from glscl_jax.models.glscl import GLSCL, init_params
-from glscl_jax.nonfinite import NonFinite
-from glscl_jax.optim import make_optimizer
 from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
 from glscl_jax.retrieval.encoding import encoding, metrics
 from glscl_jax.runtime import launch, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
-from glscl_jax.warm_start import start_params
+from glscl_jax.training import continued, inherited, inputs, rand_augment, recipe, steps
+from glscl_jax.training.groups import check_patterns, trained_layers
+from glscl_jax.training.logbook import Log, Logbook
+from glscl_jax.training.nonfinite import NonFinite
+from glscl_jax.training.optim import make_optimizer
+from glscl_jax.training.warm_start import start_params
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
@@ -307,7 +308,7 @@ def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh, state
         mesh=mesh,
     )
     if config.data.augment:
-        step = augment.augmented(step, seed=config.seed, mesh=mesh)
+        step = rand_augment.augmented(step, seed=config.seed, mesh=mesh)
     where = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
 

@@ -18,7 +18,12 @@ import traceback
 from collections.abc import Callable
 
 # Without flags, which a program defines when it starts.
-LIBRARIES = ("glscl_jax.evaluation", "glscl_jax.logbook", "glscl_jax.report", "glscl_jax.optim")
+LIBRARIES = (
+    "glscl_jax.evaluation",
+    "glscl_jax.training.logbook",
+    "glscl_jax.report",
+    "glscl_jax.training.optim",
+)
 
 
 class Forked:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from configs import demo
-from glscl_jax import recipe
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.models import attention
 from glscl_jax.models.attention import ALL, Seen
 from glscl_jax.models.glscl import GLSCL, init_params, model_config
+from glscl_jax.training import recipe
 from tests.test_models import TINY, batch, fresh
 
 

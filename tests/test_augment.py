@@ -10,9 +10,10 @@ from PIL import Image
 
 from benchmarks.pillow_augment import PILLOW, by_pillow, draws_by_pillow
 from configs import demo
-from glscl_jax import augment, recipe, steps, train
+from glscl_jax import train
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.runtime import sharding
+from glscl_jax.training import rand_augment, recipe, steps
 
 HEIGHT, WIDTH = 44, 60
 MAGNITUDES = (-9.9, -7.31, -6.5, 0.0, 3.21, 6.96, 7.5, 9.9)
@@ -37,14 +38,14 @@ def assert_alike(frames, expected):
 
 
 def test_there_are_the_fifteen():
-    assert list(augment.OPERATIONS) == list(PILLOW)
+    assert list(rand_augment.OPERATIONS) == list(PILLOW)
     assert len(PILLOW) == 15
 
 
 @pytest.mark.parametrize("name", PILLOW)
 def test_operations_are_pillows(name):
     frames = clip()
-    operation = jax.jit(augment.OPERATIONS[name])
+    operation = jax.jit(rand_augment.OPERATIONS[name])
     for magnitude in map(np.float32, MAGNITUDES):
         result = np.asarray(operation(frames, magnitude))
         assert (result.shape, result.dtype) == (frames.shape, np.uint8)
@@ -61,7 +62,7 @@ def test_operations_are_pillows(name):
 def test_operations_that_change_nothing_at_rest():
     frames = jnp.asarray(clip())
     for name in ("Rotate", "Color", "Contrast", "Brightness", "Sharpness", "ShearX", "TranslateY"):
-        result = augment.OPERATIONS[name](frames, np.float32(0))
+        result = rand_augment.OPERATIONS[name](frames, np.float32(0))
         np.testing.assert_array_equal(result, frames)
 
 
@@ -69,7 +70,7 @@ def test_flat_channels_stay():
     # No contrast to stretch and no histogram to flatten: Pillow leaves such a channel alone.
     frames = jnp.full((1, 20, 20, 3), jnp.array((0, 100, 255)), jnp.uint8)
     for name in ("AutoContrast", "Equalize"):
-        result = augment.OPERATIONS[name](frames, np.float32(7))
+        result = rand_augment.OPERATIONS[name](frames, np.float32(7))
         np.testing.assert_array_equal(result, frames)
 
 
@@ -77,7 +78,7 @@ def test_flat_channels_stay():
 
 
 def test_draws_are_as_the_reference_says():
-    drawn = augment.draw(0, 5, 4000)
+    drawn = rand_augment.draw(0, 5, 4000)
     operations, magnitudes = np.asarray(drawn.operations), np.asarray(drawn.magnitudes)
     assert operations.shape == magnitudes.shape == (4000, 4)
     assert abs((operations == 15).mean() - 0.5) < 0.02
@@ -95,7 +96,7 @@ def test_draws_are_as_the_reference_says():
 
 def test_draws_follow_seed_and_step_alone():
     def told(seed, step):
-        drawn = augment.draw(seed, jnp.int32(step), 16)
+        drawn = rand_augment.draw(seed, jnp.int32(step), 16)
         return np.concatenate([drawn.operations, drawn.magnitudes]).tobytes()
 
     assert told(1, 7) == told(1, 7)
@@ -108,9 +109,9 @@ def batch():
 
 
 def test_clips_go_through_their_own_operations_in_order(batch):
-    drawn = augment.draw(3, 11, len(batch))
+    drawn = rand_augment.draw(3, 11, len(batch))
     assert (np.asarray(drawn.operations) < 15).any(1).sum() >= 5
-    result = np.asarray(jax.jit(augment.augment)(batch, drawn))
+    result = np.asarray(jax.jit(rand_augment.augment)(batch, drawn))
     expected = draws_by_pillow(batch, drawn)
     assert_alike(result, expected)
     assert (expected != batch).any((1, 2, 3, 4)).sum() >= 5
@@ -118,7 +119,7 @@ def test_clips_go_through_their_own_operations_in_order(batch):
 
 def test_frames_of_a_clip_are_treated_alike(batch):
     frames = np.repeat(batch[:, :1], 3, 1)
-    result = np.asarray(jax.jit(augment.augment)(frames, augment.draw(0, 0, len(frames))))
+    result = np.asarray(jax.jit(rand_augment.augment)(frames, rand_augment.draw(0, 0, len(frames))))
     assert_alike(result, np.repeat(result[:, :1], 3, 1))
 
 
@@ -127,13 +128,13 @@ def test_frames_of_a_clip_are_treated_alike(batch):
 
 def test_a_step_sees_the_same_however_many_devices(batch):
     mesh = sharding.make_mesh(jax.devices()[:4], {"data": 2, "fsdp": 1, "tensor": 2})
-    echo = augment.augmented(lambda state, batch: batch, seed=3, mesh=mesh)
+    echo = rand_augment.augmented(lambda state, batch: batch, seed=3, mesh=mesh)
     placed = sharding.put_batch({"frames": batch, "text_ids": np.arange(len(batch))}, mesh)
     run = jax.jit(lambda step, batch: echo(types.SimpleNamespace(step=step), batch))
-    alone = jax.jit(augment.augment)
+    alone = jax.jit(rand_augment.augment)
     for step in (5, 6):
         seen = run(step, placed)
-        expected = np.asarray(alone(batch, augment.draw(3, step, len(batch))))
+        expected = np.asarray(alone(batch, rand_augment.draw(3, step, len(batch))))
         assert_alike(seen["frames"], expected)
         np.testing.assert_array_equal(seen["text_ids"], np.arange(len(batch)))
         assert seen["frames"].sharding.is_equivalent_to(placed["frames"].sharding, 5)
@@ -151,6 +152,10 @@ def test_the_config_says_whether_training_augments(batch, monkeypatch, asked):
     state = jax.device_put(state, sharding.by_rules(state, mesh))
     step = train.compiled_step(config, recipe.read(config), None, None, mesh, state)
     _, seen = step(state, sharding.put_batch({"frames": batch}, mesh))
-    expected = jax.jit(augment.augment)(batch, augment.draw(7, 4, len(batch))) if asked else batch
+    expected = (
+        jax.jit(rand_augment.augment)(batch, rand_augment.draw(7, 4, len(batch)))
+        if asked
+        else batch
+    )
     assert_alike(seen, expected)
     assert asked == (np.asarray(seen) != batch).any()

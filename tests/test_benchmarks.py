@@ -13,10 +13,10 @@ from benchmarks.gpu_contender import ContenderError, Task
 from benchmarks.jax_glscl import fresh_state, make_inputs
 from benchmarks.timing import take_turns
 from configs import demo
-from glscl_jax import recipe
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.training import recipe
 
 TINY = GLSCLConfig(
     clip=VARIANTS["tiny"], temporal_layers=2, lim_layers=2, lim_feed_forward=64, lim_dropout=0.0

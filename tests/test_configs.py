@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from glscl_jax import inputs, recipe
 from glscl_jax.input_pipeline import annotations, prepare
 from glscl_jax.input_pipeline.annotations import validation
 from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.training import inputs, recipe
 from tests import benchmark_files
 from tests.server import REPO
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from glscl_jax import continued
-from glscl_jax.continued import Schedule
-from glscl_jax.optim import OptimConfig
 from glscl_jax.profiling import trace
+from glscl_jax.training import continued
+from glscl_jax.training.continued import Schedule
+from glscl_jax.training.optim import OptimConfig
 
 CONFIG = {
     "num_steps": 1000,

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax import ema, steps
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.optim import OptimConfig, make_optimizer
 from glscl_jax.runtime import sharding
+from glscl_jax.training import ema, steps
+from glscl_jax.training.optim import OptimConfig, make_optimizer
 from glscl_jax.trees import part_of
 
 AVERAGED = OptimConfig(ema=0.9, frozen=("^clip/vision/patch_embedding$", "blocks/0/"))

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax import objective
-from glscl_jax.gradient_cache import cached_gradient, join_parts, take_part
-from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.runtime import sharding
+from glscl_jax.training import objective
+from glscl_jax.training.gradient_cache import cached_gradient, join_parts, take_part
+from glscl_jax.training.losses import LossWeights
 from tests.test_sharding import assert_same_gradient, mesh_of
 from tests.test_steps import DROPOUT, train_batch
 

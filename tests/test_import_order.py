@@ -61,7 +61,7 @@ def test_a_triton_that_cannot_be_loaded_does_not_keep_tensorflow_away(tmp_path, 
 
 def test_the_logs_do_not_import_pytorch_which_can_be_imported_afterwards(tmp_path):
     (tmp_path / "torch.py").write_text("print('torch')\n", encoding="utf-8")
-    code = "import glscl_jax.logbook; print('then'); import torch"
+    code = "import glscl_jax.training.logbook; print('then'); import torch"
     assert run(code, PYTHONPATH=str(tmp_path)).split() == ["then", "torch"]
 
 

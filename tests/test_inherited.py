@@ -11,7 +11,6 @@ from absl import flags as absl_flags
 
 from configs import common, demo, folder
 from convert import output
-from glscl_jax import inherited
 from glscl_jax.checkpoints.run_checkpoints import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
@@ -19,6 +18,7 @@ from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer, byte_symb
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.runtime import sharding
+from glscl_jax.training import inherited
 from tests.test_warm_start import params_of
 
 # Of no published size, with a tokenizer of its own and another activation than the default.

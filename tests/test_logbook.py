@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import pytest
 from tensorboardX.proto import event_pb2
 
-from glscl_jax import logbook
 from glscl_jax.checkpoints.workdir import Workdir
-from glscl_jax.logbook import Log, Logbook, read_figures
-from glscl_jax.losses import Losses
 from glscl_jax.profiling import memory
 from glscl_jax.profiling.compilation import Compilation
 from glscl_jax.profiling.peak_flops import Peak
 from glscl_jax.profiling.utilisation import Utilisation
-from glscl_jax.steps import StepMetrics
+from glscl_jax.training import logbook
+from glscl_jax.training.logbook import Log, Logbook, read_figures
+from glscl_jax.training.losses import Losses
+from glscl_jax.training.steps import StepMetrics
 
 TOTAL, BATCH, DEVICES = 9, 8, 2
 

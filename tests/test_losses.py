@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax.blocked_loss import block_count, blocked_contrastive
-from glscl_jax.losses import (
+from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.retrieval.encoding.score_blocks import score
+from glscl_jax.runtime import sharding
+from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
+from glscl_jax.training.losses import (
     LossWeights,
     contrastive,
     glscl_losses,
     inter_consistency,
     intra_diversity,
 )
-from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding.score_blocks import score
-from glscl_jax.runtime import sharding
 
 B, K, D = 5, 3, 8
 

@@ -11,12 +11,12 @@ import pytest
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from glscl_jax import optim
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.groups import check_patterns, groups_of, trained_layers
 from glscl_jax.models.glscl import GLSCL, init_params
-from glscl_jax.optim import OptimConfig
+from glscl_jax.training import optim
+from glscl_jax.training.groups import check_patterns, groups_of, trained_layers
+from glscl_jax.training.optim import OptimConfig
 from tests.test_models import SHORT
 
 

@@ -17,13 +17,13 @@ import optax
 import pytest
 
 from convert import rules, torch_file
-from glscl_jax import optim, steps
-from glscl_jax.losses import LossWeights
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.lim import lim_similarity
 from glscl_jax.retrieval.encoding import score_blocks
+from glscl_jax.training import optim, steps
+from glscl_jax.training.losses import LossWeights
 
 PARTS = ("total", "contrastive", "diversity", "consistency")
 STEPS = 5

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from configs import common
-from glscl_jax import recipe
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig, model_config
 from glscl_jax.ranges import EITHER, OneOf, Real, Whole
+from glscl_jax.training import recipe
 
 NAN, INF = float("nan"), float("inf")
 NO_SIZE = [0, -1, True]  # of what there is 1 of at least

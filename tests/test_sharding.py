@@ -11,15 +11,15 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from glscl_jax import objective, steps
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCL, init_params
-from glscl_jax.optim import OptimConfig, make_optimizer
 from glscl_jax.runtime import sharding
+from glscl_jax.training import objective, steps
+from glscl_jax.training.losses import LossWeights
+from glscl_jax.training.optim import OptimConfig, make_optimizer
 from tests.conftest import one_line_error
 from tests.test_models import TINY
 from tests.test_steps import DROPOUT, train_batch

@@ -10,12 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from glscl_jax import objective, steps
 from glscl_jax.errors import UserError
-from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCL, init_params
-from glscl_jax.nonfinite import NonFinite
-from glscl_jax.optim import OptimConfig, make_optimizer
+from glscl_jax.training import objective, steps
+from glscl_jax.training.losses import LossWeights
+from glscl_jax.training.nonfinite import NonFinite
+from glscl_jax.training.optim import OptimConfig, make_optimizer
 from glscl_jax.trees import part_of
 from tests.conftest import REPO
 from tests.test_models import TINY, batch

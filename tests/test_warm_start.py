@@ -10,7 +10,7 @@ import pytest
 from glscl_jax.errors import UserError
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
-from glscl_jax.warm_start import start_params
+from glscl_jax.training.warm_start import start_params
 
 SMALL = GLSCLConfig(
     clip=CLIPConfig(

@@ -6,10 +6,10 @@ from ml_collections import ConfigDict
 
 from glscl_jax import ranges
 from glscl_jax.errors import Problems, UserError
-from glscl_jax.losses import LossWeights
 from glscl_jax.models.glscl import GLSCLConfig, model_config
-from glscl_jax.optim import OptimConfig
 from glscl_jax.ranges import EITHER, Real, Whole
+from glscl_jax.training.losses import LossWeights
+from glscl_jax.training.optim import OptimConfig
 
 _RUN = {
     "seed": Whole(0, 2**32 - 1),  # JAX's random keys drop what is above

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from glscl_jax.groups import groups_of
-from glscl_jax.optim_config import OptimConfig
+from glscl_jax.training.groups import groups_of
+from glscl_jax.training.optim_config import OptimConfig
 from glscl_jax.trees import copied, part_of
 
 

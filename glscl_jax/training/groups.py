@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.optim_config import OptimConfig
+from glscl_jax.training.optim_config import OptimConfig
 from glscl_jax.trees import path_name
 
 # Stacks of layers: the first axis counts layers, each of which is a tensor of its own in PyTorch.

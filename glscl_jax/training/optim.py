@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from glscl_jax.groups import STACKED, groups_of, map_groups, train_part
-from glscl_jax.optim_config import OptimConfig
+from glscl_jax.training.groups import STACKED, groups_of, map_groups, train_part
+from glscl_jax.training.optim_config import OptimConfig
 from glscl_jax.trees import path_name
 
 # torch.nn.utils.clip_grad_norm_ divides by the norm plus this.

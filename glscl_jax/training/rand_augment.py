@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from glscl_jax import image_operations as images
 from glscl_jax.runtime import sharding
+from glscl_jax.training import image_operations as images
 
 DRAWS = 4
 PROBABILITY = 0.5

@@ -7,12 +7,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from glscl_jax import ema
 from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.losses import Losses, LossWeights
 from glscl_jax.models.glscl import GLSCL
-from glscl_jax.objective import LOSS_BLOCK, gradient
-from glscl_jax.optim import OptimConfig, cast_params, global_norm, trainable
+from glscl_jax.training import ema
+from glscl_jax.training.losses import Losses, LossWeights
+from glscl_jax.training.objective import LOSS_BLOCK, gradient
+from glscl_jax.training.optim import OptimConfig, cast_params, global_norm, trainable
 
 # CLIP's training held its temperature to at least 1 / 100, and so does the reference.
 MAX_LOGIT_SCALE = float(np.log(100.0))

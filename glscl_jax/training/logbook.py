@@ -8,15 +8,15 @@ import time
 
 import jax
 
-from glscl_jax import steps
 from glscl_jax.checkpoints.run_checkpoints import BEST
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.files import write_text
-from glscl_jax.optim import warmup_cosine
 from glscl_jax.profiling import memory
 from glscl_jax.profiling.compilation import Compilation
 from glscl_jax.profiling.utilisation import Utilisation
 from glscl_jax.runtime import import_order, progress
+from glscl_jax.training import steps
+from glscl_jax.training.optim import warmup_cosine
 
 # It imports PyTorch where that is installed: a third of the seconds that training starts in.
 with import_order.absent("torch"):

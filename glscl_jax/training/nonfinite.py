@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.steps import StepMetrics
+from glscl_jax.training.steps import StepMetrics
 
 
 class NonFinite:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from glscl_jax.optim import OptimConfig, warmup_cosine
+from glscl_jax.training.optim import OptimConfig, warmup_cosine
 
 _LENGTH = ("num_steps", "num_epochs")
 _RATES = ("optim.learning_rate", "optim.coef_lr", "optim.warmup")

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from glscl_jax.blocked_loss import block_count, blocked_contrastive
-from glscl_jax.gradient_cache import cached_gradient
-from glscl_jax.losses import Losses, LossWeights, contrastive, summed
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
 from glscl_jax.retrieval.encoding.score_blocks import score
 from glscl_jax.runtime.sharding import constrain_activations
+from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
+from glscl_jax.training.gradient_cache import cached_gradient
+from glscl_jax.training.losses import Losses, LossWeights, contrastive, summed
 
 # Texts that are scored against all videos at once; a batch of no more is scored whole. Each holds
 # about ten float32 [B,V] in the backward pass: of 32,768 videos of 12 frames, 4 GB for a block.

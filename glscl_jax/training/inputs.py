@@ -4,13 +4,13 @@ import dataclasses
 
 from jax.sharding import Mesh
 
-from glscl_jax import inherited, recipe
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.runtime import sharding
+from glscl_jax.training import inherited, recipe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What a training step computes, and what a run reads and logs."""
