@@ -5,11 +5,11 @@ import itertools
 import os
 import pathlib
 
-from glscl_jax import rank_files, run_card
 from glscl_jax.errors import UserError
+from glscl_jax.evaluation.task import rank_files, run_card
+from glscl_jax.evaluation.task.rank_files import QueryRanks
+from glscl_jax.evaluation.task.run_card_text import DIRECTIONS, LABELS
 from glscl_jax.files import read_json
-from glscl_jax.rank_files import QueryRanks
-from glscl_jax.results_page import DIRECTIONS, LABELS
 from glscl_jax.retrieval.encoding import bootstrap
 from glscl_jax.retrieval.encoding.bootstrap import Difference
 

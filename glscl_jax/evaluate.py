@@ -25,12 +25,13 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from glscl_jax import compare, paths, rank_files, report, run_card
+from glscl_jax import compare, paths
 from glscl_jax.checkpoints.workdir import PLACES, Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation import Task, check_split, facts, open_task
+from glscl_jax.evaluation.task import rank_files, report, run_card
+from glscl_jax.evaluation.task.run_card_text import terminal, title
+from glscl_jax.evaluation.task.task import Task, check_split, facts, open_task
 from glscl_jax.models.glscl import GLSCL
-from glscl_jax.results_page import terminal, title
 from glscl_jax.retrieval.encoding import encoded_split, encoding, metrics, split_scores
 from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
 from glscl_jax.retrieval.encoding.rerank import QBNorm

@@ -21,10 +21,11 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import get_override_values
 
-from glscl_jax import paths, run_card
+from glscl_jax import paths
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints, load_model, steps_on_disk
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import PLACES, Workdir, as_json
+from glscl_jax.evaluation.task import run_card
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut

@@ -19,9 +19,9 @@ from collections.abc import Callable
 
 # Without flags, which a program defines when it starts.
 LIBRARIES = (
-    "glscl_jax.evaluation",
+    "glscl_jax.evaluation.task",
     "glscl_jax.training.logbook",
-    "glscl_jax.report",
+    "glscl_jax.evaluation.report",
     "glscl_jax.training.optim",
 )
 

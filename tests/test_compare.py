@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from glscl_jax import compare, rank_files, run_card
+from glscl_jax import compare
 from glscl_jax.errors import UserError
+from glscl_jax.evaluation.task import rank_files, run_card
 from glscl_jax.files import write_json
 from glscl_jax.retrieval.encoding import bootstrap, metrics
 from glscl_jax.retrieval.encoding.rerank import DUAL_SOFTMAX

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glscl_jax import pictures
+from glscl_jax.evaluation.task import plots
 from glscl_jax.retrieval.encoding import metrics
 from tests.conftest import REPO
 
-THEMES = pytest.mark.parametrize("theme", [pictures.LIGHT, pictures.DARK], ids=["light", "dark"])
-DRAWINGS = pytest.mark.parametrize("draw", [pictures.recall_curves, pictures.rank_histogram])
+THEMES = pytest.mark.parametrize("theme", [plots.LIGHT, plots.DARK], ids=["light", "dark"])
+DRAWINGS = pytest.mark.parametrize("draw", [plots.recall_curves, plots.rank_histogram])
 
 
 def some_ranks(items: int, queries: int = 40, seed: int = 0) -> metrics.Ranks:
@@ -34,22 +34,22 @@ def some_result(items: int) -> metrics.Retrieval:
 @given(st.integers(1, 3000), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_numbers_agree_with_counting(items, queries, seed):
     ranks = some_ranks(items, queries, seed).mean
-    edges = pictures.bin_edges(items)
+    edges = plots.bin_edges(items)
     assert edges[0] == 0
     assert edges[-1] == items
     assert (np.diff(edges) > 0).all()
     counted = [sum(rank <= k for rank in ranks) / queries for k in edges]
-    np.testing.assert_allclose(pictures.recalls_at(ranks, edges), np.multiply(counted, 100))
+    np.testing.assert_allclose(plots.recalls_at(ranks, edges), np.multiply(counted, 100))
     inside = [sum(low < rank <= high for rank in ranks) for low, high in itertools.pairwise(edges)]
-    np.testing.assert_allclose(pictures.shares(ranks, edges), np.divide(inside, queries / 100))
+    np.testing.assert_allclose(plots.shares(ranks, edges), np.divide(inside, queries / 100))
     # No query is left out.
     assert sum(inside) == queries
 
 
 def test_edges_are_the_recalls_of_the_table():
-    assert pictures.bin_edges(1000).tolist() == [0, 1, 5, 10, 50, 100, 500, 1000]
-    assert pictures.bin_edges(60_000).tolist()[-3:] == [10_000, 50_000, 60_000]
-    assert pictures.bin_edges(1).tolist() == [0, 1]
+    assert plots.bin_edges(1000).tolist() == [0, 1, 5, 10, 50, 100, 500, 1000]
+    assert plots.bin_edges(60_000).tolist()[-3:] == [10_000, 50_000, 60_000]
+    assert plots.bin_edges(1).tolist() == [0, 1]
 
 
 @DRAWINGS
@@ -72,7 +72,7 @@ def test_a_picture_is_one_svg_that_asks_for_nothing(draw, theme):
 @DRAWINGS
 @pytest.mark.parametrize("items", [1, 2, 7, 123_456])
 def test_a_gallery_of_any_size(draw, items):
-    ElementTree.fromstring(draw(some_result(items), items, pictures.LIGHT))
+    ElementTree.fromstring(draw(some_result(items), items, plots.LIGHT))
 
 
 def test_the_curve_is_drawn_where_the_recall_is():
@@ -80,12 +80,12 @@ def test_the_curve_is_drawn_where_the_recall_is():
     # axes, are read back from the file.
     ranks = np.array([1.0, 1, 10, 100])
     both = metrics.Ranks(ranks, ranks)
-    content = pictures.recall_curves(metrics.Retrieval(both, both), 100, pictures.LIGHT)
+    content = plots.recall_curves(metrics.Retrieval(both, both), 100, plots.LIGHT)
     tree = ElementTree.fromstring(content)
     line = next(
         path
         for path in tree.iter("{http://www.w3.org/2000/svg}path")
-        if f"stroke: {pictures.LIGHT.t2v}" in path.get("style", "")
+        if f"stroke: {plots.LIGHT.t2v}" in path.get("style", "")
     )
     numbers = np.array([float(x) for x in line.get("d").replace("M", "L").split() if x != "L"])
     x, y = numbers.reshape(-1, 2).T
@@ -94,14 +94,14 @@ def test_the_curve_is_drawn_where_the_recall_is():
 
 
 def test_colours_run_over_the_scale_and_stop_at_its_ends():
-    found = pictures.colours(np.array([[-9.0, -1, 0], [0.5, 1, 9]]), -1, 1)
+    found = plots.colours(np.array([[-9.0, -1, 0], [0.5, 1, 9]]), -1, 1)
     assert found.shape == (2, 3)
     assert found[0, 0] == found[0, 1] != found[0, 2]
     assert found[1, 1] == found[1, 2]
     assert len(set(found.ravel())) == 4
     assert all(len(colour) == 7 and colour[0] == "#" for colour in found.ravel())
     # One value alone has no scale to run over.
-    assert len(set(pictures.colours(np.zeros((2, 2)), 0, 0).ravel())) == 1
+    assert len(set(plots.colours(np.zeros((2, 2)), 0, 0).ravel())) == 1
 
 
 def luminance(colour: str) -> float:
@@ -142,7 +142,7 @@ def test_the_readme_s_figure_can_be_read_on_white_and_on_dark():
 
 
 def test_matplotlib_is_not_imported_before_something_is_drawn():
-    program = "import sys, glscl_jax.report; print('matplotlib' in sys.modules)"
+    program = "import sys, glscl_jax.evaluation.report; print('matplotlib' in sys.modules)"
     process = subprocess.run(
         [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, check=True
     )

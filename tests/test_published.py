@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from glscl_jax import published
+from glscl_jax.evaluation.task import published_results
 from glscl_jax.input_pipeline.annotations import READERS
 from glscl_jax.models.clip import VARIANTS, variant_of
 from tests.conftest import SHARED
@@ -36,14 +36,14 @@ def test_every_row_is_that_of_the_reference():
     assert len(rows) == 8
     assert rows == {
         key: [list(row.t2v.as_dict().values()), list(row.v2t.as_dict().values())]
-        for key, row in published.TABLE.items()
+        for key, row in published_results.TABLE.items()
     }
 
 
 def test_the_row_of_a_run():
-    row = published.published("msrvtt_9k", "test", "ViT-B/16", "qbnorm")
+    row = published_results.published("msrvtt_9k", "test", "ViT-B/16", "qbnorm")
     assert row.t2v.r1 == 50.5
-    assert published.published("msrvtt_7k", "test", "ViT-B/16", "qbnorm") == row
+    assert published_results.published("msrvtt_7k", "test", "ViT-B/16", "qbnorm") == row
     # The official split has another test split.
     for other in (
         ("folder", "test"),
@@ -51,20 +51,26 @@ def test_the_row_of_a_run():
         ("msrvtt_9k", "val"),
         ("msvd", "train"),
     ):
-        assert published.published(*other, "ViT-B/32", "none") is None
-    assert published.published("msrvtt_9k", "test", "ViT-B/32", "dual_softmax") is None
-    assert published.published("msrvtt_9k", "test", None, "none") is None
+        assert published_results.published(*other, "ViT-B/32", "none") is None
+    assert published_results.published("msrvtt_9k", "test", "ViT-B/32", "dual_softmax") is None
+    assert published_results.published("msrvtt_9k", "test", None, "none") is None
 
 
 def test_every_benchmark_here_has_a_row():
-    found = {name for name in READERS if published.published(name, "test", "ViT-B/32", "none")}
+    found = {
+        name for name in READERS if published_results.published(name, "test", "ViT-B/32", "none")
+    }
     assert found == READERS.keys() - {"folder", "msrvtt_full", "vatex"}
 
 
 def test_another_gallery_is_told():
-    row = published.published("didemo", "test", "ViT-B/32", "none")
-    assert published.differing_videos(row, 1003) == published.differing_videos(row, 1004) == ""
-    told = published.differing_videos(row, 900)
+    row = published_results.published("didemo", "test", "ViT-B/32", "none")
+    assert (
+        published_results.differing_videos(row, 1003)
+        == published_results.differing_videos(row, 1004)
+        == ""
+    )
+    told = published_results.differing_videos(row, 900)
     assert told.startswith("900 videos here, 1,003 to 1,004 in DiDeMo")
 
 

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from glscl_jax import pictures, report
 from glscl_jax.errors import UserError
-from glscl_jax.explained import Explainer, choose
+from glscl_jax.evaluation.task import plots, report
+from glscl_jax.evaluation.task.query_examples import Explainer, choose
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
 from glscl_jax.retrieval.encoding import metrics
 from glscl_jax.retrieval.encoding.encoding import EncodedSplit
@@ -435,15 +435,15 @@ def test_a_browser_decodes_every_picture(split, tmp_path):
         assert count(found, rgb) > 5000
     # The two pictures stand side by side at the top.
     for half in (pixels[:1000, :640], pixels[:1000, 640:]):
-        assert count(colours(half), pictures.LIGHT.t2v) > 300
-        assert count(colours(half), pictures.LIGHT.v2t) > 300
+        assert count(colours(half), plots.LIGHT.t2v) > 300
+        assert count(colours(half), plots.LIGHT.v2t) > 300
 
 
 def test_dark_on_a_phone(path, tmp_path):
     pixels = screenshot(path, tmp_path, 390, "--blink-settings=preferredColorScheme=0")
-    paper, v2t = pictures.DARK.paper, pictures.DARK.v2t
+    paper, v2t = plots.DARK.paper, plots.DARK.v2t
     assert count(colours(pixels[:1200]), v2t) > 300
     # Nothing is wider than the screen: its edge is empty all the way down.
     edge = pixels[:, -4:]
     assert count(colours(edge), paper, 0) == edge.shape[0] * edge.shape[1]
-    assert count(colours(pixels), pictures.LIGHT.paper, 0) == 0
+    assert count(colours(pixels), plots.LIGHT.paper, 0) == 0

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from glscl_jax import published, results_page, run_card
 from glscl_jax.checkpoints.run_checkpoints import save_params
+from glscl_jax.evaluation.task import published_results, run_card, run_card_text
 from glscl_jax.files import read_json
 from glscl_jax.retrieval.encoding import metrics
 from glscl_jax.retrieval.encoding.rerank import DUAL_SOFTMAX
@@ -80,7 +80,7 @@ def card(scores=None, **changes):
     if scores is None:
         scores = np.random.default_rng(0).normal(size=(12, 6))
     result = metrics.retrieval(scores, encoded.owner)
-    row = published.published("msrvtt_9k", "test", "ViT-B/32", "none")
+    row = published_results.published("msrvtt_9k", "test", "ViT-B/32", "none")
     made = {
         "checkpoint": {
             "directory": "weights | b32",
@@ -157,7 +157,7 @@ def test_nothing_that_matters_is_left_unsaid():
     )
     made["data"] |= {"failed": 3, "partial": "48 of 1000 clips"}
     made["notes"] = run_card.notes(made)
-    page, shown = results_page.page(made), results_page.terminal(made)
+    page, shown = run_card_text.page(made), run_card_text.terminal(made)
     for told in (
         DUAL_SOFTMAX,
         "48 of 1000 clips",
@@ -168,7 +168,7 @@ def test_nothing_that_matters_is_left_unsaid():
     ):
         assert told in page
         assert told in shown
-    assert DUAL_SOFTMAX in results_page.title(made)
+    assert DUAL_SOFTMAX in run_card_text.title(made)
     # Every item ties with every other: the released metric scores 12 x 6 rows.
     assert made["t2v"]["legacy"]["R@5"] == pytest.approx(100 * 5 / 6)
     assert "| ties as released |" in page
@@ -183,7 +183,7 @@ def test_the_bank_is_named_with_its_hashes():
     made = card(
         rerank={"method": "qbnorm", "t2v": settings, "v2t": settings | {"theta": 5}, "bank": bank}
     )
-    page = results_page.page(made)
+    page = run_card_text.page(made)
     for told in ("split train", bank["captions_sha256"], bank["clip_ids_sha256"], "theta 5"):
         assert told in page
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 import jinja2
 import numpy as np
 
-from glscl_jax import pictures
 from glscl_jax.errors import UserError
-from glscl_jax.explained import Example, Explainer, choose, data_uri
+from glscl_jax.evaluation.task import plots
+from glscl_jax.evaluation.task.query_examples import Example, Explainer, choose, data_uri
 from glscl_jax.files import unfinished
 from glscl_jax.retrieval.encoding import metrics
 from glscl_jax.retrieval.encoding.encoding import EncodedSplit
@@ -120,7 +120,7 @@ def _render(
         title=title,
         directions={
             label: Row(getattr(retrieval, name), intervals.get(name, {}))
-            for name, label in pictures.DIRECTIONS.items()
+            for name, label in plots.DIRECTIONS.items()
         },
         notes=notes,
         videos=videos,
@@ -129,10 +129,10 @@ def _render(
         groups=groups,
         lim_weight=lim_weight,
         rounding=ROUNDING,
-        light=pictures.LIGHT,
-        dark=pictures.DARK,
-        scale=(low, high, pictures.colours(np.linspace(low, high, 9), low, high)),
-        colours=lambda values: pictures.colours(values, low, high),
+        light=plots.LIGHT,
+        dark=plots.DARK,
+        scale=(low, high, plots.colours(np.linspace(low, high, 9), low, high)),
+        colours=lambda values: plots.colours(values, low, high),
     )
     # A file name that is no UTF-8 is shown by its bytes.
     return page.encode("utf-8", errors="backslashreplace")
@@ -140,8 +140,8 @@ def _render(
 
 def _pictures(retrieval: metrics.Retrieval, videos: int) -> dict[str, dict[str, str]]:
     """SVG data URIs by picture and theme."""
-    drawings = {"curves": pictures.recall_curves, "histogram": pictures.rank_histogram}
-    themes = {"light": pictures.LIGHT, "dark": pictures.DARK}
+    drawings = {"curves": plots.recall_curves, "histogram": plots.rank_histogram}
+    themes = {"light": plots.LIGHT, "dark": plots.DARK}
     return {
         name: {
             key: data_uri(draw(retrieval, videos, theme), "image/svg+xml")

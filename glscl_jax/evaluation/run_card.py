@@ -17,14 +17,14 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from glscl_jax import published
 from glscl_jax.checkpoints.run_checkpoints import LoadedModel
 from glscl_jax.errors import UserError
+from glscl_jax.evaluation.task import published_results
+from glscl_jax.evaluation.task.published_results import Published
+from glscl_jax.evaluation.task.run_card_text import DIRECTIONS, LABELS, page
 from glscl_jax.files import read_json, write_json, write_text
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.models.clip import variant_of
-from glscl_jax.published import Published
-from glscl_jax.results_page import DIRECTIONS, LABELS, page
 from glscl_jax.retrieval.encoding import bootstrap, metrics
 from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
 from glscl_jax.version import __version__
@@ -118,8 +118,8 @@ def published_facts(row: Published | None, videos: int) -> dict | None:
         return None
     return {
         "benchmark": row.benchmark,
-        "source": published.SOURCE,
-        "differs": published.differing_videos(row, videos),
+        "source": published_results.SOURCE,
+        "differs": published_results.differing_videos(row, videos),
         **{name: getattr(row, name).as_dict() for name in DIRECTIONS},
     }
 

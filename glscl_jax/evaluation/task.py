@@ -17,10 +17,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from glscl_jax import paths, published, run_card
+from glscl_jax import paths
 from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import Problems, UserError
+from glscl_jax.evaluation.task import published_results, run_card
 from glscl_jax.files import PART, read_json
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.cut_captions import Cut
@@ -270,12 +271,14 @@ def facts(
       encoded: its features.
       result: the ranks.
       legacy: whether ties are counted as the released metric does, too.
-      rerank: post-processing: "method", a key of `results_page.LABELS`, and its settings.
+      rerank: post-processing: "method", a key of `run_card_text.LABELS`, and its settings.
     """
     loaded, settings = task.loaded, task.data.settings
     checkpoint = run_card.checkpoint_facts(loaded, task.sha256)
     cut = Cut.of(encoded.captions, task.tokenizer, task.config.data.num_words)
-    row = published.published(settings.dataset, task.split, checkpoint["variant"], rerank["method"])
+    row = published_results.published(
+        settings.dataset, task.split, checkpoint["variant"], rerank["method"]
+    )
     card = {
         "checkpoint": checkpoint,
         "data": {
