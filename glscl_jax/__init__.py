@@ -18,7 +18,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str):
     # On first use: importing the package alone is to cost nothing.
     if name == "load":
-        from glscl_jax.loaded import load
+        from glscl_jax.retriever import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
