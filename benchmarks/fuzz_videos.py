@@ -16,7 +16,7 @@ import av
 import numpy as np
 from absl import flags
 
-from glscl_jax.input_pipeline.decoding.packets.video import VideoError, read_frames
+from glscl_jax.input_pipeline.decoding.video import VideoError, read_frames
 from glscl_jax.runtime import program
 
 FILES = flags.DEFINE_integer("files", 10_000, "Damaged files to read.", lower_bound=1)

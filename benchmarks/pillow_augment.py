@@ -1,4 +1,4 @@
-"""RandAugment by Pillow: the slow oracle of `glscl_jax.training.rand_augment`, and what it is timed beside."""
+"""RandAugment by Pillow: what `training.rand_augment` is held to, and timed beside."""
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps

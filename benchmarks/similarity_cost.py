@@ -14,7 +14,7 @@ from absl import flags
 
 from benchmarks import similarity_features
 from benchmarks.similarity_features import BLOCKING, FRAMES, QUERIES, WIDTH, WORDS, Lim
-from glscl_jax.retrieval.encoding.score_blocks import Blocks, score_in_blocks
+from glscl_jax.retrieval.score_blocks import Blocks, score_in_blocks
 
 SIZES = flags.DEFINE_list("sizes", ["1000", "2000", "4000", "8000"], "Part b: the Ns.")
 

@@ -24,7 +24,7 @@ def main():
 def measured(texts: int, videos: int) -> str:
     from benchmarks import similarity_features
     from benchmarks.similarity_features import BFLOAT16, BLOCKING
-    from glscl_jax.retrieval.encoding.ranking import text_ranks_in_blocks
+    from glscl_jax.retrieval.ranking import text_ranks_in_blocks
 
     text = similarity_features.texts(texts, BFLOAT16)
     video = similarity_features.videos(videos, BFLOAT16)

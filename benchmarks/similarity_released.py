@@ -16,7 +16,7 @@ from absl import flags
 
 from benchmarks.similarity_features import BLOCKING, FRAMES, QUERIES, WIDTH, WORDS, Lim
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding.score_blocks import score_in_blocks
+from glscl_jax.retrieval.score_blocks import score_in_blocks
 
 SIZE = flags.DEFINE_integer("size", 1000, "Part a: texts, and videos.", lower_bound=17)
 BLOCKS = flags.DEFINE_integer("blocks", 40, "Part a: blocks of the released way that are timed.")

@@ -17,7 +17,7 @@ from glscl_jax.models.attention import ALL, Seen
 from glscl_jax.models.clip import HEAD_WIDTH, CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.transformer import ResidualBlock
-from glscl_jax.retrieval.encoding.score_blocks import score
+from glscl_jax.retrieval.score_blocks import score
 
 # In float32; 1e-5 is what to expect. Values beyond 1 are rounded in proportion to their size, and
 # CLIP has activations of 30 and more: there it is this share of the stage's largest value.

@@ -6,12 +6,12 @@ import os
 import pathlib
 
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation.task import rank_files, run_card
-from glscl_jax.evaluation.task.rank_files import QueryRanks
-from glscl_jax.evaluation.task.run_card_text import DIRECTIONS, LABELS
+from glscl_jax.evaluation import rank_files, run_card
+from glscl_jax.evaluation.rank_files import QueryRanks
+from glscl_jax.evaluation.run_card_text import DIRECTIONS, LABELS
 from glscl_jax.files import read_json
-from glscl_jax.retrieval.encoding import bootstrap
-from glscl_jax.retrieval.encoding.bootstrap import Difference
+from glscl_jax.retrieval import bootstrap
+from glscl_jax.retrieval.bootstrap import Difference
 
 CONFIDENCE = 0.95
 # A split's hashes: with them equal, queries and galleries are the same.

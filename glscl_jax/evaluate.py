@@ -28,13 +28,13 @@ from ml_collections import config_flags
 from glscl_jax import compare, paths
 from glscl_jax.checkpoints.workdir import PLACES, Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation.task import rank_files, report, run_card
-from glscl_jax.evaluation.task.run_card_text import terminal, title
-from glscl_jax.evaluation.task.task import Task, check_split, facts, open_task
+from glscl_jax.evaluation import rank_files, report, run_card
+from glscl_jax.evaluation.run_card_text import terminal, title
+from glscl_jax.evaluation.task import Task, check_split, facts, open_task
 from glscl_jax.models.glscl import GLSCL
-from glscl_jax.retrieval.encoding import encoded_split, encoding, metrics, split_scores
-from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
-from glscl_jax.retrieval.encoding.rerank import QBNorm
+from glscl_jax.retrieval import encoded_split, encoding, metrics, split_scores
+from glscl_jax.retrieval.encoded_split import EncodedSplit
+from glscl_jax.retrieval.rerank import QBNorm
 from glscl_jax.runtime import config_file, launch, program
 
 NO_CHECKPOINT = "--checkpoint is missing: name a directory that train or convert wrote"

@@ -26,9 +26,9 @@ from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
 from glscl_jax.models.clip import sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding import score_blocks
-from glscl_jax.retrieval.encoding.encoder_inputs import checked_text, checked_video
-from glscl_jax.retrieval.encoding.encoding import Encoder
+from glscl_jax.retrieval import score_blocks
+from glscl_jax.retrieval.encoder_inputs import checked_text, checked_video
+from glscl_jax.retrieval.encoding import Encoder
 from glscl_jax.runtime import sharding
 
 # The LIM sees padding, too, so scores depend on it: the reference's for short captions.

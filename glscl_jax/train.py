@@ -25,7 +25,7 @@ from glscl_jax import paths
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints, load_model, steps_on_disk
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import PLACES, Workdir, as_json
-from glscl_jax.evaluation.task import run_card
+from glscl_jax.evaluation import run_card
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
@@ -34,7 +34,7 @@ from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
-from glscl_jax.retrieval.encoding import encoding, metrics
+from glscl_jax.retrieval import encoding, metrics
 from glscl_jax.runtime import launch, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.training import continued, inherited, inputs, rand_augment, recipe, steps

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glscl_jax.retrieval.encoding import bootstrap, metrics
+from glscl_jax.retrieval import bootstrap, metrics
 
 SETTINGS = {"samples": 40, "seed": 3, "confidence": 0.9}
 

@@ -5,10 +5,10 @@ import pytest
 
 from glscl_jax import compare
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation.task import rank_files, run_card
+from glscl_jax.evaluation import rank_files, run_card
 from glscl_jax.files import write_json
-from glscl_jax.retrieval.encoding import bootstrap, metrics
-from glscl_jax.retrieval.encoding.rerank import DUAL_SOFTMAX
+from glscl_jax.retrieval import bootstrap, metrics
+from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
 from tests.test_scored import split
 
 VIDEOS = 150

@@ -18,7 +18,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
-from glscl_jax.retrieval.encoding import score_blocks
+from glscl_jax.retrieval import score_blocks
 from glscl_jax.runtime import sharding
 from tests.conftest import one_line_error
 

@@ -13,13 +13,13 @@ import pytest
 from glscl_jax import compare
 from glscl_jax.checkpoints.run_checkpoints import load_model, save_params
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation.task import rank_files, run_card, task
+from glscl_jax.evaluation import rank_files, run_card, task
 from glscl_jax.input_pipeline import failures, pipeline
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.preparing.checkup import Failure
-from glscl_jax.retrieval.encoding import encoded_split, metrics
-from glscl_jax.retrieval.encoding.rerank import DUAL_SOFTMAX
+from glscl_jax.retrieval import encoded_split, metrics
+from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
 from tests import benchmark_files
 from tests.test_similarity import slow_score

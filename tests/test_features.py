@@ -12,8 +12,8 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.pipeline import VideoBatch
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures, init_params
-from glscl_jax.retrieval.encoding import encoded_split, encoding
-from glscl_jax.retrieval.encoding.encoded_split import (
+from glscl_jax.retrieval import encoded_split, encoding
+from glscl_jax.retrieval.encoded_split import (
     Gathering,
     Store,
     load_features,

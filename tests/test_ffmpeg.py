@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from glscl_jax.input_pipeline.decoding.packets.video import read_frames
+from glscl_jax.input_pipeline.decoding.video import read_frames
 from tests.conftest import SHARED
 from tests.numbered_videos import SIZE, numbers, write
 

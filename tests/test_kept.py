@@ -10,7 +10,7 @@ import pytest
 
 from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.preparing import builder, decode_cache
 from tests import numbered_videos
 

@@ -24,7 +24,7 @@ from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
-from glscl_jax.retrieval.encoding import score_blocks
+from glscl_jax.retrieval import score_blocks
 from glscl_jax.runtime import sharding
 from tests import loading
 from tests.conftest import REPO

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding.score_blocks import score
+from glscl_jax.retrieval.score_blocks import score
 from glscl_jax.runtime import sharding
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.training.losses import (

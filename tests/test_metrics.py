@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glscl_jax.errors import UserError
-from glscl_jax.retrieval.encoding import metrics
+from glscl_jax.retrieval import metrics
 
 
 def slow_mean_rank(row, right) -> float:

@@ -11,7 +11,7 @@ from glscl_jax.models import temporal
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.profiling.model_flops import forward_flops, training_flops
-from glscl_jax.retrieval.encoding.score_blocks import score
+from glscl_jax.retrieval.score_blocks import score
 from glscl_jax.training.losses import LossWeights
 from glscl_jax.training.objective import encode_pairs, gradient
 from tests.test_head_flops import multiply_adds_of

@@ -14,7 +14,7 @@ import pytest
 
 from glscl_jax.checkpoints.run_checkpoints import load_model
 from glscl_jax.checkpoints.workdir import Workdir
-from glscl_jax.evaluation.task import rank_files
+from glscl_jax.evaluation import rank_files
 from glscl_jax.runtime import sharding
 from glscl_jax.runtime.launch import PEER_LOST_STATUS
 from tests.conftest import REPO, one_line_error, program_environment

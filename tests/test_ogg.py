@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from glscl_jax.input_pipeline import ogg
-from glscl_jax.input_pipeline.decoding.packets.video import read_frames
+from glscl_jax.input_pipeline.decoding import ogg
+from glscl_jax.input_pipeline.decoding.video import read_frames
 from tests.numbered_videos import SIZE, numbered, numbers
 
 COUNT, RATE, KEYS = 90, 30, 12

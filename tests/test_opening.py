@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from glscl_jax.input_pipeline.annotations import source
-from glscl_jax.input_pipeline.decoding.packets import containers, video
-from glscl_jax.input_pipeline.decoding.packets.video import VideoError, read_frames
+from glscl_jax.input_pipeline.decoding import containers, video
+from glscl_jax.input_pipeline.decoding.video import VideoError, read_frames
 from tests.numbered_videos import SIZE, numbered, numbers, write
 
 DISPOSITION = av.stream.Disposition
@@ -192,7 +192,7 @@ def test_whatever_fails_in_a_clip_is_the_clips(tmp_path, monkeypatch, error):
     def failing(*_):
         raise error
 
-    monkeypatch.setattr("glscl_jax.input_pipeline.decoding.packets.screen.Screen.show", failing)
+    monkeypatch.setattr("glscl_jax.input_pipeline.decoding.screen.Screen.show", failing)
     told = "odd" if isinstance(error, RuntimeError) else "there is not the memory to read it"
     with pytest.raises(VideoError, match=told):
         read_frames(path, size=SIZE)

@@ -21,7 +21,7 @@ from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.lim import lim_similarity
-from glscl_jax.retrieval.encoding import score_blocks
+from glscl_jax.retrieval import score_blocks
 from glscl_jax.training import optim, steps
 from glscl_jax.training.losses import LossWeights
 

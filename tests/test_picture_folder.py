@@ -11,8 +11,8 @@ from PIL import Image
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, prepare
 from glscl_jax.input_pipeline.annotations.source import Source
-from glscl_jax.input_pipeline.decoding.packets.containers import VideoError
-from glscl_jax.input_pipeline.decoding.packets.video import duration, measured, read_frames
+from glscl_jax.input_pipeline.decoding.containers import VideoError
+from glscl_jax.input_pipeline.decoding.video import duration, measured, read_frames
 from glscl_jax.input_pipeline.preparing import builder, doctor
 from glscl_jax.input_pipeline.preparing.decode_cache import Store
 from tests import numbered_videos

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glscl_jax.evaluation.task import plots
-from glscl_jax.retrieval.encoding import metrics
+from glscl_jax.evaluation import plots
+from glscl_jax.retrieval import metrics
 from tests.conftest import REPO
 
 THEMES = pytest.mark.parametrize("theme", [plots.LIGHT, plots.DARK], ids=["light", "dark"])

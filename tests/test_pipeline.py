@@ -15,7 +15,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import batch_reader, pipeline, rendered
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.captions import caption_counts, captions
-from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.pair_order import TrainOrder
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer

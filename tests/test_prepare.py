@@ -22,7 +22,7 @@ from PIL import Image
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, prepare, rendered
-from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.preparing import builder, decode_cache, decoding_pool
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks import moving_clips
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.models.clip import normalize
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from glscl_jax.evaluation.task import published_results
+from glscl_jax.evaluation import published_results
 from glscl_jax.input_pipeline.annotations import READERS
 from glscl_jax.models.clip import VARIANTS, variant_of
 from tests.conftest import SHARED

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation.task.rank_files import RANKS, TOP, read_ranks, write_ranks, write_top
+from glscl_jax.evaluation.rank_files import RANKS, TOP, read_ranks, write_ranks, write_top
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding import metrics
-from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
-from glscl_jax.retrieval.encoding.split_scores import Reranked
+from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval.encoded_split import EncodedSplit
+from glscl_jax.retrieval.split_scores import Reranked
 from glscl_jax.spreadsheet import escaped, unescaped
 
 CAPTIONS = ['a "red", round one', "two\nlines\r\n", "", "ünï 日本", "=1+1"]

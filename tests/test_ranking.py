@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glscl_jax.errors import UserError
-from glscl_jax.retrieval.encoding import metrics
-from glscl_jax.retrieval.encoding.ranking import ranks_in_blocks, text_ranks_in_blocks, top_k
-from glscl_jax.retrieval.encoding.score_blocks import score_in_blocks
+from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval.ranking import ranks_in_blocks, text_ranks_in_blocks, top_k
+from glscl_jax.retrieval.score_blocks import score_in_blocks
 from glscl_jax.runtime import sharding
 from tests.test_similarity import SCORE, cast, features, slow_score
 

@@ -13,7 +13,7 @@ import pytest
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import read_folder
-from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.rendered import COLOURS, MOTIONS, SHAPES, Event, Scene
 
 ROOT = pathlib.Path(__file__).parent.parent

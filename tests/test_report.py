@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation.task import plots, report
-from glscl_jax.evaluation.task.query_examples import Explainer, choose
+from glscl_jax.evaluation import plots, report
+from glscl_jax.evaluation.query_examples import Explainer, choose
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding import metrics
-from glscl_jax.retrieval.encoding.encoding import EncodedSplit
-from glscl_jax.retrieval.encoding.score_blocks import score
+from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval.encoding import EncodedSplit
+from glscl_jax.retrieval.score_blocks import score
 
 A, B, V, K, D = 9, 6, 4, 3, 16
 OWNER = np.array([0, 0, 1, 2, 2, 3, 4, 5, 5])

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glscl_jax.errors import UserError
-from glscl_jax.retrieval.encoding import metrics, rerank
-from glscl_jax.retrieval.encoding.rerank import QBNorm
+from glscl_jax.retrieval import metrics, rerank
+from glscl_jax.retrieval.rerank import QBNorm
 
 GOLDEN = {
     "k1_beta70_theta3": QBNorm(),

@@ -11,10 +11,10 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from glscl_jax.checkpoints.run_checkpoints import save_params
-from glscl_jax.evaluation.task import published_results, run_card, run_card_text
+from glscl_jax.evaluation import published_results, run_card, run_card_text
 from glscl_jax.files import read_json
-from glscl_jax.retrieval.encoding import metrics
-from glscl_jax.retrieval.encoding.rerank import DUAL_SOFTMAX
+from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
 from tests.test_scored import split
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from glscl_jax.models.glscl import GLSCLConfig, TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding import metrics, rerank, score_blocks, split_scores
-from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
+from glscl_jax.retrieval import metrics, rerank, score_blocks, split_scores
+from glscl_jax.retrieval.encoded_split import EncodedSplit
 
 CONFIG = GLSCLConfig(temperature=2.0, lim_weight=0.7)
 WEIGHTS = {"temperature": 2.0, "lim_weight": 0.7}

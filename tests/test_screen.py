@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from glscl_jax.input_pipeline.decoding.packets import geometry
-from glscl_jax.input_pipeline.decoding.packets.screen import Screen
-from glscl_jax.input_pipeline.decoding.packets.video import read_frames
+from glscl_jax.input_pipeline.decoding import geometry
+from glscl_jax.input_pipeline.decoding.screen import Screen
+from glscl_jax.input_pipeline.decoding.video import read_frames
 from tests.numbered_videos import SIZE, every_frame, numbers, remuxed, write
 
 # Names of the corners, read left to right, top to bottom, and their colours.

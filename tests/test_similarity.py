@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding.score_blocks import Blocks, score, score_in_blocks
+from glscl_jax.retrieval.score_blocks import Blocks, score, score_in_blocks
 from glscl_jax.runtime import sharding
 
 SCORE = {"temperature": 3.0, "lim_weight": 0.5}
@@ -142,7 +142,7 @@ def test_one_program_scores_all_blocks():
 
 
 def score_block_programs() -> int:
-    from glscl_jax.retrieval.encoding.score_blocks import _score_block
+    from glscl_jax.retrieval.score_blocks import _score_block
 
     return _score_block._cache_size()
 

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from glscl_jax.input_pipeline.decoding.packets import timeline, video
-from glscl_jax.input_pipeline.decoding.packets.video import read_frames
+from glscl_jax.input_pipeline.decoding import timeline, video
+from glscl_jax.input_pipeline.decoding.video import read_frames
 from tests.numbered_videos import SIZE, numbers, remuxed, retimed, write
 
 

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from glscl_jax.input_pipeline.decoding.packets import geometry, packets, timeline, video
-from glscl_jax.input_pipeline.decoding.packets.video import VideoError, read_frames
+from glscl_jax.input_pipeline.decoding import geometry, packets, timeline, video
+from glscl_jax.input_pipeline.decoding.video import VideoError, read_frames
 from tests.numbered_videos import SIZE, every_frame, numbered, numbers, remuxed, write
 
 
@@ -447,7 +447,7 @@ def test_memory_stays_flat(tmp_path):
 
 OPENS = """
 import os, pathlib, sys
-from glscl_jax.input_pipeline.decoding.packets.video import VideoError, read_frames
+from glscl_jax.input_pipeline.decoding.video import VideoError, read_frames
 from tests.numbered_videos import SIZE, every_frame, numbered, numbers, remuxed, write
 
 good, cut, unreadable = map(pathlib.Path, sys.argv[1:])

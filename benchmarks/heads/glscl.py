@@ -14,7 +14,7 @@ from benchmarks.heads.head import Head, Sizes, float32, sentences_and_frames, un
 from glscl_jax.models.gim import frame_weights
 from glscl_jax.models.glscl import GLSCLConfig, TextFeatures, VideoFeatures
 from glscl_jax.models.lim import LIM
-from glscl_jax.retrieval.encoding import score_blocks
+from glscl_jax.retrieval import score_blocks
 
 CONFIG = GLSCLConfig()
 BLOCK = 16  # Texts, and videos, for which the released evaluation runs the decoder anew.

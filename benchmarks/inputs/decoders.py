@@ -13,7 +13,7 @@ from benchmarks.moving_clips import HEIGHT, WIDTH
 
 
 def by_pyav(path: pathlib.Path):
-    from glscl_jax.input_pipeline.decoding.packets import video
+    from glscl_jax.input_pipeline.decoding import video
 
     return video.read_frames(path, size=HEIGHT).images
 

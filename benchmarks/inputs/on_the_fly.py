@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.inputs import figures
 from benchmarks.inputs.figures import BATCH, NUM_FRAMES, SIZE
-from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.decoding import video
 
 
 def load(window: figures.Window) -> np.ndarray:

@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from glscl_jax.retrieval.encoding.metrics import RECALLS_AT, Retrieval
+from glscl_jax.retrieval.metrics import RECALLS_AT, Retrieval
 
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 # From low to high, readable by the colour-blind and in print.

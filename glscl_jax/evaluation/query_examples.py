@@ -11,8 +11,8 @@ from PIL import Image
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.gim import frame_weights, gim_similarity
-from glscl_jax.retrieval.encoding.encoding import EncodedSplit
-from glscl_jax.retrieval.encoding.metrics import Ranks
+from glscl_jax.retrieval.encoding import EncodedSplit
+from glscl_jax.retrieval.metrics import Ranks
 
 # Frames of a long strip are shown half as wide. The longer side in pixels, and JPEG's quality:
 # a few kilobytes a frame.

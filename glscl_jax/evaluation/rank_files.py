@@ -19,9 +19,9 @@ import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.files import unfinished
-from glscl_jax.retrieval.encoding import metrics
-from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
-from glscl_jax.retrieval.encoding.ranking import TopK
+from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval.encoded_split import EncodedSplit
+from glscl_jax.retrieval.ranking import TopK
 from glscl_jax.spreadsheet import escaped, unescaped
 
 RANKS, TOP = "ranks.csv", "top.csv"

@@ -16,11 +16,11 @@ import jinja2
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation.task import plots
-from glscl_jax.evaluation.task.query_examples import Example, Explainer, choose, data_uri
+from glscl_jax.evaluation import plots
+from glscl_jax.evaluation.query_examples import Example, Explainer, choose, data_uri
 from glscl_jax.files import unfinished
-from glscl_jax.retrieval.encoding import metrics
-from glscl_jax.retrieval.encoding.encoding import EncodedSplit
+from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval.encoding import EncodedSplit
 
 NAME = "report.html"
 # A score that differs by more from GIM + lim_weight * LIM was processed further.

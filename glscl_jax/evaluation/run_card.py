@@ -19,14 +19,14 @@ from jax.sharding import Mesh
 
 from glscl_jax.checkpoints.run_checkpoints import LoadedModel
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation.task import published_results
-from glscl_jax.evaluation.task.published_results import Published
-from glscl_jax.evaluation.task.run_card_text import DIRECTIONS, LABELS, page
+from glscl_jax.evaluation import published_results
+from glscl_jax.evaluation.published_results import Published
+from glscl_jax.evaluation.run_card_text import DIRECTIONS, LABELS, page
 from glscl_jax.files import read_json, write_json, write_text
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.models.clip import variant_of
-from glscl_jax.retrieval.encoding import bootstrap, metrics
-from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
+from glscl_jax.retrieval import bootstrap, metrics
+from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.version import __version__
 
 RESULTS, READABLE = "results.json", "results.md"

@@ -1,6 +1,6 @@
 """results.md: a run card to read."""
 
-from glscl_jax.retrieval.encoding import rerank
+from glscl_jax.retrieval import rerank
 
 LABELS = {"none": "none", "qbnorm": rerank.QB_NORM, "dual_softmax": rerank.DUAL_SOFTMAX}
 DIRECTIONS = {"t2v": "text-to-video", "v2t": "video-to-text"}

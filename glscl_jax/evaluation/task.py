@@ -21,15 +21,15 @@ from glscl_jax import paths
 from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import Problems, UserError
-from glscl_jax.evaluation.task import published_results, run_card
+from glscl_jax.evaluation import published_results, run_card
 from glscl_jax.files import PART, read_json
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
-from glscl_jax.retrieval.encoding import encoded_split, metrics
-from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
+from glscl_jax.retrieval import encoded_split, metrics
+from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.runtime import processes, sharding
 from glscl_jax.spreadsheet import unescaped
 from glscl_jax.training import inherited, recipe

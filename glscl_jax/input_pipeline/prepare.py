@@ -39,8 +39,8 @@ from glscl_jax.input_pipeline import failures, source_flags
 from glscl_jax.input_pipeline.annotations import Clip, source
 from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
+from glscl_jax.input_pipeline.decoding.picture_folder import holds_pictures
 from glscl_jax.input_pipeline.failures import DAMAGED_FILE, FAILED_FILE
-from glscl_jax.input_pipeline.picture_folder import holds_pictures
 from glscl_jax.input_pipeline.preparing import beam, builder, decoding_pool, doctor
 from glscl_jax.input_pipeline.preparing.builder import Settings
 from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from glscl_jax.retrieval.encoding import metrics
+from glscl_jax.retrieval import metrics
 
 # Weights held at once: 32 MB of float64.
 BLOCK = 4_000_000

@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures, encode_text, encode_video
-from glscl_jax.retrieval.encoding import encoded_split, metrics, ranking
-from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
+from glscl_jax.retrieval import encoded_split, metrics, ranking
+from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.runtime import processes, progress, sharding
 
 __all__ = ["EncodedSplit", "Encoder", "check_split", "encode_split", "rank_split"]

@@ -1,7 +1,7 @@
 """The best videos and the ranks of the right ones, without ever holding the score matrix.
 
-Videos pass through the devices in blocks (`score_blocks.Blocks`). What is kept of the scores are the
-best k of each text, or how many items stand before the right one and level with it.
+Videos pass through the devices in blocks (`score_blocks.Blocks`). What is kept of the scores are
+the best k of each text, or how many items stand before the right one and level with it.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding import metrics
-from glscl_jax.retrieval.encoding.score_blocks import Blocks, Part, filled
+from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval.score_blocks import Blocks, Part, filled
 
 
 @dataclasses.dataclass(frozen=True)

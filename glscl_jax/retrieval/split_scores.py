@@ -9,9 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glscl_jax.models.glscl import GLSCLConfig, TextFeatures, VideoFeatures
-from glscl_jax.retrieval.encoding import metrics, ranking, rerank, score_blocks
-from glscl_jax.retrieval.encoding.encoded_split import EncodedSplit
-from glscl_jax.retrieval.encoding.ranking import TopK
+from glscl_jax.retrieval import metrics, ranking, rerank, score_blocks
+from glscl_jax.retrieval.encoded_split import EncodedSplit
+from glscl_jax.retrieval.ranking import TopK
 
 # Videos whose captions are looked for at once: [A, so many] scores are held.
 VIDEO_ROWS = 256

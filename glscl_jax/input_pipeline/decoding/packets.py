@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import av
 
-from glscl_jax.input_pipeline.decoding.packets import containers
-from glscl_jax.input_pipeline.decoding.packets.timeline import Packets, Timeline
-from glscl_jax.input_pipeline.ogg import Holes
+from glscl_jax.input_pipeline.decoding import containers
+from glscl_jax.input_pipeline.decoding.ogg import Holes
+from glscl_jax.input_pipeline.decoding.timeline import Packets, Timeline
 
 # A coded frame that says "as before" is not put out by decoders; the one before stays on screen.
 _HOLD_SECONDS = 0.25

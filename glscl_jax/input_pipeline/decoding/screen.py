@@ -12,7 +12,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorTrc, VideoReformatter
 
-from glscl_jax.input_pipeline.decoding.packets import geometry
+from glscl_jax.input_pipeline.decoding import geometry
 
 # PQ (SMPTE ST 2084) and HLG (ARIB STD-B67): codes for more light than other screens have. What is
 # as bright as paper, 203 cd/m2, becomes white; lamps and skies beyond it do, too (ITU-R BT.2408).

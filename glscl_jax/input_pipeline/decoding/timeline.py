@@ -14,8 +14,8 @@ from collections.abc import Iterable
 
 import av
 
-from glscl_jax.input_pipeline import ogg
-from glscl_jax.input_pipeline.decoding.packets.containers import (
+from glscl_jax.input_pipeline.decoding import ogg
+from glscl_jax.input_pipeline.decoding.containers import (
     CODEC_STREAMS,
     VideoError,
     file_of,

@@ -12,12 +12,12 @@ from typing import Any
 import av
 import numpy as np
 
-from glscl_jax.input_pipeline.decoding.packets import containers, geometry, packets
-from glscl_jax.input_pipeline.decoding.packets.containers import NO_SUCH_FILE, VideoError
-from glscl_jax.input_pipeline.decoding.packets.packets import Film, UntrustedTimestamps
-from glscl_jax.input_pipeline.decoding.packets.screen import Screen
-from glscl_jax.input_pipeline.decoding.packets.timeline import Timeline, choose, scan
-from glscl_jax.input_pipeline.picture_folder import PictureFolder, is_folder
+from glscl_jax.input_pipeline.decoding import containers, geometry, packets
+from glscl_jax.input_pipeline.decoding.containers import NO_SUCH_FILE, VideoError
+from glscl_jax.input_pipeline.decoding.packets import Film, UntrustedTimestamps
+from glscl_jax.input_pipeline.decoding.picture_folder import PictureFolder, is_folder
+from glscl_jax.input_pipeline.decoding.screen import Screen
+from glscl_jax.input_pipeline.decoding.timeline import Timeline, choose, scan
 
 __all__ = ["NO_SUCH_FILE", "Frames", "VideoError", "duration", "measured", "read_frames"]
 

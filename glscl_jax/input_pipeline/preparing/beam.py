@@ -78,7 +78,7 @@ def _unknown(options) -> list[str]:
 
 @contextlib.contextmanager
 def by_split(clips: Sequence[Clip], store: Store, engine: dict) -> Iterator[dict]:
-    """Decodes all clips, then gives each split's transform as `decoding_pool.by_split` its iterator.
+    """Decodes all clips, then gives each split's transform, `decoding_pool.by_split` its iterator.
 
     Two runs of the engine: of the first the files alone stay, so that what came of it can be
     judged before anything is written.

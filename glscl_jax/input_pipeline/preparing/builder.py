@@ -27,7 +27,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations
 from glscl_jax.input_pipeline import data_dir as folders
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.decoding.packets.video import Frames
+from glscl_jax.input_pipeline.decoding.video import Frames
 from glscl_jax.input_pipeline.identity import identity
 from glscl_jax.input_pipeline.records import Records
 

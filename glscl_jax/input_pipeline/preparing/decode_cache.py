@@ -27,7 +27,7 @@ import PIL
 
 from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.decoding.packets import video
+from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.preparing.builder import Settings
 from glscl_jax.input_pipeline.preparing.checkup import Failure

@@ -25,9 +25,9 @@ from glscl_jax.input_pipeline.annotations.source import (
     is_picture,
     leads_out,
 )
-from glscl_jax.input_pipeline.decoding.packets import containers
-from glscl_jax.input_pipeline.decoding.packets.containers import VideoError
-from glscl_jax.input_pipeline.decoding.packets.timeline import Timeline
+from glscl_jax.input_pipeline.decoding import containers
+from glscl_jax.input_pipeline.decoding.containers import VideoError
+from glscl_jax.input_pipeline.decoding.timeline import Timeline
 
 # What Pillow may take a file for, whatever its name says.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
