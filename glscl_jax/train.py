@@ -29,7 +29,7 @@ from glscl_jax.evaluation import run_card
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.prepared_data import PreparedData
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import trace, utilisation
@@ -216,7 +216,7 @@ def check_fit(loaded: dict, settings: recipe.Recipe, model: GLSCL) -> None:
     )
 
 
-def tell_cut_captions(config, data: builder.PreparedData, tokenizer: Tokenizer) -> None:
+def tell_cut_captions(config, data: PreparedData, tokenizer: Tokenizer) -> None:
     """A line for each split that the run reads of which captions lose their end."""
     if jax.process_index():
         return

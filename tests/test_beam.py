@@ -22,6 +22,7 @@ import pytest
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, prepare, rendered
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
+from glscl_jax.input_pipeline.prepared_data import Settings, holds_data, open_data
 from glscl_jax.input_pipeline.preparing import beam, builder, decode_cache
 from glscl_jax.runtime import progress
 from tests.conftest import REPO, one_line_error
@@ -62,7 +63,7 @@ def segments(videos, tmp_path):
 
 
 def settings_of(clips, rate=2.0, size=48):
-    return builder.Settings("folder", rate, size, 95, builder.annotations_digest(clips))
+    return Settings("folder", rate, size, 95, builder.annotations_digest(clips))
 
 
 def run(source, data_dir, engine=None, rate=2.0, size=48, share=0.0):
@@ -101,7 +102,7 @@ def files_of(data_dir):
 
 def records(data_dir):
     """Split -> the records in their order, whatever the shards."""
-    data = builder.open_data(data_dir)
+    data = open_data(data_dir)
     return {split: data.records(split).read(range(count)) for split, count in data.splits.items()}
 
 
@@ -147,7 +148,7 @@ def test_killed_half_way_it_goes_on(segments, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     with pytest.raises(UserError, match="preparing was cut short"):
-        builder.open_data(data_dir)
+        open_data(data_dir)
     # Its workers notice a little later.
     before, settled = None, decoded_files(data_dir)
     while before != settled:
@@ -194,7 +195,7 @@ def test_a_worker_that_is_killed_is_one_line(segments, tmp_path):
         "error: Apache Beam: Worker subprocess exited with return code 137: nothing was made;"
         " mend that, and the next run goes on from what is decoded"
     )
-    assert not builder.holds_data(tmp_path)
+    assert not holds_data(tmp_path)
     assert len(decoded_files(tmp_path)) >= SEGMENTS // 8
 
 
@@ -249,12 +250,12 @@ def test_a_worker_that_fails_is_one_line(videos, tmp_path, monkeypatch, after):
     assert "PermissionError: [Errno 13] Permission denied: 'decoded/x.npz': " in str(error.value)
     assert "\n" not in str(error.value)
     assert "while running" not in str(error.value)
-    assert not builder.holds_data(tmp_path)
+    assert not holds_data(tmp_path)
     # Mended, it goes on from what was decoded.
     there = len(decoded_files(tmp_path))
     assert there == 9 if after > 9 else there <= after  # the other thread may be at one
     run(videos, tmp_path, engine)
-    assert builder.open_data(tmp_path).splits == {"train": 6, "test": 3}
+    assert open_data(tmp_path).splits == {"train": 6, "test": 3}
 
 
 @needs_beam

@@ -9,7 +9,7 @@ from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import clock, folder, tables
 from glscl_jax.input_pipeline.annotations.bad_rows import RowError
 from glscl_jax.input_pipeline.annotations.split_names import SplitNames
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.prepared_data import open_data
 from tests.conftest import one_line_error
 
 PROGRAM = "glscl_jax.input_pipeline.prepare"
@@ -259,7 +259,7 @@ def test_the_program_lists_them(bad, tmp_path, forks):
 
     done = forks(PROGRAM, *flags, "--allow_partial")
     assert done.stdout.endswith("prepared 1 of 1 clips (train 1); partial: 7 bad rows left out\n")
-    assert builder.open_data(data_dir).settings.partial == "7 bad rows left out"
+    assert open_data(data_dir).settings.partial == "7 bad rows left out"
     assert len(listed(data_dir)) == 9
 
     # Without bad rows the list goes.

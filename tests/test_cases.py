@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.prepared_data import open_data
 from tests.conftest import SHARED
 from tests.test_screen import corners, roundness
 
@@ -55,7 +55,7 @@ def prepared(tmp_path_factory, forks):
     data = folder / "data"
     flags = ["--source", folder, "--data_dir", data, f"--image_size={SIZE}"]
     done = forks("glscl_jax.input_pipeline.prepare", *flags)
-    there = builder.open_data(data)
+    there = open_data(data)
     source = there.records("train")
     found = source.read(range(len(source)))
     records = [there.features.deserialize_example_np(record) for record in found]

@@ -12,6 +12,7 @@ from glscl_jax.input_pipeline import annotations, prepare
 from glscl_jax.input_pipeline.annotations import validation
 from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.plan import Plan
+from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.training import inputs, recipe
 from tests import benchmark_files
@@ -48,7 +49,7 @@ def prepared(shapes, tmp_path_factory):
         clips = annotations.READERS[dataset](source, None)
         clips = validation.carve(clips, validation.default_size(dataset, clips))
         digest = builder.annotations_digest(clips)
-        settings = builder.Settings(dataset, 2.0, 32, 95, digest)
+        settings = Settings(dataset, 2.0, 32, 95, digest)
         report = prepare.prepare(
             clips,
             source,
@@ -70,7 +71,7 @@ PAIRS = {"msrvtt": 24, "msvd": 36, "lsmdc": 13, "didemo": 12, "activitynet": 12}
 
 @pytest.mark.parametrize("name", PREPARED)
 def test_an_epoch_passes_over_the_pairs(name, prepared):
-    data = builder.open_data(prepared(name))
+    data = open_data(prepared(name))
     config = importlib.import_module(f"configs.{name}").get_config("tiny").unlock()
     config.num_steps = 0
     plan = inputs.planned(config, data)
@@ -93,7 +94,7 @@ def test_tiny_trains(name, prepared, forks, tmp_path):
     pairs, clips = PAIRS.get(name, 32), 12 if name in PAIRS else 32
     assert f"plan: {pairs} pairs of {clips} clips, 8 a batch; {pairs // 8} update" in printed
     # What the data is short of is the first thing that is said.
-    partial = builder.open_data(prepared(name)).settings.partial
+    partial = open_data(prepared(name)).settings.partial
     assert printed.startswith("partial: 12 of ") == bool(partial)
 
 

@@ -9,6 +9,7 @@ import pytest
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import caption_counts
+from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
@@ -24,7 +25,7 @@ def folder(shapes, tmp_path):
 
 
 def read(folder) -> dict[str, list[bytes]]:
-    data = builder.open_data(folder.parents[2])
+    data = open_data(folder.parents[2])
     assert data.identity
     found = {}
     for split, count in data.splits.items():
@@ -84,7 +85,7 @@ def test_the_records(folder):
 
 def test_the_file_that_is_named_is_the_one(folder):
     """Of several, as a larger data set has them."""
-    data = builder.open_data(folder.parents[2])
+    data = open_data(folder.parents[2])
     files = [split.file_instructions[0] for split in data.builder.info.splits.values()]
     for hurt in files:
         path = pathlib.Path(hurt.filename)
@@ -101,7 +102,7 @@ def test_whoever_reads_says_so(folder):
     content = bytearray(path.read_bytes())
     content[1000] ^= 1  # in the first of its records
     path.write_bytes(content)
-    data = builder.open_data(folder.parents[2])
+    data = open_data(folder.parents[2])
     sizes = {"batch_size": 32, "num_frames": 2}
     told = f"{path} is damaged (Corrupted Riegeli/records file"
     steps = {"first_step": 0, "num_steps": 1}
@@ -114,5 +115,5 @@ def test_whoever_reads_says_so(folder):
         assert str(caught.value).startswith(told)
     (folder / "captions-train.json").unlink()
     with pytest.raises(UserError) as caught:
-        caption_counts(builder.open_data(folder.parents[2]), "train")
+        caption_counts(open_data(folder.parents[2]), "train")
     assert str(caught.value).startswith(told)

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from glscl_jax.input_pipeline import annotations, data_dir, prepare, rendered
+from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
 
 OLD, NEW = 32, 48  # The size of their frames.
@@ -29,7 +30,7 @@ def source(tmp_path_factory):
 
 def prepared(source: pathlib.Path, folder: pathlib.Path, size: int) -> None:
     clips = annotations.READERS["folder"](source, source)
-    settings = builder.Settings("folder", 2.0, size, 95, builder.annotations_digest(clips))
+    settings = Settings("folder", 2.0, size, 95, builder.annotations_digest(clips))
     prepare.prepare(clips, source, folder, settings, workers=1, max_failed_share=0)
 
 
@@ -47,7 +48,7 @@ def both(source, tmp_path_factory):
 
 def size_read(folder: pathlib.Path) -> int:
     """The size of the frames of the data set that is found, which is read whole."""
-    data = builder.open_data(folder)
+    data = open_data(folder)
     with data.records("train") as records:
         assert len(records.read(range(4))) == 4
     return data.settings.image_size

@@ -15,6 +15,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import prepare, rendered
 from glscl_jax.input_pipeline.annotations import READERS, Clip
 from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
+from glscl_jax.input_pipeline.prepared_data import Settings
 from glscl_jax.input_pipeline.preparing import builder, doctor
 from glscl_jax.input_pipeline.preparing.checkup import Checkup, Row
 from tests import benchmark_files, numbered_videos
@@ -293,7 +294,7 @@ def test_what_the_system_refuses_is_one_file_s(tmp_path, monkeypatch):
     found = doctor.examine(clips, source, "folder", workers=2)
     told(found.failures)
     assert "broken.mp4: not a video that can be read (Input/output error)" in found.table()
-    settings = builder.Settings("folder", 1.0, 32, 95, builder.annotations_digest(clips))
+    settings = Settings("folder", 1.0, 32, 95, builder.annotations_digest(clips))
     made = prepare.prepare(
         clips, source, tmp_path / "data", settings, workers=2, max_failed_share=1.0
     )

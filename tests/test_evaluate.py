@@ -16,7 +16,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.evaluation import rank_files, run_card, task
 from glscl_jax.input_pipeline import failures, pipeline
 from glscl_jax.input_pipeline.annotations import Clip
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.preparing.checkup import Failure
 from glscl_jax.retrieval import encoded_split, metrics
 from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
@@ -81,9 +81,7 @@ def test_the_table_and_the_run_card(workdir, evaluated, shapes):
         card["seconds"]
     )
     # Hashes and counts against the prepared data, read by hand.
-    batches = pipeline.eval_batches(
-        builder.open_data(shapes / "data"), "test", batch_size=8, num_frames=3
-    )
+    batches = pipeline.eval_batches(open_data(shapes / "data"), "test", batch_size=8, num_frames=3)
     (batch,) = batches
     assert data["clip_ids_sha256"] == run_card.lines_sha256(batch.clip_ids)
     assert data["frames_decoded"] == batch.frame_mask.sum()

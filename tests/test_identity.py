@@ -12,6 +12,7 @@ import pytest
 
 from glscl_jax.input_pipeline import annotations, prepare, rendered
 from glscl_jax.input_pipeline.annotations import Clip
+from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 
@@ -35,11 +36,11 @@ def prepared(folder, colours, caption="a colour", **changes):
         clips,
         folder / "videos",
         folder / "data",
-        builder.Settings("folder", annotations=builder.annotations_digest(clips), **settings),
+        Settings("folder", annotations=builder.annotations_digest(clips), **settings),
         workers=2,
         max_failed_share=0,
     )
-    return builder.open_data(folder / "data")
+    return open_data(folder / "data")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def red(tmp_path_factory):
 def test_a_copy_and_a_second_preparation_are_the_same(red, tmp_path):
     folder, identity = red
     shutil.copytree(folder / "data", tmp_path / "copy")
-    assert builder.open_data(tmp_path / "copy").identity == identity
+    assert open_data(tmp_path / "copy").identity == identity
     assert prepared(tmp_path / "again", [RED]).identity == identity
     # It is kept as JSON.
     assert json.loads(json.dumps(identity)) == identity
@@ -114,7 +115,7 @@ def test_records_of_equal_length_are_told_apart(red, tmp_path):
     whole = bytearray(path.read_bytes())
     whole[300] ^= 1
     path.write_bytes(whole)
-    assert builder.open_data(tmp_path / "data").identity != red[1]
+    assert open_data(tmp_path / "data").identity != red[1]
 
 
 @pytest.fixture(scope="module")

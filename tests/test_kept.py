@@ -11,10 +11,11 @@ import pytest
 from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.decoding import video
-from glscl_jax.input_pipeline.preparing import builder, decode_cache
+from glscl_jax.input_pipeline.prepared_data import Settings
+from glscl_jax.input_pipeline.preparing import decode_cache
 from tests import numbered_videos
 
-SETTINGS = builder.Settings("folder", 2.0, 32, 95, "")
+SETTINGS = Settings("folder", 2.0, 32, 95, "")
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ DECODES = """
 import pathlib, re, sys
 from glscl_jax.input_pipeline.annotations import Clip
 from tests import numbered_videos
-from glscl_jax.input_pipeline.preparing.builder import Settings
+from glscl_jax.input_pipeline.prepared_data import Settings
 from glscl_jax.input_pipeline.preparing.decode_cache import Store
 
 def bytes_of(name):

@@ -27,7 +27,7 @@ def test_the_second_is_told(tmp_path):
 
 def test_a_killed_process_s_claim_is_none(tmp_path):
     killed = (
-        f"import os, pathlib; from glscl_jax import lock\n"
+        f"import os, pathlib; from glscl_jax.runtime import lock\n"
         f"with lock.claimed(pathlib.Path({str(tmp_path)!r}), {NAME!r}, '', ''): os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == 9

@@ -9,7 +9,7 @@ import glscl_jax
 from glscl_jax import paths
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
 CONFIG = "--config=configs/demo.py:tiny"
@@ -115,7 +115,7 @@ def test_every_program_refuses_a_bucket_before_it_makes_anything(
 
 
 def test_the_library_refuses_a_bucket():
-    for read in (glscl_jax.load, Workdir, builder.open_data, Tokenizer.open):
+    for read in (glscl_jax.load, Workdir, open_data, Tokenizer.open):
         with pytest.raises(UserError, match="not supported yet"):
             read(BUCKET)
 

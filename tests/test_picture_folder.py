@@ -13,6 +13,7 @@ from glscl_jax.input_pipeline import annotations, prepare
 from glscl_jax.input_pipeline.annotations.source import Source
 from glscl_jax.input_pipeline.decoding.containers import VideoError
 from glscl_jax.input_pipeline.decoding.video import duration, measured, read_frames
+from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder, doctor
 from glscl_jax.input_pipeline.preparing.decode_cache import Store
 from tests import numbered_videos
@@ -199,7 +200,7 @@ def folder_of_clips(tmp_path):
 
 def test_prepared_beside_videos(folder_of_clips, tmp_path):
     clips = annotations.read_folder(folder_of_clips)
-    settings = builder.Settings(
+    settings = Settings(
         "folder", 1.0, 48, 95, builder.annotations_digest(clips), pictures_rate=10.0
     )
     checkup = doctor.examine(clips, folder_of_clips, "folder", workers=2, pictures_rate=10.0)
@@ -212,7 +213,7 @@ def test_prepared_beside_videos(folder_of_clips, tmp_path):
     ((clip, reason),) = [(damage.clip.clip_id, damage.reason) for damage in made.damaged]
     assert clip == "two"
     assert "000011.png" in reason
-    data = builder.open_data(tmp_path / "data")
+    data = open_data(tmp_path / "data")
     assert data.settings.pictures_rate == 10.0
     assert "pictures_rate" in data.identity
     assert data.splits == {"train": 2, "test": 2}
@@ -223,7 +224,7 @@ def test_prepared_beside_videos(folder_of_clips, tmp_path):
 
 def test_a_changed_picture_is_another_clip(folder_of_clips, tmp_path):
     clips = annotations.read_folder(folder_of_clips)
-    settings = builder.Settings("folder", 1.0, 48, 95, "", pictures_rate=10.0)
+    settings = Settings("folder", 1.0, 48, 95, "", pictures_rate=10.0)
     store = Store(tmp_path / "kept", folder_of_clips, settings)
     store.start(clips)
     for clip in clips:

@@ -17,13 +17,14 @@ from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.captions import caption_counts, captions
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.pair_order import TrainOrder
+from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 SIZE, NUM_FRAMES, NUM_WORDS, BATCH = 24, 4, 12, 6
 COUNTS = {"train": 20, "val": 7}
-SETTINGS = builder.Settings(
+SETTINGS = Settings(
     dataset="folder", frame_rate=1.0, image_size=SIZE, jpeg_quality=90, annotations="none"
 )
 
@@ -31,7 +32,7 @@ SETTINGS = builder.Settings(
 def write(directory, split_examples, settings=SETTINGS):
     with builder.written(split_examples, directory, settings):
         pass
-    return builder.open_data(directory)
+    return open_data(directory)
 
 
 def clip_and_frames(split, number):
@@ -222,17 +223,17 @@ def test_an_epoch_passes_over_pairs(data):
 def test_captions_are_read_once(data, tmp_path):
     told = [[each.decode() for each in one["captions"]] for one in records(data, "train")]
     write(tmp_path, {split: examples(split) for split in COUNTS})
-    path = pathlib.Path(builder.open_data(tmp_path).builder.data_dir) / "captions-train.json"
+    path = pathlib.Path(open_data(tmp_path).builder.data_dir) / "captions-train.json"
     # A data set of before, one with captions of another, or numbers alone, or damaged.
     for found in (None, '[["a"], ["b"]]', json.dumps([2] * 20), json.dumps([[]] * 20), "[4, 4"):
         if found is not None:
             path.write_text(found)
-        assert captions(builder.open_data(tmp_path), "train") == told
+        assert captions(open_data(tmp_path), "train") == told
         assert json.loads(path.read_text()) == told
-    assert caption_counts(builder.open_data(tmp_path), "train").tolist() == [*map(len, told)]
+    assert caption_counts(open_data(tmp_path), "train").tolist() == [*map(len, told)]
     # What is kept is what counts: the records are not looked at.
     path.write_text(json.dumps([["a", "b"]] * 20))
-    assert caption_counts(builder.open_data(tmp_path), "train").tolist() == [2] * 20
+    assert caption_counts(open_data(tmp_path), "train").tolist() == [2] * 20
     assert sorted(file.name for file in path.parent.iterdir() if "captions" in file.name) == [
         "captions-train.json"
     ]
@@ -245,7 +246,7 @@ def test_captions_are_counted_where_nothing_can_be_kept(tmp_path, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(pathlib.Path, "write_text", refuse)
-    data = builder.open_data(tmp_path)
+    data = open_data(tmp_path)
     assert caption_counts(data, "train").sum() == 50
     assert not list(pathlib.Path(data.builder.data_dir).glob("captions*"))
 
@@ -309,7 +310,7 @@ def test_hosts_share_an_evaluation(data):
 def test_rendered_videos_come_through(tmp_path, tokenizer):
     told = rendered.scenes(seed=1, num_train=4, num_held_out=4)[:4]
     (tmp_path / "videos").mkdir()
-    setup = builder.Settings("folder", 2.0, 64, 95, "none")
+    setup = Settings("folder", 2.0, 64, 95, "none")
 
     def split_examples():
         for scene in told:
@@ -470,9 +471,9 @@ def test_a_program_may_end_in_mid_epoch(tmp_path, ending, status):
     write(tmp_path, {"train": examples("train")})
     program = f"""if True:
         import pathlib
-        from glscl_jax.input_pipeline import builder, pipeline
+        from glscl_jax.input_pipeline import pipeline, prepared_data
         from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
-        data = builder.open_data(pathlib.Path({str(tmp_path)!r}))
+        data = prepared_data.open_data(pathlib.Path({str(tmp_path)!r}))
         batches = pipeline.train_batches(
             data, "train", Tokenizer.from_merges(DEMO_MERGES), batch_size=4, num_frames=4,
             num_words=8, seed=0, first_step=0, num_steps=10**6)

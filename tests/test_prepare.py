@@ -23,6 +23,7 @@ from PIL import Image
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, prepare, rendered
 from glscl_jax.input_pipeline.decoding import video
+from glscl_jax.input_pipeline.prepared_data import Settings, holds_data, open_data
 from glscl_jax.input_pipeline.preparing import builder, decode_cache, decoding_pool
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -48,7 +49,7 @@ def videos(tmp_path_factory):
 
 
 def settings_of(clips, **changes):
-    made = builder.Settings("folder", 2.0, 48, 95, builder.annotations_digest(clips))
+    made = Settings("folder", 2.0, 48, 95, builder.annotations_digest(clips))
     return dataclasses.replace(made, **changes)
 
 
@@ -87,7 +88,7 @@ def test_records_hold_what_the_videos_show(videos, tmp_path):
     clips = annotations.read_folder(videos)
     report = run(videos, tmp_path / "new" / "data")
     assert report == prepare.PrepareReport({"train": 5, "val": 2, "test": 2}, ())
-    data = builder.open_data(tmp_path / "new" / "data")
+    data = open_data(tmp_path / "new" / "data")
     assert data.settings == settings_of(clips)
     assert data.splits == report.splits
     assert not (tmp_path / "new" / "data" / "failed.csv").exists()
@@ -167,7 +168,7 @@ def test_bad_videos_are_left_out_and_listed(faulty, tmp_path):
         (source / name).write_bytes(next((source / "videos").iterdir()).read_bytes())
     assert run(source, data_dir) == prepare.PrepareReport({"train": 11}, ())
     assert not (data_dir / "failed.csv").exists()
-    assert builder.open_data(data_dir).settings.partial == ""
+    assert open_data(data_dir).settings.partial == ""
 
 
 @pytest.mark.parametrize("share", [0.25, 0.0])
@@ -179,14 +180,14 @@ def test_too_many_failures_leave_nothing(faulty, tmp_path, share):
     assert [path.name for path in data_dir.iterdir()] == ["failed.csv"]
     assert len(failed_rows(data_dir)) == 3
     with pytest.raises(UserError, match="no prepared data set in it: make one with"):
-        builder.open_data(data_dir)
+        open_data(data_dir)
 
 
 def test_what_the_doctor_found_can_be_accepted(faulty, tmp_path):
     report = run(faulty[0], tmp_path, max_failed_share=0.0, allow_partial=True)
     assert report.splits == {"train": 8}
     assert len(report.failures) == 3
-    assert builder.open_data(tmp_path).settings.partial == report.partial == "8 of 11 train"
+    assert open_data(tmp_path).settings.partial == report.partial == "8 of 11 train"
 
 
 def test_videos_that_break_off_are_kept_and_listed(videos, tmp_path):
@@ -225,7 +226,7 @@ def test_a_split_that_fails_whole(faulty, tmp_path):
     with pytest.raises(UserError, match=r"none of the 3 clips of split 'val' can be read"):
         run(source, data_dir, max_failed_share=0.5)
     assert names_in(data_dir) <= {"failed.csv", ".preparing"}  # what is decoded is kept
-    assert not builder.holds_data(data_dir)
+    assert not holds_data(data_dir)
     assert len(failed_rows(data_dir)) == 3
 
 
@@ -257,7 +258,7 @@ def test_what_was_there_stays_until_the_new_is_whole(faulty, tmp_path, monkeypat
     assert {path: files_of(data_dir)[path] for path in before} == before
 
     run(faulty[0], data_dir, max_failed_share=0.3, image_size=32)
-    assert builder.open_data(data_dir).settings.image_size == 32
+    assert open_data(data_dir).settings.image_size == 32
     assert files_of(data_dir).keys() == before.keys()
     assert own.read_bytes() == b"mine"
 
@@ -284,7 +285,7 @@ def test_killed_outright_it_goes_on_from_what_is_decoded(videos, tmp_path, monke
     assert segments // 10 <= there < segments
     assert list(data_dir.glob(".preparing/clips/folder/*incomplete*"))
     with pytest.raises(UserError, match="preparing was cut short"):
-        builder.open_data(data_dir)
+        open_data(data_dir)
 
     really, sizes = video.read_frames, []
 
@@ -381,16 +382,16 @@ def test_settings_that_differ_are_named(videos, tmp_path):
 def test_damaged_data_sets_are_named(videos, tmp_path):
     run(videos, tmp_path)
     with pytest.raises(UserError, match="no split 'dev' in the prepared data, only train, val, te"):
-        builder.open_data(tmp_path).records("dev")
+        open_data(tmp_path).records("dev")
     records = next(tmp_path.glob("clips/folder/*/clips-val*"))
     records.rename(tmp_path / "away")
     with pytest.raises(UserError, match=r"clips-val\S* is gone: prepare again with --overwrite"):
-        builder.open_data(tmp_path)
+        open_data(tmp_path)
     (tmp_path / "away").rename(records)
     settings_file = next(tmp_path.glob("clips/folder/*/metadata.json"))
     settings_file.write_text(json.dumps({"dataset": "folder"}))
     with pytest.raises(UserError, match=r"metadata\.json: no settings of this version"):
-        builder.open_data(tmp_path)
+        open_data(tmp_path)
 
 
 def test_a_file_in_the_way(videos, tmp_path):
@@ -423,7 +424,7 @@ def test_what_came_of_it_is_no_setting(videos, tmp_path):
     run(videos, tmp_path)
     settings_file = next(tmp_path.glob("clips/folder/*/metadata.json"))
     assert "partial" not in json.loads(settings_file.read_text())
-    assert builder.open_data(tmp_path).settings.partial == ""
+    assert open_data(tmp_path).settings.partial == ""
 
 
 def test_one_writer_at_a_time(videos, tmp_path, forks):

@@ -12,6 +12,7 @@ from benchmarks import moving_clips
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.decoding import video
+from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.models.clip import normalize
 
@@ -74,7 +75,7 @@ def test_undamaged_by_jpeg_the_tensor_is_the_references(videos):
 
 def prepared(videos, folder, quality):
     """The tensors that reach the model from a data set of the two clips, by their ids."""
-    settings = builder.Settings("folder", 1.0, SIZE, quality, "none")
+    settings = Settings("folder", 1.0, SIZE, quality, "none")
     examples = []
     for name in SECONDS:
         clip = Clip(name, videos / f"{name}.mp4", ("a view",), None, None, "train")
@@ -83,7 +84,7 @@ def prepared(videos, folder, quality):
     folder.mkdir()
     with builder.written({"train": examples}, folder, settings):
         pass
-    data = builder.open_data(folder)
+    data = open_data(folder)
     (batch,) = pipeline.eval_batches(data, "train", batch_size=2, num_frames=NUM_FRAMES)
     tensors = normalize(jnp.asarray(batch.frames), jnp.asarray(batch.frame_mask))
     return dict(zip(batch.clip_ids, np.asarray(tensors), strict=True))

@@ -13,7 +13,7 @@ from tests.conftest import REPO, one_line_error
 SCRIPT = """
 'Explains the script.'
 from absl import flags
-from glscl_jax import program
+from glscl_jax.runtime import program
 from glscl_jax.errors import UserError
 FLAG = flags.DEFINE_string("two_words", None, "Says what is printed.")
 def main(argv):
@@ -103,7 +103,7 @@ def test_compare_has_help_of_its_own(forks):
 
 LOUD = """
 import os, sys
-from glscl_jax import program
+from glscl_jax.runtime import program
 def main(argv):
     for number in range(20000):
         print(number)

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.inputs import figures
 from glscl_jax.input_pipeline import pipeline
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.runtime import sharding
 
@@ -17,7 +17,7 @@ def batches(folder: pathlib.Path, batch_size: int, num_steps: int):
     """Yields (clips, real frames) of each batch once it is on the device."""
     mesh = sharding.make_mesh()
     reader = pipeline.train_batches(
-        builder.open_data(folder),
+        open_data(folder),
         "train",
         Tokenizer.from_merges(DEMO_MERGES),
         batch_size=batch_size,

@@ -25,7 +25,7 @@ from glscl_jax.evaluation import published_results, run_card
 from glscl_jax.files import PART, read_json
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.cut_captions import Cut
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
 from glscl_jax.retrieval import encoded_split, metrics
@@ -57,7 +57,7 @@ class Task:
     loaded: LoadedModel
     sha256: str
     config: ConfigDict
-    data: builder.PreparedData
+    data: PreparedData
     split: str
     tokenizer: Tokenizer
     failed: frozenset[str]
@@ -147,7 +147,7 @@ def open_task(
         problems, part = Problems(), split or own.data.test_split
         problems.attempt(sharding.check_batch_size, own.eval_batch_size, mesh, "eval_batch_size")
         tokenizer = problems.attempt(_open_tokenizer, loaded, own, config is not None)
-        if data := problems.attempt(builder.open_data, own.data.dir):
+        if data := problems.attempt(open_data, own.data.dir):
             problems.attempt(
                 pipeline.check_settings,
                 data,
@@ -197,7 +197,7 @@ def failed_clips(data_dir: str | os.PathLike, split: str) -> frozenset[str]:
         raise UserError(f"{path} is damaged ({error}): prepare again, or remove it") from error
 
 
-def check_split(data: builder.PreparedData, split: str, flag: str) -> None:
+def check_split(data: PreparedData, split: str, flag: str) -> None:
     """Raises a `UserError` naming the splits there are."""
     if split not in data.splits:
         raise UserError(

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from glscl_jax.errors import UserError
 from glscl_jax.files import unfinished
-from glscl_jax.input_pipeline.preparing.builder import PreparedData
+from glscl_jax.input_pipeline.prepared_data import PreparedData
 from glscl_jax.input_pipeline.records import Records
 from glscl_jax.runtime import progress
 

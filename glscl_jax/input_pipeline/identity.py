@@ -21,7 +21,7 @@ def identity(settings, info: tfds.core.DatasetInfo) -> dict:
     """What is the same of a copy and different of other data, as JSON values.
 
     Args:
-      settings: `builder.Settings`; what they do not compare is left out, and what is None.
+      settings: `prepared_data.Settings`; what they do not compare is left out, and what is None.
       info: of the data set, its files still there.
 
     Returns:

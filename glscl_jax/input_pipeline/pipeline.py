@@ -14,7 +14,7 @@ import tensorflow as tf
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline import batch_reader, pair_order
 from glscl_jax.input_pipeline.captions import caption_counts
-from glscl_jax.input_pipeline.preparing.builder import PreparedData
+from glscl_jax.input_pipeline.prepared_data import PreparedData
 from glscl_jax.input_pipeline.records import Records
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 

@@ -41,8 +41,8 @@ from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from glscl_jax.input_pipeline.decoding.picture_folder import holds_pictures
 from glscl_jax.input_pipeline.failures import DAMAGED_FILE, FAILED_FILE
+from glscl_jax.input_pipeline.prepared_data import Settings, holds_data, open_data
 from glscl_jax.input_pipeline.preparing import beam, builder, decoding_pool, doctor
-from glscl_jax.input_pipeline.preparing.builder import Settings
 from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.preparing.decode_cache import Losses, Store
 from glscl_jax.runtime import lock, program
@@ -145,7 +145,7 @@ def prepare(
         failed = checkup.explained(losses.failed)
         failures.write_clips(failed, data_dir / FAILED_FILE)
         failures.write_clips(losses.damaged, data_dir / DAMAGED_FILE)
-        data = builder.open_data(data_dir)
+        data = open_data(data_dir)
         for split in data.splits:
             caption_counts(data, split)
     return PrepareReport(data.splits, failed, losses.damaged, partial)
@@ -297,8 +297,8 @@ def run(values: flags.FlagValues, data_dir: pathlib.Path | None) -> None:
         engine = beam.engine(values.beam_runner, values.beam_options, values.workers)
     elif values.beam_options:
         raise UserError("--beam_options without --beam_runner: name one, or leave them out")
-    if builder.holds_data(data_dir) and not values.overwrite:
-        there = builder.open_data(data_dir)
+    if holds_data(data_dir) and not values.overwrite:
+        there = open_data(data_dir)
         check_settings(there.settings, settings, data_dir)
         told = _summary(there.splits, len(clips), data_dir, there.settings.partial)
         print(f"{data_dir} is prepared already: {told}")

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.plan import Plan
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited, recipe
@@ -25,7 +25,7 @@ class Inputs:
     """
 
     mesh: Mesh
-    data: builder.PreparedData
+    data: PreparedData
     tokenizer: Tokenizer
     plan: Plan
 
@@ -45,7 +45,7 @@ def open_inputs(given, config, settings: recipe.Recipe, source, chosen) -> Input
         problems.attempt(sharding.check_microbatch, batch_size, config.microbatch, mesh)
         problems.attempt(sharding.check_batch_size, eval_batch_size, mesh, "eval_batch_size")
     plan = None
-    if data := problems.attempt(open_data, config):
+    if data := problems.attempt(_open_data, config):
         problems.attempt(check_data, config, settings, data, source)
         plan = problems.attempt(planned, config, data)
     tokenizer = problems.attempt(open_tokenizer, config, settings, source, chosen)
@@ -53,14 +53,14 @@ def open_inputs(given, config, settings: recipe.Recipe, source, chosen) -> Input
     return Inputs(mesh, data, tokenizer, plan)
 
 
-def open_data(config) -> builder.PreparedData:
+def _open_data(config) -> PreparedData:
     """The prepared data set."""
     if not config.data.dir:
         raise UserError("config.data.dir is empty: name the directory that prepare wrote")
-    return builder.open_data(config.data.dir)
+    return open_data(config.data.dir)
 
 
-def check_data(config, settings: recipe.Recipe, data: builder.PreparedData, source) -> None:
+def check_data(config, settings: recipe.Recipe, data: PreparedData, source) -> None:
     """Raises a `UserError` with all in which the data is not what the config asks for."""
     problems = Problems()
     flags_of = {"frame_rate": "config.data.frame_rate"}
@@ -82,7 +82,7 @@ def check_data(config, settings: recipe.Recipe, data: builder.PreparedData, sour
     problems.raise_all()
 
 
-def planned(config, data: builder.PreparedData) -> Plan:
+def planned(config, data: PreparedData) -> Plan:
     """The run's length; raises a `UserError` if the training split does not fill a batch."""
     captions = pipeline.fitting_captions(data, config.data.train_split, config.batch_size)
     return Plan.of(

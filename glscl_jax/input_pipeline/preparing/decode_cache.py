@@ -28,8 +28,8 @@ import PIL
 from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.decoding import video
+from glscl_jax.input_pipeline.prepared_data import Settings
 from glscl_jax.input_pipeline.preparing import builder
-from glscl_jax.input_pipeline.preparing.builder import Settings
 from glscl_jax.input_pipeline.preparing.checkup import Failure
 
 _FORMAT = 3  # Raised when what decoding gives changes, or how it is stored.
