@@ -8,7 +8,7 @@ import numpy as np
 from convert import hugging_face, output, rules
 from convert.table import Table
 from convert.tables import CLIP4CLIP, GLSCL, HUGGING_FACE, OPENAI
-from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
+from glscl_jax.checkpoints.model_dir import LoadedModel, load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 

@@ -1,7 +1,7 @@
 """What a conversion writes: all of it, or nothing.
 
 Beside the models this needs the library's writers of what a checkpoint directory holds, so that
-converted and trained ones are read alike: `run_checkpoints.save_params`, `files.write_json` and
+converted and trained ones are read alike: `model_dir.save_params`, `files.write_json` and
 `Tokenizer.save`.
 """
 
@@ -12,7 +12,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from glscl_jax.checkpoints.run_checkpoints import save_params
+from glscl_jax.checkpoints.model_dir import save_params
 from glscl_jax.errors import UserError
 from glscl_jax.files import place, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
+from glscl_jax.checkpoints.model_dir import LoadedModel, load_model
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.cut_captions import Cut

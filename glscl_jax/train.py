@@ -22,10 +22,10 @@ from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import get_override_values
 
 from glscl_jax import paths
-from glscl_jax.checkpoints.run_checkpoints import Checkpoints, load_model, steps_on_disk
+from glscl_jax.checkpoints.model_dir import load_model, parameters_sha256, steps_on_disk
+from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import PLACES, Workdir, as_json
-from glscl_jax.evaluation import run_card
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
@@ -93,7 +93,7 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     if source and not source.goes_on:
         loaded = load_model(source.directory, sharding.replicated(mesh)).params
         if jax.process_count() > 1:
-            sha256 = run_card.parameters_sha256(loaded)
+            sha256 = parameters_sha256(loaded)
             processes.check_same({"config.init_from's parameters": sha256})
         check_fit(loaded, settings, model)
         say(inherited.told(source, config, settings.model))

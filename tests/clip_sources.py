@@ -10,7 +10,7 @@ from flax import traverse_util
 from convert import hugging_face, rules, sizes
 from convert.conversion import Options, convert_clip
 from convert.tables import OPENAI
-from glscl_jax.checkpoints.run_checkpoints import load_model
+from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.clip import CLIPConfig

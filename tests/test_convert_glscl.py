@@ -13,7 +13,7 @@ from convert.back import convert_back
 from convert.conversion import Options, convert_clip, convert_glscl
 from convert.tables import CLIP4CLIP
 from convert.tables import GLSCL as NAMES
-from glscl_jax.checkpoints.run_checkpoints import load_model
+from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from glscl_jax.models.clip import CLIPConfig

@@ -9,8 +9,9 @@ import optax
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from glscl_jax.checkpoints import run_checkpoints
-from glscl_jax.checkpoints.run_checkpoints import Checkpoints, save_params
+from glscl_jax.checkpoints import model_dir
+from glscl_jax.checkpoints.model_dir import save_params
+from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
@@ -27,7 +28,7 @@ def parameters():
 
 
 def load(path):
-    return run_checkpoints._load_params(path, ONE)
+    return model_dir._load_params(path, ONE)
 
 
 def assert_same(found):
@@ -138,7 +139,7 @@ def test_the_best_is_kept_and_read(tmp_path):
         checkpoints.save(state(step), {"R@1": score})
     checkpoints.close()
     assert {x.name for x in workdir.checkpoints.iterdir()} == {"2", "4"}
-    assert run_checkpoints._best(workdir.checkpoints) == 2
+    assert model_dir._best(workdir.checkpoints) == 2
 
 
 def test_moments_of_other_groups_are_refused(tmp_path):

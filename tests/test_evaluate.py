@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from glscl_jax import compare
-from glscl_jax.checkpoints.run_checkpoints import load_model, save_params
+from glscl_jax.checkpoints.model_dir import load_model, parameters_sha256, save_params
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import rank_files, run_card, task
 from glscl_jax.input_pipeline import failures, pipeline
@@ -87,7 +87,7 @@ def test_the_table_and_the_run_card(workdir, evaluated, shapes):
     assert data["frames_decoded"] == batch.frame_mask.sum()
     step = card["checkpoint"]["step"]
     params = load_model(workdir, one_device(), step).params
-    assert card["checkpoint"]["parameters_sha256"] == run_card.parameters_sha256(params)
+    assert card["checkpoint"]["parameters_sha256"] == parameters_sha256(params)
     assert "## What was evaluated" in (workdir / "results.md").read_text()
     assert (workdir / "report.html").stat().st_size > 10_000
 

@@ -11,7 +11,7 @@ from absl import flags as absl_flags
 
 from configs import common, demo, folder
 from convert import output
-from glscl_jax.checkpoints.run_checkpoints import load_model
+from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer, byte_symbols

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import glscl_jax
 from convert.output import settings
-from glscl_jax.checkpoints.run_checkpoints import save_params
+from glscl_jax.checkpoints.model_dir import save_params
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json

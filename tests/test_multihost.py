@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax.checkpoints.run_checkpoints import load_model
+from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.evaluation import rank_files
 from glscl_jax.runtime import sharding

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from glscl_jax.checkpoints.run_checkpoints import save_params
+from glscl_jax.checkpoints.model_dir import parameters_sha256, save_params
 from glscl_jax.evaluation import published_results, run_card, run_card_text
 from glscl_jax.files import read_json
 from glscl_jax.retrieval import metrics
@@ -28,14 +28,14 @@ PARAMS = {
 
 
 def test_the_hash_of_parameters_is_of_the_numbers(tmp_path):
-    expected = run_card.parameters_sha256(PARAMS)
+    expected = parameters_sha256(PARAMS)
     # Through Orbax and onto devices, and in another order of insertion.
     save_params(tmp_path / "x", PARAMS)
     stored = ocp.load_checkpointables(tmp_path / "x")["params"]
-    assert run_card.parameters_sha256(stored) == expected
+    assert parameters_sha256(stored) == expected
     mesh = sharding.make_mesh(jax.devices()[:2])
     placed = jax.device_put(dict(reversed(PARAMS.items())), sharding.replicated(mesh))
-    assert run_card.parameters_sha256(placed) == expected
+    assert parameters_sha256(placed) == expected
 
 
 @pytest.mark.parametrize("change", ["a bit", "a type", "a shape", "a name"])
@@ -50,7 +50,7 @@ def test_any_change_of_parameters_changes_the_hash(change):
         clip["kernel"] = clip["kernel"].reshape(3, 2)
     else:
         clip["weight"] = clip.pop("kernel")
-    assert run_card.parameters_sha256(changed) != run_card.parameters_sha256(PARAMS)
+    assert parameters_sha256(changed) != parameters_sha256(PARAMS)
 
 
 def test_ids_hash_as_sort_and_sha256sum_do(tmp_path):

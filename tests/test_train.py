@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax.checkpoints.run_checkpoints import load_model
+from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.runtime import sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS
 from tests.conftest import REPO, one_line_error, program_environment

@@ -8,9 +8,9 @@ data.json         what tells the prepared data from any other, wherever it lies
 groups.json       which parameters train, and in which group of the optimiser
 tokenizer/        captions to ids
 metrics.jsonl     one line of figures every so many steps
-checkpoints/      see checkpoint.py
+checkpoints/      see run_checkpoints.py
 events.out.*      TensorBoard
-profile/          traces of steps, see trace.py
+profile/          traces of steps, see profiling/trace.py
 """
 
 import dataclasses
@@ -22,11 +22,12 @@ import pathlib
 from ml_collections import ConfigDict
 
 from glscl_jax import paths
+from glscl_jax.checkpoints.model_dir import read_model_config
 from glscl_jax.errors import UserError
 from glscl_jax.files import differences, read_json, unfinished, write_json
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.glscl import GLSCLConfig, model_config, model_settings
+from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.runtime import lock
 
 LOCK_FILE = ".running.lock"
@@ -199,21 +200,3 @@ def _fixed(config: dict) -> dict:
     fixed = {key: config[key] for key in FIXED if key in config}
     data = fixed.get("data", {})
     return {**fixed, "data": {key: data[key] for key in data if key not in PLACES}}
-
-
-def read_model_config(directory: pathlib.Path) -> GLSCLConfig:
-    """The model of a work directory or a converted one, from its `model.json`.
-
-    Raises:
-      UserError: the file is missing or damaged.
-    """
-    path = directory / "model.json"
-    if not path.exists():
-        raise UserError(
-            f"{directory} is no checkpoint directory (no model.json): give one that "
-            "glscl_jax.train or convert wrote"
-        )
-    try:
-        return model_config(read_json(path))
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error

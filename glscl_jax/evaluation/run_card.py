@@ -12,12 +12,10 @@ import platform
 import time
 from collections.abc import Iterator
 
-import jax
 import numpy as np
-from flax import traverse_util
 from jax.sharding import Mesh
 
-from glscl_jax.checkpoints.run_checkpoints import LoadedModel
+from glscl_jax.checkpoints.model_dir import LoadedModel
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import published_results
 from glscl_jax.evaluation.published_results import Published
@@ -44,19 +42,6 @@ class Stages:
         begun = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - begun
-
-
-def parameters_sha256(params: dict) -> str:
-    """SHA-256 of the parameters: the path, type, shape and bytes of each, in order of the paths.
-
-    It is of the numbers and not of files, so it is the same however and wherever they are stored.
-    """
-    digest = hashlib.sha256()
-    for path, leaf in sorted(traverse_util.flatten_dict(params, sep="/").items()):
-        array = np.asarray(jax.device_get(leaf))
-        digest.update(f"{path} {array.dtype.name} {list(array.shape)}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def lines_sha256(lines: list[str]) -> str:

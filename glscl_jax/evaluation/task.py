@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from glscl_jax import paths
-from glscl_jax.checkpoints.run_checkpoints import LoadedModel, load_model
+from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, parameters_sha256
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.evaluation import published_results, run_card
@@ -137,7 +137,7 @@ def open_task(
             f"(--config.init_from={loaded.directory}) and evaluate that run, or score with it in "
             "Python (glscl_jax.load)"
         )
-    sha256 = run_card.parameters_sha256(loaded.params)
+    sha256 = parameters_sha256(loaded.params)
     processes.check_same({"parameters": sha256})
 
     def rest() -> Task:

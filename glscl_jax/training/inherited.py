@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 
 from ml_collections import ConfigDict
 
-from glscl_jax.checkpoints.workdir import read_model_config
+from glscl_jax.checkpoints.model_dir import read_model_config
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.files import read_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ import time
 
 import jax
 
-from glscl_jax.checkpoints.run_checkpoints import BEST
+from glscl_jax.checkpoints.model_dir import BEST
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.files import write_text
 from glscl_jax.profiling import memory
