@@ -13,11 +13,13 @@ import pytest
 from glscl_jax import compare
 from glscl_jax.checkpoints.model_dir import load_model, parameters_sha256, save_params
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation import rank_files, run_card, task
-from glscl_jax.input_pipeline import failures, pipeline
+from glscl_jax.evaluation import rank_files, run_card
+from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.prepared_data import open_data
+from glscl_jax.input_pipeline.preparing import failures
 from glscl_jax.input_pipeline.preparing.checkup import Failure
+from glscl_jax.input_pipeline.preparing.failures import FAILED_FILE, failed_clips
 from glscl_jax.retrieval import encoded_split, metrics
 from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
@@ -346,14 +348,14 @@ def test_several_captions_a_video(workdir, msvd, evaluate, tmp_path):
 
 
 def test_clips_that_could_not_be_read_are_those_that_prepare_lists(tmp_path):
-    assert task.failed_clips(tmp_path, "test") == set()
+    assert failed_clips(tmp_path, "test") == set()
     lost = [
         Failure(Clip(name, pathlib.Path(name), ("a dog",), None, None, split), "empty, or no video")
         for name, split in (("one, two.mp4", "test"), ("three.mp4", "train"), ("=4.mp4", "test"))
     ]
     failures.write_clips(lost, tmp_path / failures.FAILED_FILE)
-    assert task.failed_clips(tmp_path, "test") == {"one, two.mp4", "=4.mp4"}
+    assert failed_clips(tmp_path, "test") == {"one, two.mp4", "=4.mp4"}
     for damage in (b"\xff\xfe", b"one,two\n1,2\n"):
-        (tmp_path / task.FAILED).write_bytes(damage)
+        (tmp_path / FAILED_FILE).write_bytes(damage)
         with pytest.raises(UserError, match=r"failed\.csv is damaged"):
-            task.failed_clips(tmp_path, "test")
+            failed_clips(tmp_path, "test")

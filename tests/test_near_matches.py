@@ -10,8 +10,8 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, rendered
 from glscl_jax.input_pipeline.annotations import folder as own_folder
 from glscl_jax.input_pipeline.annotations import source
-from glscl_jax.input_pipeline.near_matches import near_matches
 from glscl_jax.input_pipeline.preparing import doctor
+from glscl_jax.input_pipeline.preparing.near_matches import near_matches
 from tests import benchmark_files
 from tests.conftest import one_line_error
 

@@ -3,7 +3,6 @@
 All that can be wrong is found here, before anything is encoded.
 """
 
-import csv
 import dataclasses
 import datetime
 import hashlib
@@ -26,16 +25,13 @@ from glscl_jax.files import PART, read_json
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
+from glscl_jax.input_pipeline.preparing.failures import failed_clips
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import model_settings
 from glscl_jax.retrieval import encoded_split, metrics
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.runtime import processes, sharding
-from glscl_jax.spreadsheet import unescaped
 from glscl_jax.training import inherited, recipe
-
-# What `prepare` could not read: a program, so its name for the file cannot be imported.
-FAILED = "failed.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,28 +169,6 @@ def open_task(
         }
     )
     return task
-
-
-def failed_clips(data_dir: str | os.PathLike, split: str) -> frozenset[str]:
-    """Ids of the clips of a split that a data directory's failed.csv lists.
-
-    The last `prepare` there wrote it, which may have ended without a data set of its own: what
-    counts is which of them the split lacks.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    path = pathlib.Path(data_dir) / FAILED
-    if not path.exists():
-        return frozenset()
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-            return frozenset(
-                unescaped(row["clip"]) for row in rows if unescaped(row["split"]) == split
-            )
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({error}): prepare again, or remove it") from error
 
 
 def check_split(data: PreparedData, split: str, flag: str) -> None:

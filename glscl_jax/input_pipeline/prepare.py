@@ -35,16 +35,22 @@ from absl import flags
 
 from glscl_jax import paths
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import failures, source_flags
 from glscl_jax.input_pipeline.annotations import Clip, source
 from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from glscl_jax.input_pipeline.decoding.picture_folder import holds_pictures
-from glscl_jax.input_pipeline.failures import DAMAGED_FILE, FAILED_FILE
 from glscl_jax.input_pipeline.prepared_data import Settings, holds_data, open_data
-from glscl_jax.input_pipeline.preparing import beam, builder, decoding_pool, doctor
+from glscl_jax.input_pipeline.preparing import (
+    beam,
+    builder,
+    decoding_pool,
+    doctor,
+    failures,
+    source_flags,
+)
 from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.preparing.decode_cache import Losses, Store
+from glscl_jax.input_pipeline.preparing.failures import DAMAGED_FILE, FAILED_FILE
 from glscl_jax.runtime import lock, program
 
 LOCK_FILE = ".preparing.lock"

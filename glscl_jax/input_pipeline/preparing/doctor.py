@@ -18,8 +18,8 @@ from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
 from glscl_jax.input_pipeline.annotations.source import files_below, links_out, videos_below
 from glscl_jax.input_pipeline.decoding import video
-from glscl_jax.input_pipeline.near_matches import Near, near_matches
 from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure, Row
+from glscl_jax.input_pipeline.preparing.near_matches import Near, near_matches
 from glscl_jax.runtime import progress
 
 # Times longer or shorter than the median that a video has to be to be named.

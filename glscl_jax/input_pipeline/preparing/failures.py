@@ -1,13 +1,15 @@
 """The lists that lie beside a data set, of what is not in it: clips, and rows of annotations."""
 
 import csv
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from glscl_jax.errors import UserError
 from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline.annotations.bad_rows import BadRow
 from glscl_jax.input_pipeline.preparing.checkup import Failure
-from glscl_jax.spreadsheet import escaped
+from glscl_jax.spreadsheet import escaped, unescaped
 
 FAILED_FILE = "failed.csv"
 DAMAGED_FILE = "damaged.csv"
@@ -38,3 +40,25 @@ def _write(header: Sequence[str], rows: Sequence[Iterable[str]], path: pathlib.P
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(map(escaped, row) for row in rows)
+
+
+def failed_clips(data_dir: str | os.PathLike, split: str) -> frozenset[str]:
+    """Ids of the clips of a split that a data directory's failed.csv lists.
+
+    The last `prepare` there wrote it, which may have ended without a data set of its own: what
+    counts is which of them the split lacks.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = pathlib.Path(data_dir) / FAILED_FILE
+    if not path.exists():
+        return frozenset()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+            return frozenset(
+                unescaped(row["clip"]) for row in rows if unescaped(row["split"]) == split
+            )
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}): prepare again, or remove it") from error

@@ -8,9 +8,10 @@ from absl import flags
 
 from glscl_jax import paths
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import annotations, failures
+from glscl_jax.input_pipeline import annotations
 from glscl_jax.input_pipeline.annotations import Reading, validation
 from glscl_jax.input_pipeline.annotations.bad_rows import BadRow, BadRows
+from glscl_jax.input_pipeline.preparing import failures
 from glscl_jax.input_pipeline.preparing.checkup import finding
 
 
