@@ -61,8 +61,9 @@ def write_source(directory: str) -> None:
     import numpy as np
     from flax import traverse_util
 
-    from convert import hugging_face, rules, sizes
-    from convert.tables import HUGGING_FACE
+    from convert.naming import rules, sizes
+    from convert.naming.published_names import HUGGING_FACE
+    from convert.readers import hugging_face
     from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
     from glscl_jax.models.clip import VARIANTS
 

@@ -14,8 +14,8 @@ directory that `glscl_jax.train` starts from (--config.init_from=OUT).
 from absl import flags
 
 from convert import program_flags
-from convert.back import convert_back
 from convert.conversion import Options, convert_clip
+from convert.export import convert_back
 from glscl_jax.runtime import program
 
 flags.adopt_module_key_flags(program_flags)

@@ -11,11 +11,13 @@ import ml_dtypes
 import numpy as np
 
 import glscl_jax
-from convert import output, positions, rules, verification
-from convert.foreign import refuse_foreign, refuse_vocabulary, refuse_wide_heads
-from convert.sizes import clip_of
-from convert.source import Source, open_source, sha256
-from convert.table import Table
+from convert import checkpoint_output
+from convert.naming import positions, rules
+from convert.naming.name_map import Table
+from convert.naming.sizes import clip_of
+from convert.readers.foreign import refuse_foreign, refuse_vocabulary, refuse_wide_heads
+from convert.readers.source import Source, open_source, sha256
+from convert.verification import against_source
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.clip import CLIPConfig
@@ -101,9 +103,9 @@ def convert_glscl(path: str, out: str, options: Options = Options()) -> None:
 
 def _begin(path: str, out: str, options: Options) -> tuple[Source, Table]:
     """The source and its names, once it is sure that nothing else stands in the way."""
-    output.check_free(pathlib.Path(out))
+    checkpoint_output.check_free(pathlib.Path(out))
     if options.verify:
-        verification.import_torch()
+        against_source.import_torch()
     origin = open_source(path, options.entry)
     refuse_foreign(origin.tensors, path)
     return origin, rules.detect(origin.tensors, path)
@@ -119,11 +121,11 @@ def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: O
     _check_finite(nonfinite, origin, options.allow_nonfinite)
     config = _resized(converted.params, config, options.image_size)
     params = jax.tree.map(lambda x: x.astype(DTYPES[options.dtype], copy=False), converted.params)
-    if assumed := verification.assumptions(origin, table, clip_of(config)):
+    if assumed := against_source.assumptions(origin, table, clip_of(config)):
         print(f"assumed, as {origin.path.name} does not say it: {', '.join(assumed)}")
     figures = None
     if options.verify:
-        figures = verification.run(origin, converted, config, params, tokenizer)
+        figures = against_source.run(origin, converted, config, params, tokenizer)
     said = {
         "source": origin.path.absolute().name,
         "format": f"{origin.container}, names of {table.title}",
@@ -139,8 +141,8 @@ def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: O
         "assumed": assumed,
         "verification": figures,
     }
-    with output.unfinished(out) as directory:
-        output.write_checkpoint(directory, params, config, tokenizer, said)
+    with checkpoint_output.unfinished(out) as directory:
+        checkpoint_output.write_checkpoint(directory, params, config, tokenizer, said)
     _report(out, params, converted.ignored, said)
 
 

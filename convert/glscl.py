@@ -12,8 +12,8 @@ directory that `glscl_jax.evaluate` and `glscl_jax.load` read and `glscl_jax.tra
 from absl import flags
 
 from convert import program_flags
-from convert.back import convert_back
 from convert.conversion import Options, convert_glscl
+from convert.export import convert_back
 from glscl_jax.runtime import program
 
 flags.adopt_module_key_flags(program_flags)

@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from convert.back import FORMATS
 from convert.conversion import DTYPES
+from convert.export import FORMATS
 from glscl_jax import paths
 from glscl_jax.errors import UserError
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from convert import hugging_face, rules, sizes
 from convert.conversion import Options, convert_clip
-from convert.tables import OPENAI
+from convert.naming import rules, sizes
+from convert.naming.published_names import OPENAI
+from convert.readers import hugging_face
 from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
@@ -20,7 +21,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is missing: see requirement
 transformers = pytest.importorskip("transformers")
 from safetensors import numpy as safetensors  # noqa: E402
 
-from convert import torch_glscl  # noqa: E402
+from convert.verification import torch_glscl  # noqa: E402
 
 VOCABULARY = Tokenizer.from_merges(DEMO_MERGES)
 SMALL = CLIPConfig(

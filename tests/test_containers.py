@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import serialization, traverse_util
 
-from convert import rules
 from convert.conversion import Options, convert_clip
+from convert.naming import rules
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from tests.clip_sources import (
     VOCABULARY,

@@ -8,10 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from convert import conversion, rules, source, verify
-from convert.back import convert_back
+from convert import conversion
 from convert.conversion import Options, convert_clip
-from convert.tables import OPEN_CLIP, OPENAI
+from convert.export import convert_back
+from convert.naming import rules
+from convert.naming.published_names import OPEN_CLIP, OPENAI
+from convert.readers import source
+from convert.verification import verify
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from tests.clip_sources import (
@@ -294,9 +297,9 @@ def test_a_failed_write_leaves_nothing(directory, tmp_path, monkeypatch):
 def test_without_pytorch(directory, tmp_path, monkeypatch):
     path = save(tmp_path / "model.pt", random_tensors())
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("convert.torch_stages", "convert.torch_glscl"):
+    for name in ("convert.verification.torch_stages", "convert.verification.torch_glscl"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delattr("convert.torch_stages", raising=False)
+    monkeypatch.delattr("convert.verification.torch_stages", raising=False)
     assert "requirements-torch.txt" in refused(path, tmp_path)
     assert "requirements-torch.txt" in refused(directory, tmp_path, verify=True)
 

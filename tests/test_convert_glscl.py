@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from convert import rules, torch_file, verify
-from convert.back import convert_back
 from convert.conversion import Options, convert_clip, convert_glscl
-from convert.tables import CLIP4CLIP
-from convert.tables import GLSCL as NAMES
+from convert.export import convert_back
+from convert.naming import rules
+from convert.naming.published_names import CLIP4CLIP
+from convert.naming.published_names import GLSCL as NAMES
+from convert.readers import torch_file
+from convert.verification import verify
 from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
@@ -26,7 +28,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is missing: see requirement
 transformers = pytest.importorskip("transformers")
 from safetensors import numpy as safetensors  # noqa: E402
 
-from convert import torch_glscl  # noqa: E402
+from convert.verification import torch_glscl  # noqa: E402
 
 CHECKPOINT = "tiny_glscl_checkpoint.pt"
 SMALL = GLSCLConfig(

@@ -8,8 +8,9 @@ import pytest
 from flax import traverse_util
 
 import glscl_jax
-from convert import output, sizes
-from convert.back import convert_back
+from convert import checkpoint_output
+from convert.export import convert_back
+from convert.naming import sizes
 from tests.clip_sources import SMALL, VOCABULARY, torch, transformers
 
 CAPTIONS = ["a red circle moves left", "a blue square", "green", ""]
@@ -25,7 +26,7 @@ def exported(path, tokenizer, **changes):
         for name, shape in sizes.parameter_shapes(config).items()
     }
     params = traverse_util.unflatten_dict(arrays, sep="/")
-    output.write_checkpoint(path / "weights", params, config, tokenizer, {})
+    checkpoint_output.write_checkpoint(path / "weights", params, config, tokenizer, {})
     convert_back(str(path / "weights"), str(path / "clip"), "huggingface", whole=False)
     return path / "weights", path / "clip"
 

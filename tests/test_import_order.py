@@ -76,4 +76,7 @@ def installed(name) -> bool:
 @pytest.mark.parametrize("first", ["glscl_jax.input_pipeline.pipeline", "tensorflow"])
 def test_the_real_ones_live_in_one_process(first):
     # The model of transformers and the compiler of PyTorch: what imports Triton.
-    run(f"import {first}, convert.torch_stages, torch._dynamo; from transformers import CLIPModel")
+    run(
+        f"import {first}, convert.verification.torch_stages, torch._dynamo;"
+        " from transformers import CLIPModel"
+    )

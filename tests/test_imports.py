@@ -1,4 +1,4 @@
-"""Who imports whom: from higher floors to lower ones alone, TensorFlow within the pipeline alone."""
+"""Who imports whom: higher floors from lower ones alone; TensorFlow within the pipeline alone."""
 
 import ast
 import collections
@@ -14,13 +14,13 @@ FLOORS = (
     ("errors", "ranges", "spreadsheet", "trees", "version"),
     ("files", "paths", "models"),
     ("runtime",),
-    ("profiling", "retrieval", "input_pipeline.annotations"),
+    ("profiling", "retrieval", "input_pipeline.annotations", "convert.naming"),
     ("input_pipeline.decoding",),
     ("input_pipeline",),
-    ("input_pipeline.preparing", "checkpoints"),
-    ("training", "retriever"),
+    ("input_pipeline.preparing", "checkpoints", "convert.readers"),
+    ("training", "retriever", "convert.verification"),
     ("evaluation", "glscl_jax"),
-    ("compare", "convert.readers", "convert", "input_pipeline.prepare", "input_pipeline.rendered"),
+    ("compare", "convert", "input_pipeline.prepare", "input_pipeline.rendered"),
     ("train", "evaluate"),
 )
 # Programs lie where users know them, and stand above their neighbours.
@@ -33,7 +33,10 @@ def modules() -> dict[str, pathlib.Path]:
     """Every module of the library, of conversion and of the recipes, by name."""
     files = [file for part in ("glscl_jax", "convert", "configs") for file in _files(part)]
     names = (file.relative_to(REPO).with_suffix("").parts for file in files)
-    return {".".join(name).removesuffix(".__init__"): file for name, file in zip(names, files)}
+    return {
+        ".".join(name).removesuffix(".__init__"): file
+        for name, file in zip(names, files, strict=True)
+    }
 
 
 def _files(part: str):
@@ -57,7 +60,7 @@ def room(module: str, file: pathlib.Path) -> str:
     """Where a module stands: a name of `FLOORS`."""
     inner = module.removeprefix("glscl_jax.")
     if inner in ALONE or file.name == "__init__.py" or "." not in inner:
-        return inner if inner.split(".")[0] != "configs" else "configs"
+        return inner
     return inner.rpartition(".")[0]
 
 

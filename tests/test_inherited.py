@@ -10,7 +10,7 @@ import pytest
 from absl import flags as absl_flags
 
 from configs import common, demo, folder
-from convert import output
+from convert import checkpoint_output
 from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
@@ -189,7 +189,7 @@ def converted(tmp_path_factory):
     path.mkdir()
     params = {"clip": params_of(GLSCLConfig(clip=ODD), 3)["clip"]}
     params = jax.tree.map(lambda x: np.asarray(0.05 * x, np.float32), params)
-    output.write_checkpoint(path, params, ODD, Tokenizer.from_merges(DEMO_MERGES), {})
+    checkpoint_output.write_checkpoint(path, params, ODD, Tokenizer.from_merges(DEMO_MERGES), {})
     return path
 
 

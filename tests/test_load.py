@@ -15,7 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import glscl_jax
-from convert.output import settings
+from convert.checkpoint_output import settings
 from glscl_jax.checkpoints.model_dir import save_params
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 import pytest
 
-from convert import rules, torch_file
+from convert.naming import rules
+from convert.readers import torch_file
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
@@ -360,7 +361,7 @@ UNSHARED = GLSCLConfig(
 
 
 def test_lstm_and_unshared_lim(torch):
-    from convert import torch_glscl  # imports torch, which may be missing
+    from convert.verification import torch_glscl  # imports torch, which may be missing
 
     reference = torch_glscl.randomise(torch_glscl.GLSCL(UNSHARED), seed=0)
     random = np.random.default_rng(0)

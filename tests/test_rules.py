@@ -8,8 +8,9 @@ from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert import rules, sizes, tables, torch_file
-from convert.table import LAYOUTS, NameMismatch, Row, Table, compare
+from convert.naming import published_names, rules, sizes
+from convert.naming.name_map import LAYOUTS, NameMismatch, Row, Table, compare
+from convert.readers import torch_file
 from glscl_jax.errors import UserError
 from glscl_jax.models.clip import VARIANTS, CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
@@ -69,7 +70,7 @@ def test_every_model_goes_to_torch_names_and_back(name):
     params = random_params(config)
     tensors = rules.to_torch_names(params)
     back = rules.from_torch_names(tensors, config=config)
-    assert back.table is tables.GLSCL
+    assert back.table is published_names.GLSCL
     assert back.ignored == ()
     assert_same_bits(
         traverse_util.flatten_dict(back.params, sep="/"),
@@ -80,7 +81,7 @@ def test_every_model_goes_to_torch_names_and_back(name):
 @pytest.mark.parametrize("prefix", ["", "clip."])
 def test_clip_goes_to_torch_names_and_back(prefix):
     params = random_params(SMALL)
-    tensors = rules.to_torch_names(params, tables.OPENAI)
+    tensors = rules.to_torch_names(params, published_names.OPENAI)
     tensors = {prefix + name: tensor for name, tensor in tensors.items()}
     back = rules.from_torch_names(tensors)
     assert back.config == SMALL
@@ -142,7 +143,7 @@ def test_layouts_against_plain_indexing(small):
 
 def test_places_say_where_each_tensor_lies():
     shapes = sizes.parameter_shapes(MODELS["transformer"])
-    places = tables.GLSCL.places(shapes)
+    places = published_names.GLSCL.places(shapes)
     place = places["clip.transformer.resblocks.1.attn.in_proj_weight"]
     assert place.path == "clip/text/transformer/blocks/attention/qkv_kernel"
     assert (place.layer, place.layout) == (1, "linear")
@@ -154,9 +155,9 @@ def test_places_say_where_each_tensor_lies():
 @pytest.mark.parametrize("name", [*VARIANTS, *MODELS])
 def test_sizes_are_read_off_names_and_shapes(name):
     if name in VARIANTS:
-        config, table = VARIANTS[name], tables.OPENAI
+        config, table = VARIANTS[name], published_names.OPENAI
     else:
-        config, table = MODELS[name], tables.GLSCL
+        config, table = MODELS[name], published_names.GLSCL
     shapes = sizes.parameter_shapes(config)
     # Views of a single zero: ViT-L/14 takes no memory this way.
     tensors = {
@@ -225,7 +226,7 @@ def test_params_that_do_not_fit_are_named_at_once():
 def test_a_table_writes_only_what_it_has_names_for():
     # Asked for OpenAI's names of a whole GLSCL, it must not drop the rest.
     with pytest.raises(NameMismatch):
-        rules.to_torch_names(random_params(MODELS["transformer"]), tables.OPENAI)
+        rules.to_torch_names(random_params(MODELS["transformer"]), published_names.OPENAI)
 
 
 def test_a_layer_missing_in_the_middle_is_noticed(small):
@@ -262,17 +263,17 @@ def test_sizes_that_no_model_has_are_refused(small):
 
 
 def test_the_sizes_that_openai_saves_beside_the_weights_are_ignored():
-    tensors = rules.to_torch_names(random_params(SMALL), tables.OPENAI)
+    tensors = rules.to_torch_names(random_params(SMALL), published_names.OPENAI)
     extra = {"input_resolution": np.int64(16), "vocab_size": np.int64(31)}
     converted = rules.from_torch_names({**tensors, **extra})
     assert converted.ignored == ("input_resolution", "vocab_size")
 
 
 def test_half_precision_is_widened_without_loss():
-    tensors = rules.to_torch_names(random_params(SMALL), tables.OPENAI)
+    tensors = rules.to_torch_names(random_params(SMALL), published_names.OPENAI)
     halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     converted = rules.from_torch_names(halves)
-    back = rules.to_torch_names(converted.params, tables.OPENAI)
+    back = rules.to_torch_names(converted.params, published_names.OPENAI)
     assert_same_bits({n: t.astype(np.float16) for n, t in back.items()}, halves)
     assert all(tensor.dtype == np.float32 for tensor in back.values())
 
@@ -308,7 +309,7 @@ def test_distributed_runs_prefix_every_name(small):
     assert_same_bits(rules.to_torch_names(converted.params, converted.table), small)
 
 
-@pytest.mark.parametrize("table", tables.FORMATS, ids=lambda table: table.title)
+@pytest.mark.parametrize("table", published_names.FORMATS, ids=lambda table: table.title)
 def test_every_format_there_and_back(table):
     config = MODELS["lstm, own queries"] if len(table.parts) > 1 else SMALL
     params = {part: x for part, x in random_params(config).items() if part in table.parts}

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from convert import rules, sharing
+from convert.naming import rules, sharing
 from glscl_jax.errors import UserError
 from tests.test_rules import MODELS, random_params
 

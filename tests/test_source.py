@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from convert import rules, safetensors_file
 from convert.conversion import Options, convert_clip
-from convert.tables import HUGGING_FACE
+from convert.naming import rules
+from convert.naming.published_names import HUGGING_FACE
+from convert.readers import safetensors_file
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from tests.clip_sources import (
     copied,

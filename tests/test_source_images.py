@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from convert import preprocessing
 from convert.conversion import Options, convert_clip
+from convert.readers import preprocessing
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from tests.clip_sources import copied, hugging_face_directory, open_clip_directory, read, refused

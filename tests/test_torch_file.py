@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from convert import torch_file, torchscript
+from convert.readers import torch_file, torchscript
 from glscl_jax.errors import UserError
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from convert import torch_open_clip, verify
 from convert.conversion import Options, convert_clip
-from convert.tables import OPEN_CLIP, OPENAI
+from convert.naming.published_names import OPEN_CLIP, OPENAI
+from convert.verification import torch_open_clip, verify
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from tests.clip_sources import (
     SMALL,

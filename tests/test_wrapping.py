@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convert import wrapping
+from convert.naming import wrapping
 from glscl_jax.errors import UserError
 
 CLIP = ["logit_scale", "visual.proj", "transformer.resblocks.0.ln_1.weight", "text_projection"]

@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from convert import (
+from convert.naming import long_clip, wrapping
+from convert.naming.published_names import OPENAI_MARKS
+from convert.readers import (
     flax_file,
     hugging_face,
-    long_clip,
     open_clip,
     safetensors_file,
     shards,
     torch_file,
     torchscript,
-    wrapping,
 )
-from convert.tables import OPENAI_MARKS
 from glscl_jax.errors import UserError
 
 _HASHED_AT_ONCE = 1 << 24

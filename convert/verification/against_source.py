@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 
-from convert import rules, verify
-from convert.sizes import clip_of
-from convert.source import Source
-from convert.table import Table
-from convert.tables import is_hugging_face
+from convert.naming import rules
+from convert.naming.name_map import Table
+from convert.naming.published_names import is_hugging_face
+from convert.naming.sizes import clip_of
+from convert.readers.source import Source
+from convert.verification import verify
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.clip import HEAD_WIDTH, CLIPConfig
@@ -31,7 +32,7 @@ def assumptions(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
 def import_torch():
     """`torch_stages`, or a `UserError` that says what it needs."""
     try:
-        from convert import torch_stages
+        from convert.verification import torch_stages
     except ImportError as error:
         raise UserError(
             "--verify takes PyTorch, which is not installed: pip install -r requirements-torch.txt"
@@ -80,7 +81,7 @@ def _of_source(origin: Source, converted: rules.Converted, config, inputs: verif
         stages = torch_stages.named_as_hugging_face(origin, converted.config, inputs)
         return "transformers.CLIPModel", stages
     if table.parts == ("clip",) and not origin.is_openais:
-        from convert import torch_open_clip
+        from convert.verification import torch_open_clip
 
         size = clip_of(config).image_size
         if twin := torch_open_clip.find(origin, clip_of(converted.config), size):

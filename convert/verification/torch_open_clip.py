@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
-from convert import open_clip
-from convert.source import Source
+from convert.readers import open_clip
+from convert.readers.source import Source
 from glscl_jax.errors import UserError
 from glscl_jax.models.clip import CLIPConfig
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from convert.tables import FORMATS, GLSCL, OPENAI
+from convert.naming.published_names import FORMATS, GLSCL, OPENAI
 from glscl_jax.errors import UserError
 
 # Put into names by what runs a model: data parallelism, compilation, sharding, recomputation.

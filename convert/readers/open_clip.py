@@ -3,9 +3,9 @@
 import pathlib
 import re
 
-from convert import preprocessing
-from convert.hugging_face import TOKENIZERS
-from convert.said import Said
+from convert.readers import preprocessing
+from convert.readers.hugging_face import TOKENIZERS
+from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
 from glscl_jax.models.clip import HEAD_WIDTH

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from convert import sizes
-from convert.table import Row, Table
+from convert.naming import sizes
+from convert.naming.name_map import Row, Table
 
 _NORM = (("weight", "scale"), ("bias", "bias"))
 

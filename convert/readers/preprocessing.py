@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from convert.foreign import refuse_statistics
+from convert.readers.foreign import refuse_statistics
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
 

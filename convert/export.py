@@ -5,9 +5,11 @@ import pathlib
 import jax
 import numpy as np
 
-from convert import hugging_face, output, rules
-from convert.table import Table
-from convert.tables import CLIP4CLIP, GLSCL, HUGGING_FACE, OPENAI
+from convert import checkpoint_output
+from convert.naming import rules
+from convert.naming.name_map import Table
+from convert.naming.published_names import CLIP4CLIP, GLSCL, HUGGING_FACE, OPENAI
+from convert.readers import hugging_face
 from glscl_jax.checkpoints.model_dir import LoadedModel, load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
@@ -29,7 +31,7 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
       UserError: the checkpoint cannot be read, or lacks what is asked for; or PyTorch is missing.
     """
     out = pathlib.Path(out)
-    output.check_free(out)
+    checkpoint_output.check_free(out)
     if to == "pytorch":
         torch = _import_torch()
     loaded = load_model(path, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
@@ -39,7 +41,7 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
     params = jax.tree.map(lambda x: np.asarray(x).astype(np.float32), params)
     tensors = rules.to_torch_names(params, table)
     left_out = sorted(loaded.params.keys() - params.keys())
-    with output.unfinished(out) as unfinished:
+    with checkpoint_output.unfinished(out) as unfinished:
         if to == "pytorch":
             torch.save({name: torch.from_numpy(x) for name, x in tensors.items()}, unfinished)
         else:

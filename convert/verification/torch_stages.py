@@ -11,10 +11,11 @@ import numpy as np
 import torch
 import transformers
 
-from convert import long_clip, torch_glscl
-from convert.hugging_face import READ_BY_TRANSFORMERS, transformers_config
-from convert.source import Source
-from convert.verify import Inputs, Stages
+from convert.naming import long_clip
+from convert.readers.hugging_face import READ_BY_TRANSFORMERS, transformers_config
+from convert.readers.source import Source
+from convert.verification import torch_glscl
+from convert.verification.verify import Inputs, Stages
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
 

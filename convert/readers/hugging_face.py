@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 
-from convert import preprocessing
-from convert.said import Said
+from convert.readers import preprocessing
+from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer

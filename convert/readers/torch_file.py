@@ -6,7 +6,8 @@ import zipfile
 
 import numpy as np
 
-from convert import torchscript, wrapping
+from convert.naming import wrapping
+from convert.readers import torchscript
 from glscl_jax.errors import UserError
 
 

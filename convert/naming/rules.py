@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
-from convert import long_clip, sharing, sizes, wrapping
-from convert.table import Table, compare
-from convert.tables import FORMATS, GLSCL
+from convert.naming import long_clip, sharing, sizes, wrapping
+from convert.naming.name_map import Table, compare
+from convert.naming.published_names import FORMATS, GLSCL
 from glscl_jax.errors import UserError
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
