@@ -17,7 +17,7 @@ def start_params(fresh: dict, loaded: dict, config: GLSCLConfig) -> dict:
     fresh. Pure: NumPy or JAX arrays, under `jit` or not.
 
     Args:
-      fresh: nested dicts, as `steps.init_params` draws them.
+      fresh: nested dicts, as `models.glscl.init_params` draws them.
       loaded: of a checkpoint, in any floating type.
       config: of the model to train.
 
