@@ -93,7 +93,7 @@ def against(found: dict[str, float], expected: dict[str, float]) -> str:
         if not off <= TOLERANCE:
             raise UserError(
                 f"{name} is {value}, on one device {expected[name]}: these devices do not compute "
-                "the same step, see tests/test_sharding.py"
+                "the same step, see tests/runtime/test_sharding.py"
             )
         cells.append(f"{value:.5f} | {off:.0e}")
     return " | ".join(cells)

@@ -18,8 +18,8 @@ LONG = (
     "test_models",
     "test_pipeline",
     "test_inherited",
-    "test_continued",
-    "test_benchmarks",
+    "test_trace",
+    "test_clip",
 )
 
 

@@ -21,8 +21,8 @@ from glscl_jax.training import objective, steps
 from glscl_jax.training.losses import LossWeights
 from glscl_jax.training.optim import OptimConfig, make_optimizer
 from tests.conftest import one_line_error
-from tests.test_models import TINY
-from tests.test_steps import DROPOUT, train_batch
+from tests.models.test_models import TINY
+from tests.training.test_steps import DROPOUT, train_batch
 
 ONE = {"data": 1}
 

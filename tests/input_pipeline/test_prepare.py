@@ -25,8 +25,8 @@ from glscl_jax.input_pipeline import annotations, prepare, rendered
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.prepared_data import Settings, holds_data, open_data
 from glscl_jax.input_pipeline.preparing import builder, decode_cache, decoding_pool
+from tests.server import REPO
 
-ROOT = pathlib.Path(__file__).parent.parent
 PROGRAM = "glscl_jax.input_pipeline.prepare"
 
 
@@ -305,7 +305,7 @@ def start_program(source, data_dir, *more, stderr=subprocess.PIPE):
     program = [sys.executable, "-m", PROGRAM, "--source", str(source)]
     return subprocess.Popen(
         [*program, "--data_dir", str(data_dir), *more],
-        cwd=ROOT,
+        cwd=REPO,
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
@@ -458,7 +458,7 @@ def test_a_full_disk_is_one_line(videos, tmp_path, size):
     flags = ["--data_dir", str(disk / "data"), "--frame_rate=12", "--jpeg_quality=100"]
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, *program, *flags],
-        cwd=ROOT,
+        cwd=REPO,
         capture_output=True,
         text=True,
         check=False,

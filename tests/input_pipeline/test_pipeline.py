@@ -20,8 +20,8 @@ from glscl_jax.input_pipeline.pair_order import TrainOrder
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from tests.server import REPO
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 SIZE, NUM_FRAMES, NUM_WORDS, BATCH = 24, 4, 12, 6
 COUNTS = {"train": 20, "val": 7}
 SETTINGS = Settings(
@@ -482,7 +482,7 @@ def test_a_program_may_end_in_mid_epoch(tmp_path, ending, status):
     """
     command = [sys.executable, "-c", program]
     done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=REPO, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == status, done.stderr
     assert "Exception ignored" not in done.stderr

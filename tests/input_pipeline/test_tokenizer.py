@@ -11,7 +11,6 @@ import html
 import itertools
 import json
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -26,9 +25,9 @@ from hypothesis import strategies as st
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import rendered, tokenizer
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, END, START, Tokenizer
+from tests.server import REPO
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
-SHARED = REPOSITORY.parent / "shared"
+SHARED = REPO.parent / "shared"
 OPENAI_MERGES = SHARED / "tokenizer" / "bpe_simple_vocab_16e6.txt.gz"
 
 HARD = (
@@ -337,7 +336,7 @@ def run(program, **environment):
     command = [sys.executable, "-c", "\n".join(lines)]
     env = os.environ | environment
     done = subprocess.run(
-        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=120, check=True
+        command, cwd=REPO, env=env, capture_output=True, text=True, timeout=120, check=True
     )
     return done.stdout
 
@@ -434,7 +433,7 @@ def train_merges(words):
     left. `demo_merges.txt` is what this makes of the demo's captions; after a change of their
     wording remake it with
 
-        python -m tests.test_tokenizer > glscl_jax/input_pipeline/demo_merges.txt
+        python -m tests.input_pipeline.test_tokenizer > glscl_jax/input_pipeline/demo_merges.txt
     """
     spelled = [[*word[:-1], word[-1] + "</w>"] for word in sorted(words)]
     merges = []

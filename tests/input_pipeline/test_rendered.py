@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import pathlib
 import re
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import read_folder
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.rendered import COLOURS, MOTIONS, SHAPES, Event, Scene
+from tests.server import REPO
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONTENT = {*COLOURS, *SHAPES, *MOTIONS}
 
 
@@ -214,7 +213,7 @@ def test_the_program_goes_on_where_it_was_stopped(tmp_path):
         sizes = ["--clips=8", "--held_out=4"]
         return subprocess.run(
             [*program, str(tmp_path / "out"), *sizes, *more],
-            cwd=ROOT,
+            cwd=REPO,
             capture_output=True,
             text=True,
             timeout=120,

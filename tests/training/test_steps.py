@@ -18,7 +18,7 @@ from glscl_jax.training.nonfinite import NonFinite
 from glscl_jax.training.optim import OptimConfig, make_optimizer
 from glscl_jax.trees import part_of
 from tests.conftest import REPO
-from tests.test_models import TINY, batch
+from tests.models.test_models import TINY, batch
 
 PATCHES = "^clip/vision/patch_embedding$"
 # What tests of meshes and micro-batches train.
@@ -184,7 +184,7 @@ def test_training_on_arrays_needs_no_tensorflow():
 import sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = sys.modules["torch"] = None
 import jax
-from tests.test_steps import compiled, train_batch
+from tests.training.test_steps import compiled, train_batch
 begin, step = compiled()
 state, losses = jax.eval_shape(lambda: step(begin(), train_batch()))
 assert state.step.dtype == "int32"

@@ -3,7 +3,7 @@
 Beam's pins are its own: the tests that need it are run in another virtual environment,
 
     python -m venv beam && beam/bin/pip install -r requirements.txt -r requirements-beam.txt pytest
-    beam/bin/python -m pytest tests/test_beam.py
+    beam/bin/python -m pytest tests/input_pipeline/test_beam.py
 """
 
 import contextlib

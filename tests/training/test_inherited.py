@@ -19,7 +19,7 @@ from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited
-from tests.test_warm_start import params_of
+from tests.training.test_warm_start import params_of
 
 # Of no published size, with a tokenizer of its own and another activation than the default.
 ODD = CLIPConfig(
