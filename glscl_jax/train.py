@@ -13,10 +13,8 @@ processes is lost. docs/training.md has clusters.
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import get_override_values
@@ -26,7 +24,6 @@ from glscl_jax.checkpoints.model_dir import load_model, parameters_sha256, steps
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import PLACES, Workdir, as_json
-from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.prepared_data import PreparedData
@@ -34,7 +31,6 @@ from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
-from glscl_jax.retrieval import encoding, metrics
 from glscl_jax.runtime import launch, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.training import continued, inherited, inputs, rand_augment, recipe, steps
@@ -42,6 +38,7 @@ from glscl_jax.training.groups import check_patterns, trained_layers
 from glscl_jax.training.logbook import Log, Logbook
 from glscl_jax.training.nonfinite import NonFinite
 from glscl_jax.training.optim import make_optimizer
+from glscl_jax.training.validation import Validation
 from glscl_jax.training.warm_start import start_params
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -74,7 +71,7 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     # Everything that can be wrong is found before the work directory is touched.
     paths.settle(config)
     launch.check_agreement(config, places=PLACES)
-    source = processes.by_all(lambda: origin(config, workdir))
+    source = processes.by_all(lambda: inputs.origin(config, workdir))
     processes.check_same({"a run to go on with": bool(source and source.goes_on)})
     given, config = config, inherited.resolved(config, source, chosen)
     settings = recipe.read(config)
@@ -95,7 +92,7 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
         if jax.process_count() > 1:
             sha256 = parameters_sha256(loaded)
             processes.check_same({"config.init_from's parameters": sha256})
-        check_fit(loaded, settings, model)
+        inputs.check_fit(loaded, settings, model)
         say(inherited.told(source, config, settings.model))
 
     processes.by_first(lambda: claims.enter_context(workdir.claimed()))
@@ -133,17 +130,17 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     tell_cut_captions(config, data, tokenizer)
     announce(config, state, first, total, mesh)
 
-    batches = training_batches(config, data, tokenizer, first, total)
+    batches = inputs.training_batches(config, data, tokenizer, first, total)
     log = open_log(config, settings, workdir, mesh, first, total)
     tracer = trace.Trace(window, workdir.profile, log.pause)
     step = compiled_step(config, settings, model, optimizer, mesh, state)
     step = CompiledStep(step, log.write_compiled)
-    nonfinite = NonFinite(config.max_nonfinite, int(state.nonfinite), clip_ids(config, data))
+    nonfinite = NonFinite(config.max_nonfinite, int(state.nonfinite), inputs.clip_ids(config, data))
     validate_every = config.validate_every or plan.steps_per_epoch
     preemption, done = Preemption(), first
     for number, batch in enumerate(log.watch(batches), first + 1):
         with tracer.step(number):
-            state, figures = step(state, sharding.put_batch(on_device(batch), mesh))
+            state, figures = step(state, sharding.put_batch(inputs.on_device(batch), mesh))
             done = log.add(figures)
         nonfinite.add(done, figures, batch["clip_index"])
         last = done == total
@@ -200,20 +197,6 @@ def say(line: str) -> None:
 
 def _is_due(every: int, done: int) -> bool:
     return bool(every) and done % every == 0
-
-
-def origin(config, workdir: Workdir) -> inherited.Source | None:
-    """What the run goes on from: itself, if it has saved a step, else `config.init_from`."""
-    if steps_on_disk(workdir.checkpoints):
-        return inherited.read_source(workdir.path, goes_on=True)
-    return inherited.read_source(config.init_from) if config.init_from else None
-
-
-def check_fit(loaded: dict, settings: recipe.Recipe, model: GLSCL) -> None:
-    """Raises a `UserError` if loaded parameters are not those of a model of these settings."""
-    jax.eval_shape(
-        lambda loaded: start_params(init_params(model, 0), loaded, settings.model), loaded
-    )
 
 
 def tell_cut_captions(config, data: PreparedData, tokenizer: Tokenizer) -> None:
@@ -276,23 +259,6 @@ def open_log(config, settings: recipe.Recipe, workdir, mesh, first: int, total: 
     return Log(config, logbook, first, total, against)
 
 
-def training_batches(config, data, tokenizer, first: int, total: int):
-    """This host's share of the batches of steps `first` to `total` - 1."""
-    return pipeline.train_batches(
-        data,
-        config.data.train_split,
-        tokenizer,
-        batch_size=config.batch_size,
-        num_frames=config.data.num_frames,
-        num_words=config.data.num_words,
-        seed=config.seed,
-        first_step=first,
-        num_steps=total,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-
 def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh, state):
     """`steps.train_step` under jit: (state, batch) -> (state, metrics), the old state donated.
 
@@ -312,57 +278,6 @@ def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh, state
         step = rand_augment.augmented(step, seed=config.seed, mesh=mesh)
     where = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
-
-
-def clip_ids(config, data) -> Callable[[np.ndarray], list[str]]:
-    """What looks up the ids of training clips by their places in the split."""
-
-    def look_up(places):
-        with data.records(config.data.train_split) as records:
-            found = records.read(places.tolist())
-        fields = map(data.features.deserialize_example_np, found)
-        return [field["clip_id"].decode() for field in fields]
-
-    return look_up
-
-
-def on_device(batch: pipeline.TrainBatch) -> dict:
-    """The arrays that the step takes."""
-    return {name: value for name, value in batch.items() if name != "clip_index"}
-
-
-class Validation:
-    """Encodes, scores and ranks the validation split; called with parameters."""
-
-    def __init__(self, config, data, tokenizer, model, mesh):
-        self.split = config.data.validation_split
-        self._config, self._data, self._model = config, data, model
-        self._encoder = encoding.Encoder(model, mesh)
-        self._tokenize = functools.partial(tokenizer, length=config.data.num_words)
-
-    def __call__(self, params) -> dict[str, float]:
-        """The figures of both directions; "R@1" is text-to-video's and decides the best."""
-        config = self._config
-        batches = pipeline.eval_batches(
-            self._data,
-            self.split,
-            batch_size=config.eval_batch_size,
-            num_frames=config.data.num_frames,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        encoded = encoding.encode_split(
-            self._encoder,
-            params,
-            batches,
-            self._tokenize,
-            batch_size=config.eval_batch_size,
-            total=self._data.splits[self.split],
-            show=False,
-        )
-        result = encoding.rank_split(encoded, self._model)
-        t2v, v2t = (metrics.recalls(ranks.mean).as_dict() for ranks in (result.t2v, result.v2t))
-        return {**t2v, **{f"v2t {name}": value for name, value in v2t.items()}}
 
 
 if __name__ == "__main__":

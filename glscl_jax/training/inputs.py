@@ -1,16 +1,23 @@
 """What a run works with: devices, data, tokenizer, plan, opened and checked against each other."""
 
 import dataclasses
+from collections.abc import Callable
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
+from glscl_jax.checkpoints.model_dir import steps_on_disk
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited, recipe
+from glscl_jax.training.warm_start import start_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,3 +118,51 @@ def open_tokenizer(config, settings: recipe.Recipe, source, chosen) -> Tokenizer
             f"{clip.context_length} text positions"
         )
     return tokenizer
+
+
+def origin(config, workdir: Workdir) -> inherited.Source | None:
+    """What the run goes on from: itself, if it has saved a step, else `config.init_from`."""
+    if steps_on_disk(workdir.checkpoints):
+        return inherited.read_source(workdir.path, goes_on=True)
+    return inherited.read_source(config.init_from) if config.init_from else None
+
+
+def check_fit(loaded: dict, settings: recipe.Recipe, model: GLSCL) -> None:
+    """Raises a `UserError` if loaded parameters are not those of a model of these settings."""
+    jax.eval_shape(
+        lambda loaded: start_params(init_params(model, 0), loaded, settings.model), loaded
+    )
+
+
+def training_batches(config, data, tokenizer, first: int, total: int):
+    """This host's share of the batches of steps `first` to `total` - 1."""
+    return pipeline.train_batches(
+        data,
+        config.data.train_split,
+        tokenizer,
+        batch_size=config.batch_size,
+        num_frames=config.data.num_frames,
+        num_words=config.data.num_words,
+        seed=config.seed,
+        first_step=first,
+        num_steps=total,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def clip_ids(config, data) -> Callable[[np.ndarray], list[str]]:
+    """What looks up the ids of training clips by their places in the split."""
+
+    def look_up(places):
+        with data.records(config.data.train_split) as records:
+            found = records.read(places.tolist())
+        fields = map(data.features.deserialize_example_np, found)
+        return [field["clip_id"].decode() for field in fields]
+
+    return look_up
+
+
+def on_device(batch: pipeline.TrainBatch) -> dict:
+    """The arrays that the step takes."""
+    return {name: value for name, value in batch.items() if name != "clip_index"}
