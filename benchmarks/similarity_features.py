@@ -4,10 +4,11 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig, TextFeatures, VideoFeatures, init_params
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
 
 QUERIES, WORDS, FRAMES, WIDTH = 8, 32, 12, 512
-BLOCKING = {"temperature": 3.0, "lim_weight": 0.5}
+BLOCKING = {"head": GLSCLHead(temperature=3.0, lim_weight=0.5)}
 # What a pair's score multiplies and adds: <c,f> of every frame, G w of the GIM, and the LIM.
 PAIR_FLOPS = 2 * (FRAMES * WIDTH + FRAMES * FRAMES + QUERIES * WIDTH)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.similarity_features import BLOCKING, FRAMES, QUERIES, WIDTH, WORDS, Lim
-from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
 from glscl_jax.retrieval.score_blocks import score_in_blocks
 
 SIZE = flags.DEFINE_integer("size", 1000, "Part a: texts, and videos.", lower_bound=17)
@@ -76,7 +76,7 @@ def released(lim: Lim):
     def block(tokens, frames, mask):
         sentence = tokens[:, -1]
         logits = jnp.einsum("AD,BVD->ABV", sentence, frames)
-        weights = jax.nn.softmax(logits / BLOCKING["temperature"], axis=-1) * mask
+        weights = jax.nn.softmax(logits / BLOCKING["head"].temperature, axis=-1) * mask
         pooled = jnp.einsum("ABV,BVD->ABD", weights, frames)
         pooled = pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True)
         unit = sentence / jnp.linalg.norm(sentence, axis=-1, keepdims=True)

@@ -216,7 +216,7 @@ def encode(
 
 def rank(task: Task, encoder, encoded: EncodedSplit, stores: dict, stages):
     """The scores by which to rank, the ranks, and what the run card says of post-processing."""
-    scores = split_scores.Scored(encoded, task.loaded.config, task.mesh)
+    scores = split_scores.Scored(encoded, task.loaded.config.head, task.mesh)
     facts = {"method": RERANK.value}
     if RERANK.value == "none":
         # Never whole, so scoring and ranking are one.
@@ -252,8 +252,7 @@ def write_report(task: Task, encoded: EncodedSplit, result, scores, card: dict) 
         retrieval=result,
         encoded=encoded,
         scores_of=scores.row,
-        temperature=config.temperature,
-        lim_weight=config.lim_weight,
+        head=config.head,
         frames_of=lambda clip_id: task.frames(task.split, places[clip_id]),
         examples=EXAMPLES.value,
         intervals={name: card[name]["interval_95"] for name in rank_files.DIRECTIONS},

@@ -8,7 +8,6 @@ scores = model.score(text, video)  # float32 [2,B]
 """
 
 import dataclasses
-import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -24,8 +23,8 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
 from glscl_jax.models.clip import sentence_feature
-from glscl_jax.models.gim import gim_similarity
-from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
+from glscl_jax.models.glscl import GLSCL
+from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
 from glscl_jax.retrieval import score_blocks
 from glscl_jax.retrieval.encoder_inputs import checked_text, checked_video
 from glscl_jax.retrieval.encoding import Encoder
@@ -155,13 +154,7 @@ class Loaded:
 
     def score(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
         """A texts against B videos -> float32 [A,B] on the host; higher is better."""
-        if not self._has_lim:
-            return np.asarray(
-                _gim(text.sentence, video.frames, video.mask, temperature=self.config.temperature)
-            )
-        return score_blocks.score_in_blocks(
-            text, video, temperature=self.config.temperature, lim_weight=self.config.lim_weight
-        )
+        return score_blocks.score_in_blocks(text, video, head=self.config.head)
 
     def _in_whole_shares(self, encode, inputs: np.ndarray, mask: np.ndarray):
         """Encodes a batch of any size: filled up with its last row till the devices share it."""
@@ -186,11 +179,6 @@ class _WithoutLIM(GLSCL):
 def _no_queries(features: jax.Array) -> jax.Array:
     """float32 [A,0,D] for features [A,D]."""
     return jnp.zeros((features.shape[0], 0, features.shape[1]), jnp.float32)
-
-
-@functools.partial(jax.jit, static_argnames="temperature")
-def _gim(sentence, frames, mask, temperature):
-    return gim_similarity(sentence, frames, mask, temperature)
 
 
 def _words_of(loaded: LoadedModel) -> int:

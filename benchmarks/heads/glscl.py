@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from benchmarks.heads.head import Head, Sizes, float32, sentences_and_frames, unit
 from glscl_jax.models.gim import frame_weights
-from glscl_jax.models.glscl import GLSCLConfig, TextFeatures, VideoFeatures
+from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
 from glscl_jax.models.lim import LIM
-from glscl_jax.retrieval import score_blocks
 
 CONFIG = GLSCLConfig()
 BLOCK = 16  # Texts, and videos, for which the released evaluation runs the decoder anew.
@@ -22,9 +22,7 @@ BLOCK = 16  # Texts, and videos, for which the released evaluation runs the deco
 
 def score(text: TextFeatures, video: VideoFeatures) -> jax.Array:
     """[A,B] as this project computes it: Gram matrices and one inner product of K*D."""
-    return score_blocks.score(
-        text, video, temperature=CONFIG.temperature, lim_weight=CONFIG.lim_weight
-    )
+    return CONFIG.head.score(text, video)
 
 
 def score_as_written(text: TextFeatures, video: VideoFeatures) -> jax.Array:

@@ -17,7 +17,6 @@ from glscl_jax.models.attention import ALL, Seen
 from glscl_jax.models.clip import HEAD_WIDTH, CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.transformer import ResidualBlock
-from glscl_jax.retrieval.score_blocks import score
 
 # In float32; 1e-5 is what to expect. Values beyond 1 are rounded in proportion to their size, and
 # CLIP has activations of 30 and more: there it is this share of the stage's largest value.
@@ -165,14 +164,13 @@ def _ends(params: Mapping, config: GLSCLConfig, inputs: Inputs) -> tuple[Stages,
             return found
         text = model.encode_text(ids, mask)
         video = model.encode_video(frames, frame_mask)
-        scale = {"temperature": config.temperature, "lim_weight": config.lim_weight}
         return {
             "image embedding": model.clip.vision(images),
             "text embedding": text.sentence,
             "frame features": video.frames,
             "text queries": text.queries,
             "video queries": video.queries,
-            "score": score(text, video, **scale),
+            "score": config.head.score(text, video),
         }
 
     @jax.jit

@@ -6,11 +6,12 @@ import dataclasses
 import io
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.gim import frame_weights, gim_similarity
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval.encoding import EncodedSplit
 from glscl_jax.retrieval.metrics import Ranks
 
@@ -111,7 +112,7 @@ class Explainer:
 
     encoded: EncodedSplit
     scores_of: Callable[[int], np.ndarray]
-    temperature: float
+    head: GLSCLHead
     frames_of: Callable[[str], list[np.ndarray]]
 
     def __call__(self, a: int, ranks: Ranks) -> Example:
@@ -131,26 +132,20 @@ class Explainer:
         )
 
     def pair(self, a: int, b: int, score: float, right: bool) -> Pair:
-        """Caption a and video b; the formulas are in `models.gim` and `models.lim`."""
-        text, video = self.encoded.text, self.encoded.video
-        sentence, features = (
-            np.asarray(x, np.float32) for x in (text.sentence[a], video.frames[b])
-        )
-        mask = np.asarray(video.mask[b])
-        logits = features @ sentence
-        weights = np.asarray(frame_weights(logits[None, None], mask, self.temperature))[0, 0]
-        gim = gim_similarity(sentence[None], features[None], mask[None], self.temperature)
-        queries = (np.asarray(x, np.float32) for x in (text.queries[a], video.queries[b]))
-        concepts = np.einsum("ID,JD->IJ", *queries)
+        """Caption a and video b."""
+        text = jax.tree.map(lambda x: np.asarray(x[a]), self.encoded.text)
+        video = jax.tree.map(lambda x: np.asarray(x[b]), self.encoded.video)
+        told = self.head.tell(text, video)
+        weights = np.asarray(told.weights)
         return Pair(
             clip_id=self.encoded.clip_ids[b],
             right=right,
             score=score,
-            gim=float(gim[0, 0]),
-            lim=float(np.trace(concepts)) / len(concepts),
-            frames=self.strip(b, weights[mask > 0]),
+            gim=told.gim,
+            lim=told.lim,
+            frames=self.strip(b, weights[video.mask > 0]),
             padding=float(1 - weights.sum()),
-            concepts=concepts,
+            concepts=np.asarray(told.concepts),
         )
 
     def strip(self, b: int, weights: np.ndarray) -> list[Frame]:

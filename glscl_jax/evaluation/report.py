@@ -19,6 +19,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.evaluation import plots
 from glscl_jax.evaluation.query_examples import Example, Explainer, choose, data_uri
 from glscl_jax.files import unfinished
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoding import EncodedSplit
 
@@ -34,8 +35,7 @@ def write_report(
     retrieval: metrics.Retrieval,
     encoded: EncodedSplit,
     scores_of: Callable[[int], np.ndarray],
-    temperature: float,
-    lim_weight: float,
+    head: GLSCLHead,
     frames_of: Callable[[str], list[np.ndarray]],
     examples: int = 5,
     intervals: dict[str, dict[str, Sequence[float]]] | None = None,
@@ -49,8 +49,7 @@ def write_report(
       retrieval: ranks of the A captions and of the B videos.
       encoded: the features that the ranks come from.
       scores_of: a caption's number -> float32 [B], what the videos were ranked by.
-      temperature: of the GIM's softmax over frames.
-      lim_weight: of the LIM's score beside the GIM's.
+      head: what scored them, to take single scores apart.
       frames_of: a clip id -> its frames as they were encoded, in order, uint8 [h,w,3].
       examples: how many queries to show of the best, of the median and of the worst each.
       intervals: by direction ("t2v", "v2t") and figure ("R@1" ...), the low and the high end of
@@ -67,11 +66,11 @@ def write_report(
     if examples < 1:
         raise UserError(f"a report with {examples} examples of each kind: show 1 or more")
     chosen = choose(retrieval.t2v.mean, encoded.owner, examples)
-    explain = Explainer(encoded, scores_of, temperature, frames_of)
+    explain = Explainer(encoded, scores_of, head, frames_of)
     groups = {
         name: [explain(int(a), retrieval.t2v) for a in queries] for name, queries in chosen.items()
     }
-    page = _render(title, retrieval, encoded, groups, lim_weight, intervals or {}, notes)
+    page = _render(title, retrieval, encoded, groups, head, intervals or {}, notes)
     path = pathlib.Path(directory) / NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +101,7 @@ def _sha256(text: str) -> str:
 
 
 def _render(
-    title, retrieval, encoded, groups: dict[str, list[Example]], lim_weight, intervals, notes
+    title, retrieval, encoded, groups: dict[str, list[Example]], head, intervals, notes
 ) -> bytes:
     videos = len(encoded.clip_ids)
     environment = jinja2.Environment(
@@ -127,7 +126,7 @@ def _render(
         captions=len(encoded.captions),
         pictures=_pictures(retrieval, videos),
         groups=groups,
-        lim_weight=lim_weight,
+        lim_weight=head.lim_weight,
         rounding=ROUNDING,
         light=plots.LIGHT,
         dark=plots.DARK,

@@ -6,13 +6,13 @@ Zhang et al., "Text-Video Retrieval with Global-Local Semantic Consistent Learni
 import dataclasses
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from glscl_jax import ranges
 from glscl_jax.models import attention, temporal
 from glscl_jax.models.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
 from glscl_jax.models.lim import LIM
 from glscl_jax.models.transformer import ACTIVATIONS, REMAT
 from glscl_jax.ranges import EITHER, OneOf, Real, Whole
@@ -81,33 +81,10 @@ class GLSCLConfig:
         """So many frames have a place in the temporal module; none for as many as you like."""
         return self.clip.context_length if self.temporal == "seqTransf" else None
 
-
-@flax.struct.dataclass
-class TextFeatures:
-    """What the score needs of A texts.
-
-    Attributes:
-      sentence: [A,D] the end token's feature, c.
-      queries: float32 [A,K,D] unit vectors, q^t.
-    """
-
-    sentence: jax.Array
-    queries: jax.Array
-
-
-@flax.struct.dataclass
-class VideoFeatures:
-    """What the score needs of B videos.
-
-    Attributes:
-      frames: [B,V,D] frame features after the temporal module, f.
-      mask: int32 [B,V], 1 on real frames.
-      queries: float32 [B,K,D] unit vectors, q^v.
-    """
-
-    frames: jax.Array
-    mask: jax.Array
-    queries: jax.Array
+    @property
+    def head(self) -> GLSCLHead:
+        """What scores the model's features."""
+        return GLSCLHead(self.temperature, self.lim_weight)
 
 
 class GLSCL(nn.Module):

@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures, encode_text, encode_video
+from glscl_jax.models.glscl import GLSCL, encode_text, encode_video
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
 from glscl_jax.retrieval import encoded_split, metrics, ranking
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.runtime import processes, progress, sharding
@@ -232,20 +233,14 @@ def _check_directions(name: str, vectors, mask, names: list[str]) -> None:
         )
 
 
-def rank_split(encoded: EncodedSplit, model: GLSCL, mesh: Mesh | None = None) -> metrics.Retrieval:
+def rank_split(
+    encoded: EncodedSplit, head: GLSCLHead, mesh: Mesh | None = None
+) -> metrics.Retrieval:
     """Ranks of every caption's video and of every video's captions; scores are not kept.
 
     Args:
       encoded: A captions and B videos, that `check_split` lets pass.
-      model: for the temperature and the LIM's weight.
+      head: what scores them.
       mesh: the devices that share the work; by default all of this process.
     """
-    config = model.config
-    return ranking.ranks_in_blocks(
-        encoded.text,
-        encoded.video,
-        encoded.owner,
-        temperature=config.temperature,
-        lim_weight=config.lim_weight,
-        mesh=mesh,
-    )
+    return ranking.ranks_in_blocks(encoded.text, encoded.video, encoded.owner, head=head, mesh=mesh)

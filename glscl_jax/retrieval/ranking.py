@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.score_blocks import Blocks, Part, filled
 
@@ -37,7 +37,7 @@ def top_k(text: TextFeatures, video: VideoFeatures, k: int, **blocking) -> TopK:
     Args:
       text, video: features.
       k: how many.
-      **blocking: temperature, lim_weight, and what else `score_blocks.Blocks` takes.
+      **blocking: head, and what else `score_blocks.Blocks` takes.
 
     Raises:
       UserError: k is less than 1 or more than B.
@@ -67,7 +67,7 @@ def ranks_in_blocks(
     Args:
       text, video: features of A captions and of B videos.
       owner: int [A], the video that each caption describes; every video has at least one.
-      **blocking: temperature, lim_weight, and what else `score_blocks.Blocks` takes.
+      **blocking: head, and what else `score_blocks.Blocks` takes.
 
     Raises:
       ValueError: a video without a caption, a caption of no video here, or a score that is not

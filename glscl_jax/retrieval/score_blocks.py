@@ -1,20 +1,16 @@
-"""Scores of texts and videos: all pairs at once, or block by block at any size.
-
-`sim = GIM + lim_weight * LIM` (Zhang et al., 2024, section 3.5), at training and evaluation.
-"""
+"""Scores of texts and videos, block by block at any size."""
 
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from glscl_jax.models.gim import gim_similarity, gram_matrices
-from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.models.lim import lim_similarity
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
 from glscl_jax.runtime import sharding
 
 TEXT_BLOCK = 256
@@ -23,39 +19,13 @@ TEXT_BLOCK = 256
 VIDEO_BLOCK, VIDEO_BLOCK_ON_CPU = 4096, 1024
 
 
-def score(
-    text: TextFeatures,
-    video: VideoFeatures,
-    *,
-    temperature: float,
-    lim_weight: float,
-    gram: jax.Array | None = None,
-) -> jax.Array:
-    """Every text against every video; differentiable.
-
-    Args:
-      text: features of A texts, float32 or half precision.
-      video: features of B videos, float32 or half precision.
-      temperature: of the GIM's softmax over frames.
-      lim_weight: of the LIM's score. Features without queries (K = 0) have only the GIM's.
-      gram: `gram_matrices(video.frames)`, if already there.
-
-    Returns:
-      float32 [A,B]. The largest temporary is [B,V,A].
-    """
-    gim = gim_similarity(text.sentence, video.frames, video.mask, temperature, gram)
-    if not text.queries.shape[1]:
-        return gim
-    return gim + lim_weight * lim_similarity(text.queries, video.queries)
-
-
 def score_in_blocks(text: TextFeatures, video: VideoFeatures, **blocking) -> np.ndarray:
-    """`score` of all pairs, for evaluation.
+    """A head's scores of all pairs, for evaluation.
 
     Args:
       text: features of A texts.
       video: features of B videos.
-      **blocking: temperature, lim_weight, and what else `Blocks` takes.
+      **blocking: head, and what else `Blocks` takes.
 
     Returns:
       float32 [A,B] on the host; what it takes beside grows with text_block * video_block * V.
@@ -79,13 +49,13 @@ class Part:
       start: the first item's number among all.
       real: how many items are no filling.
       features: `TextFeatures` or `VideoFeatures`.
-      gram: float32 [B,V,V] of videos, see `gim.gram_matrices`; None of texts.
+      prepared: what the head has prepared of videos; None of texts.
     """
 
     start: int
     real: int
     features: TextFeatures | VideoFeatures
-    gram: jax.Array | None = None
+    prepared: Any = None
 
     @property
     def rows(self) -> slice:
@@ -102,7 +72,7 @@ class Blocks:
 
     Args:
       text, video: features of A texts and B videos.
-      temperature, lim_weight: see `score`.
+      head: what scores them, e.g. `models.heads.glscl.GLSCLHead`.
       text_block, video_block: at most so many texts and videos at once (more only where each
         device would have no video); there are as few blocks as that allows, of equal size.
       mesh: the devices that share each block; by default all of this process.
@@ -119,8 +89,7 @@ class Blocks:
         text: TextFeatures,
         video: VideoFeatures,
         *,
-        temperature: float,
-        lim_weight: float,
+        head: GLSCLHead,
         text_block: int = TEXT_BLOCK,
         video_block: int | None = None,
         mesh: Mesh | None = None,
@@ -134,9 +103,8 @@ class Blocks:
         self.video_block = _even(self.videos, video_block, self.mesh.size)
         self._video = video
         self._split = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
-        self._score = functools.partial(
-            _score_block, temperature=temperature, lim_weight=lim_weight, mesh=self.mesh
-        )
+        self._score = functools.partial(_score_block, head=head, mesh=self.mesh)
+        self._prepare = functools.partial(_prepare, head=head)
         self.text_parts = [
             Part(start, *self._placed(text, start, self.text_block, sharding.replicated(self.mesh)))
             for start in range(0, self.texts, self.text_block)
@@ -151,13 +119,13 @@ class Blocks:
             real, features = self._placed(self._video, start, self.video_block, self._split)
             if ahead:
                 yield ahead
-            ahead = Part(start, real, features, _gram(features.frames))
+            ahead = Part(start, real, features, self._prepare(features))
         if ahead:
             yield ahead
 
     def score(self, texts: Part, videos: Part) -> jax.Array:
         """float32 [text_block,video_block], -inf where a video is filling."""
-        return self._score(texts.features, videos.features, videos.gram, videos.real)
+        return self._score(texts.features, videos.features, videos.prepared, videos.real)
 
     def fetch(self, array: jax.Array) -> np.ndarray:
         """An array, on the host of every process."""
@@ -201,15 +169,17 @@ def _place(array, where: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
 
 
-@functools.partial(jax.jit, static_argnames=("temperature", "lim_weight", "mesh"))
-def _score_block(text, video, gram, real, *, temperature, lim_weight, mesh):
-    scores = score(text, video, temperature=temperature, lim_weight=lim_weight, gram=gram)
+@functools.partial(jax.jit, static_argnames=("head", "mesh"))
+def _score_block(text, video, prepared, real, *, head, mesh):
+    scores = head.score(text, video, prepared)
     scores = jnp.where(jnp.arange(scores.shape[1]) < real, scores, -jnp.inf)
     by_video = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
     return jax.lax.with_sharding_constraint(scores, by_video)
 
 
-_gram = jax.jit(gram_matrices)
+@functools.partial(jax.jit, static_argnames="head")
+def _prepare(video, *, head):
+    return head.prepare(video)
 
 
 @functools.partial(jax.jit, static_argnums=1)

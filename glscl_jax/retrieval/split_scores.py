@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax.models.glscl import GLSCLConfig, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
 from glscl_jax.retrieval import metrics, ranking, rerank, score_blocks
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.retrieval.ranking import TopK
@@ -24,23 +24,22 @@ class Scored:
     devices of the process that asks.
     """
 
-    def __init__(self, encoded: EncodedSplit, config: GLSCLConfig, mesh: Mesh | None = None):
-        self._encoded, self._mesh = encoded, mesh
-        self._weights = {"temperature": config.temperature, "lim_weight": config.lim_weight}
+    def __init__(self, encoded: EncodedSplit, head: GLSCLHead, mesh: Mesh | None = None):
+        self._encoded, self._head, self._mesh = encoded, head, mesh
 
     def retrieval(self) -> metrics.Retrieval:
         """Ranks in both directions."""
         text, video, owner = self._encoded.text, self._encoded.video, self._encoded.owner
-        return ranking.ranks_in_blocks(text, video, owner, mesh=self._mesh, **self._weights)
+        return ranking.ranks_in_blocks(text, video, owner, mesh=self._mesh, head=self._head)
 
     def matrix(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
         """Any texts against any videos, float32 [A,B]."""
-        return score_blocks.score_in_blocks(text, video, mesh=self._mesh, **self._weights)
+        return score_blocks.score_in_blocks(text, video, mesh=self._mesh, head=self._head)
 
     def row(self, a: int) -> np.ndarray:
         """Scores of a caption against all videos, float32 [B]."""
         caption = _items(self._encoded.text, a, a + 1)
-        return score_blocks.score_in_blocks(caption, self._encoded.video, **self._weights)[0]
+        return score_blocks.score_in_blocks(caption, self._encoded.video, head=self._head)[0]
 
     def top(self, k: int) -> dict[str, TopK]:
         """The best k videos of every caption ("t2v") and captions of every video ("v2t").
@@ -52,12 +51,12 @@ class Scored:
         parts = []
         for start in range(0, len(video.mask), VIDEO_ROWS):
             some = _items(video, start, start + VIDEO_ROWS)
-            parts.append(best(score_blocks.score_in_blocks(text, some, **self._weights).T, k))
+            parts.append(best(score_blocks.score_in_blocks(text, some, head=self._head).T, k))
         v2t = TopK(
             np.concatenate([part.items for part in parts]),
             np.concatenate([part.scores for part in parts]),
         )
-        return {"t2v": ranking.top_k(text, video, k, **self._weights), "v2t": v2t}
+        return {"t2v": ranking.top_k(text, video, k, head=self._head), "v2t": v2t}
 
 
 class Reranked:

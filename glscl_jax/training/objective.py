@@ -1,14 +1,12 @@
 """What training minimises, and its gradient: of a batch whole, or in micro-batches."""
 
-import functools
-
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from glscl_jax.models.glscl import GLSCL, TextFeatures, VideoFeatures
-from glscl_jax.retrieval.score_blocks import score
+from glscl_jax.models.glscl import GLSCL
+from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
 from glscl_jax.runtime.sharding import constrain_activations
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.training.gradient_cache import cached_gradient
@@ -53,9 +51,8 @@ def feature_losses(
     mesh: Mesh | None = None,
 ) -> Losses:
     """The losses of a batch of B pairs; of `params` they need the logit scale alone."""
-    config, text, video = model.config, features.text, features.video
+    text, video, scored = features.text, features.video, model.config.head.score
     logit_scale = params["clip"]["logit_scale"].astype(jnp.float32)
-    scored = functools.partial(score, temperature=config.temperature, lim_weight=config.lim_weight)
     batch = text.sentence.shape[0]
     if batch > loss_block:
         blocks = block_count(batch, loss_block, mesh)

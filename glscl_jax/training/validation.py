@@ -37,6 +37,6 @@ class Validation:
             total=self._data.splits[self.split],
             show=False,
         )
-        result = encoding.rank_split(encoded, self._model)
+        result = encoding.rank_split(encoded, self._model.config.head)
         t2v, v2t = (metrics.recalls(ranks.mean).as_dict() for ranks in (result.t2v, result.v2t))
         return {**t2v, **{f"v2t {name}": value for name, value in v2t.items()}}

@@ -20,7 +20,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
-from glscl_jax.retrieval import score_blocks
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from tests.conftest import one_line_error
 
@@ -101,7 +101,7 @@ def test_the_golden_checkpoint_scores_as_the_original(golden, converted):
         numbers["input/video"].transpose(0, 1, 3, 4, 2),
         numbers["input/video_mask"],
     )
-    score = score_blocks.score(text, video, temperature=3.0, lim_weight=0.5)
+    score = GLSCLHead(3.0, 0.5).score(text, video)
     np.testing.assert_allclose(score, numbers["eval/sim"], rtol=0, atol=2e-5)
 
 

@@ -21,15 +21,15 @@ from PIL import Image
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import plots, report
 from glscl_jax.evaluation.query_examples import Explainer, choose
-from glscl_jax.models.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoding import EncodedSplit
-from glscl_jax.retrieval.score_blocks import score
 
 A, B, V, K, D = 9, 6, 4, 3, 16
 OWNER = np.array([0, 0, 1, 2, 2, 3, 4, 5, 5])
 FRAMES = np.array([4, 4, 3, 1, 4, 2])
 TEMPERATURE, LIM_WEIGHT = 3.0, 0.5
+HEAD = GLSCLHead(TEMPERATURE, LIM_WEIGHT)
 ATTACK = "<script>alert(1)</script> \"&amp;'<img src=x onerror=alert(2)> {{ title }}"
 BROWSER = shutil.which("chromium")
 
@@ -66,8 +66,7 @@ class Split:
         self.encoded = EncodedSplit(
             text, video, OWNER, captions, clip_ids, frames_decoded=int(FRAMES.sum()), seconds={}
         )
-        weights = {"temperature": TEMPERATURE, "lim_weight": LIM_WEIGHT}
-        self.scores = np.asarray(score(text, video, **weights))
+        self.scores = np.asarray(HEAD.score(text, video))
 
     def write(self, folder, **changes):
         settings = {
@@ -75,8 +74,7 @@ class Split:
             "retrieval": metrics.retrieval(self.scores, OWNER),
             "encoded": self.encoded,
             "scores_of": lambda a: self.scores[a],
-            "temperature": TEMPERATURE,
-            "lim_weight": LIM_WEIGHT,
+            "head": HEAD,
             "frames_of": frames_of,
             "examples": 3,
         }
@@ -138,7 +136,7 @@ def decoded(uri: str) -> Image.Image:
 
 def test_a_pair_taken_apart_agrees_with_loops(split):
     encoded, ranks = split.encoded, metrics.retrieval(split.scores, OWNER).t2v
-    explain = Explainer(encoded, lambda a: split.scores[a], TEMPERATURE, frames_of)
+    explain = Explainer(encoded, lambda a: split.scores[a], HEAD, frames_of)
     for a, b in ((0, 0), (3, 2), (5, 3), (8, 1)):
         pair = explain.pair(a, b, 0.0, right=True)
         sentence, frames = encoded.text.sentence[a], encoded.video.frames[b]
@@ -192,7 +190,7 @@ def test_equal_ranks_show_different_videos():
 def test_the_page_has_every_query_with_its_frames_and_weights(split, page):
     encoded = split.encoded
     ranks = metrics.retrieval(split.scores, OWNER).t2v
-    explain = Explainer(encoded, lambda a: split.scores[a], TEMPERATURE, frames_of)
+    explain = Explainer(encoded, lambda a: split.scores[a], HEAD, frames_of)
     chosen = np.concatenate(list(choose(ranks.mean, OWNER, 3).values()))
     examples = [explain(int(a), ranks) for a in chosen]
     assert page.texts["h3"] == [example.caption for example in examples]
@@ -325,7 +323,7 @@ def test_padding_that_takes_the_whole_softmax(tmp_path):
     split = Split()
     # Clip 3 has one real frame; its padding answers caption 5 a thousand times as loudly.
     split.encoded.video.frames[3, 1:] = 1000 * split.encoded.text.sentence[5]
-    explain = Explainer(split.encoded, lambda a: split.scores[a], TEMPERATURE, frames_of)
+    explain = Explainer(split.encoded, lambda a: split.scores[a], HEAD, frames_of)
     pair = explain.pair(5, 3, 0.0, right=True)
     assert pair.frames[0].weight == 0
     assert pair.padding == pytest.approx(1)

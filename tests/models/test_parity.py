@@ -22,7 +22,6 @@ from glscl_jax.models.clip import CLIPConfig
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.lim import lim_similarity
-from glscl_jax.retrieval import score_blocks
 from glscl_jax.training import optim, steps
 from glscl_jax.training.losses import LossWeights
 
@@ -92,9 +91,7 @@ def evaluate(numbers, model):
                 text.sentence, video.frames, video.mask, config.temperature
             ),
             "eval/sim_lim": lim_similarity(text.queries, video.queries),
-            "eval/sim": score_blocks.score(
-                text, video, temperature=config.temperature, lim_weight=config.lim_weight
-            ),
+            "eval/sim": config.head.score(text, video),
         }
 
     batch = batch_of(numbers, "input")

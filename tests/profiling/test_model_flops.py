@@ -11,7 +11,6 @@ from glscl_jax.models import temporal
 from glscl_jax.models.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.profiling.model_flops import forward_flops, training_flops
-from glscl_jax.retrieval.score_blocks import score
 from glscl_jax.training.losses import LossWeights
 from glscl_jax.training.objective import encode_pairs, gradient
 from tests.benchmarks.test_head_flops import multiply_adds_of
@@ -42,7 +41,7 @@ def abstract(config, batch, words, frames):
 def forward(params, clips, *, config):
     """The scores of all pairs."""
     features = encode_pairs(params, clips, None, model=GLSCL(config))
-    return score(features.text, features.video, temperature=3.0, lim_weight=0.5)
+    return GLSCLConfig().head.score(features.text, features.video)
 
 
 @pytest.mark.parametrize("kind", temporal.KINDS)

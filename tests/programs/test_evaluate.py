@@ -20,6 +20,7 @@ from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.preparing import failures
 from glscl_jax.input_pipeline.preparing.checkup import Failure
 from glscl_jax.input_pipeline.preparing.failures import FAILED_FILE, failed_clips
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval import encoded_split, metrics
 from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
@@ -333,7 +334,7 @@ def test_several_captions_a_video(workdir, msvd, evaluate, tmp_path):
         assert f"<small>{low:.1f} to {high:.1f}</small>" in report
     # Slow oracle: the features' scores one by one, every caption and every video in turn.
     encoded = encoded_split.load_features(tmp_path / "kept" / "test")
-    scores = slow_score(encoded.text, encoded.video, temperature=3.0, lim_weight=0.5)
+    scores = slow_score(encoded.text, encoded.video, GLSCLHead(3.0, 0.5))
     groups = [scores[encoded.owner == b].max(axis=0) for b in range(3)]
     right = {
         "t2v": [place(row, row[b]) for row, b in zip(scores, encoded.owner, strict=True)],

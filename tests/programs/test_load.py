@@ -24,7 +24,6 @@ from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
-from glscl_jax.retrieval import score_blocks
 from glscl_jax.runtime import sharding
 from tests import loading
 from tests.conftest import REPO
@@ -103,7 +102,7 @@ def test_it_encodes_and_scores_as_the_model_does(loaded, params):
     )
     for ours, plain in ((text, plain_text), (video, plain_video)):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5), ours, plain)
-    expected = score_blocks.score(plain_text, plain_video, temperature=2.0, lim_weight=0.75)
+    expected = SMALL.head.score(plain_text, plain_video)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glscl_jax.errors import UserError
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.ranking import ranks_in_blocks, text_ranks_in_blocks, top_k
 from glscl_jax.retrieval.score_blocks import score_in_blocks
@@ -55,7 +56,7 @@ def assert_same(found: metrics.Ranks, expected: metrics.Ranks):
 def test_ranks_are_those_of_the_whole_matrix(sizes, texts, videos, temperature, dtype, seed):
     text, video, owner = split(*sizes, seed, dtype)
     blocking = {"text_block": texts, "video_block": videos}
-    blocking |= {"temperature": temperature, "lim_weight": 0.5}
+    blocking |= {"head": GLSCLHead(temperature, 0.5)}
     found = ranks_in_blocks(text, video, owner, **blocking)
     expected = whole(text, video, owner, **blocking)
     assert_same(found.t2v, expected.t2v)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval.score_blocks import Blocks, score, score_in_blocks
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.retrieval.score_blocks import Blocks, score_in_blocks
 from glscl_jax.runtime import sharding
 
-SCORE = {"temperature": 3.0, "lim_weight": 0.5}
+SCORE = {"head": GLSCLHead(temperature=3.0, lim_weight=0.5)}
 
 
 def features(texts, videos, frames=4, width=16, queries=3, seed=0):
@@ -37,20 +37,20 @@ def cast(tree, dtype):
     return jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind == "f" else x, tree)
 
 
-def slow_score(text, video, temperature, lim_weight):
+def slow_score(text, video, head):
     """Every video pooled for every sentence, p [A,B,D] and the LIM's [A,B,K] whole, in float64."""
     text, video = (jax.tree.map(lambda x: np.asarray(x, np.float64), x) for x in (text, video))
-    logits = np.einsum("AD,BVD->ABV", text.sentence, video.frames) / temperature
+    logits = np.einsum("AD,BVD->ABV", text.sentence, video.frames) / head.temperature
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     weights = weights / weights.sum(-1, keepdims=True) * video.mask
     pooled = np.einsum("ABV,BVD->ABD", weights, video.frames)
     lengths = np.linalg.norm(text.sentence, axis=-1)[:, None] * np.linalg.norm(pooled, axis=-1)
     gim = np.einsum("AD,ABD->AB", text.sentence, pooled) / lengths
     lim = np.einsum("AKD,BKD->ABK", text.queries, video.queries).mean(-1)
-    return gim + lim_weight * lim
+    return gim + head.lim_weight * lim
 
 
-whole_score = jax.jit(score, static_argnames=("temperature", "lim_weight"))
+whole_score = jax.jit(GLSCLHead.score, static_argnums=0)
 
 
 @settings(max_examples=20, deadline=None)
@@ -63,8 +63,9 @@ whole_score = jax.jit(score, static_argnames=("temperature", "lim_weight"))
 )
 def test_score_is_the_paper_s(texts, videos, frames, temperature, seed):
     text, video = features(texts, videos, frames, seed=seed)
-    found = whole_score(text, video, temperature=temperature, lim_weight=0.5)
-    expected = slow_score(text, video, temperature, 0.5)
+    head = GLSCLHead(temperature, 0.5)
+    found = whole_score(head, text, video)
+    expected = slow_score(text, video, head)
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
@@ -88,14 +89,15 @@ def test_blocks_of_any_size_give_the_whole(
     found = score_in_blocks(
         text,
         video,
-        temperature=temperature,
-        lim_weight=0.5,
+        head=GLSCLHead(temperature, 0.5),
         text_block=text_block,
         video_block=video_block,
     )
     assert found.dtype == np.float32
     # Half precision is in the features alone: their products are summed in float32.
-    np.testing.assert_allclose(found, slow_score(text, video, temperature, 0.5), atol=2e-6)
+    np.testing.assert_allclose(
+        found, slow_score(text, video, GLSCLHead(temperature, 0.5)), atol=2e-6
+    )
 
 
 def test_eight_devices_score_as_one_does():
@@ -153,7 +155,7 @@ def test_a_real_frame_far_behind_a_padded_one_still_counts():
     frames = np.array([[[1.0], [1000.0]]], np.float32)
     video = VideoFeatures(frames, np.array([[1, 0]]), np.zeros((1, 0, 1), np.float32))
     scores, gradient = jax.value_and_grad(
-        lambda frames: score(text, video.replace(frames=frames), **SCORE)[0, 0]
+        lambda frames: SCORE["head"].score(text, video.replace(frames=frames))[0, 0]
     )(frames)
     np.testing.assert_allclose(scores, 1, rtol=1e-6)
     assert np.isfinite(gradient).all()
@@ -162,7 +164,7 @@ def test_a_real_frame_far_behind_a_padded_one_still_counts():
 def test_without_queries_the_score_is_the_gim_s():
     text, video = features(4, 3)
     bare = [side.replace(queries=side.queries[:, :0]) for side in (text, video)]
-    expected = slow_score(text, video, 3.0, 0.0)
+    expected = slow_score(text, video, GLSCLHead(3.0, 0.0))
     np.testing.assert_allclose(score_in_blocks(*bare, **SCORE), expected, atol=2e-6)
 
 
@@ -179,7 +181,7 @@ def test_features_may_lie_in_a_file(tmp_path):
 def test_no_temporary_grows_with_the_width(shape):
     def temporaries(width):
         text, video = features(*shape, frames=4, width=width)
-        compiled = jax.jit(lambda t, v: score(t, v, **SCORE))
+        compiled = jax.jit(SCORE["head"].score)
         return compiled.lower(text, video).compile().memory_analysis().temp_size_in_bytes
 
     # [A,B,D] at D = 512 would be 8 MiB.

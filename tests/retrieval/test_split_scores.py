@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from glscl_jax.models.glscl import GLSCLConfig, TextFeatures, VideoFeatures
-from glscl_jax.retrieval import metrics, rerank, score_blocks, split_scores
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.retrieval import metrics, rerank, split_scores
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 
-CONFIG = GLSCLConfig(temperature=2.0, lim_weight=0.7)
-WEIGHTS = {"temperature": 2.0, "lim_weight": 0.7}
+HEAD = GLSCLHead(temperature=2.0, lim_weight=0.7)
 
 
 def unit(x):
@@ -41,13 +40,13 @@ def encoded():
 
 @pytest.fixture(scope="module")
 def matrix(encoded):
-    return np.asarray(score_blocks.score(encoded.text, encoded.video, **WEIGHTS))
+    return np.asarray(HEAD.score(encoded.text, encoded.video))
 
 
 def test_ranks_rows_and_best_items_are_those_of_the_matrix(encoded, matrix, monkeypatch):
     # Blocks of videos that do not divide them.
     monkeypatch.setattr(split_scores, "VIDEO_ROWS", 7)
-    own = split_scores.Scored(encoded, CONFIG)
+    own = split_scores.Scored(encoded, HEAD)
     expected = metrics.retrieval(matrix, encoded.owner)
     found = own.retrieval()
     np.testing.assert_array_equal(found.t2v.mean, expected.t2v.mean)
@@ -65,10 +64,10 @@ def test_ranks_rows_and_best_items_are_those_of_the_matrix(encoded, matrix, monk
 def test_the_bank_is_scored_on_the_right_sides(encoded, matrix):
     bank = split(videos=9, captions=3, seed=1)
     t2v, v2t = rerank.QBNorm(theta=2, beta=20), rerank.QBNorm(theta=1, beta=10)
-    own = split_scores.Scored(encoded, CONFIG)
+    own = split_scores.Scored(encoded, HEAD)
     changed = split_scores.query_bank_normed(own, encoded, bank, t2v, v2t)
-    captions = np.asarray(score_blocks.score(bank.text, encoded.video, **WEIGHTS))
-    videos = np.asarray(score_blocks.score(encoded.text, bank.video, **WEIGHTS)).T
+    captions = np.asarray(HEAD.score(bank.text, encoded.video))
+    videos = np.asarray(HEAD.score(encoded.text, bank.video)).T
     assert captions.shape == (27, 20)
     assert videos.shape == (9, 40)
     expected = rerank.query_bank_norm(matrix, captions, t2v)
@@ -87,7 +86,7 @@ def test_the_bank_is_scored_on_the_right_sides(encoded, matrix):
 
 
 def test_dual_softmax_normalises_each_direction_over_its_own_queries(encoded, matrix):
-    changed = split_scores.dual_softmaxed(split_scores.Scored(encoded, CONFIG), encoded, 30.0)
+    changed = split_scores.dual_softmaxed(split_scores.Scored(encoded, HEAD), encoded, 30.0)
     shares = np.exp(30 * matrix.astype(float))
     np.testing.assert_allclose(changed.row(4), (matrix * shares / shares.sum(0))[4], rtol=1e-3)
     expected = (matrix * shares / shares.sum(1, keepdims=True)).T
@@ -96,14 +95,14 @@ def test_dual_softmax_normalises_each_direction_over_its_own_queries(encoded, ma
 
 def test_a_shuffled_pairing_falls_to_chance():
     encoded = split(videos=200, captions=2, noise=0.3)
-    own = split_scores.Scored(encoded, CONFIG)
+    own = split_scores.Scored(encoded, HEAD)
     assert metrics.recalls(own.retrieval().t2v.mean).r1 > 90
     shuffled = np.random.default_rng(3).permutation(encoded.owner)
     wrong = split_scores.Scored(
         EncodedSplit(
             encoded.text, encoded.video, shuffled, encoded.captions, encoded.clip_ids, 0, {}
         ),
-        CONFIG,
+        HEAD,
     ).retrieval()
     # Chance is 0.5 % and a mean rank of 100.5, of 400 queries with a deviation of 2.9.
     for places in (wrong.t2v, wrong.v2t):

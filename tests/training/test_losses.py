@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax.models.glscl import TextFeatures, VideoFeatures
-from glscl_jax.retrieval.score_blocks import score
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
 from glscl_jax.runtime import sharding
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.training.losses import (
@@ -74,7 +73,7 @@ def test_total_is_the_plain_sum(queries):
     assert found.total == pytest.approx(float(parts))
 
 
-SCORE = functools.partial(score, temperature=3.0, lim_weight=0.5)
+SCORE = GLSCLHead(temperature=3.0, lim_weight=0.5).score
 
 
 def features(count, frames=4):

@@ -1,0 +1,1 @@
+"""What makes a score of a text and a video: a head is one object, one file."""

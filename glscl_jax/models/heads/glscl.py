@@ -1,0 +1,101 @@
+"""GLSCL's score: `sim = GIM + lim_weight * LIM` (Zhang et al., 2024, section 3.5)."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from glscl_jax.models.gim import frame_weights, gim_similarity, gram_matrices
+from glscl_jax.models.lim import lim_similarity
+
+
+@flax.struct.dataclass
+class TextFeatures:
+    """What the score needs of A texts.
+
+    Attributes:
+      sentence: [A,D] the end token's feature, c.
+      queries: float32 [A,K,D] unit vectors, q^t.
+    """
+
+    sentence: jax.Array
+    queries: jax.Array
+
+
+@flax.struct.dataclass
+class VideoFeatures:
+    """What the score needs of B videos.
+
+    Attributes:
+      frames: [B,V,D] frame features after the temporal module, f.
+      mask: int32 [B,V], 1 on real frames.
+      queries: float32 [B,K,D] unit vectors, q^v.
+    """
+
+    frames: jax.Array
+    mask: jax.Array
+    queries: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """A text and a video: what their score is made of.
+
+    Attributes:
+      gim: cosine of the sentence and the video pooled for it.
+      lim: the mean of the concepts' diagonal; 0 without queries.
+      weights: float32 [V], how much the sentence looks at each frame, 0 at padding.
+      concepts: float32 [K,K], cosines of the text's queries and the video's.
+    """
+
+    gim: float
+    lim: float
+    weights: jax.Array
+    concepts: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class GLSCLHead:
+    """The GIM's score and, beside it, the LIM's. Hashable: static in what is compiled.
+
+    Attributes:
+      temperature: of the GIM's softmax over frames.
+      lim_weight: of the LIM's score. Features without queries (K = 0) have only the GIM's.
+    """
+
+    temperature: float
+    lim_weight: float
+
+    def prepare(self, video: VideoFeatures) -> jax.Array:
+        """What is computed once a video, however many texts it meets: float32 [B,V,V]."""
+        return gram_matrices(video.frames)
+
+    def score(
+        self, text: TextFeatures, video: VideoFeatures, prepared: jax.Array | None = None
+    ) -> jax.Array:
+        """Every text against every video; differentiable.
+
+        Args:
+          text: features of A texts, float32 or half precision.
+          video: features of B videos, float32 or half precision.
+          prepared: `prepare(video)`, if already there.
+
+        Returns:
+          float32 [A,B]. The largest temporary is [B,V,A].
+        """
+        gim = gim_similarity(text.sentence, video.frames, video.mask, self.temperature, prepared)
+        if not text.queries.shape[1]:
+            return gim
+        return gim + self.lim_weight * lim_similarity(text.queries, video.queries)
+
+    def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
+        """What the score of one text and one video is made of; their features have no A and B."""
+        sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
+        logits = jnp.einsum("VD,D->V", frames, sentence, precision=jax.lax.Precision.HIGHEST)
+        weights = frame_weights(logits[None, None], video.mask, self.temperature)[0, 0]
+        gim = gim_similarity(sentence[None], frames[None], video.mask[None], self.temperature)
+        queries = (x.astype(jnp.float32) for x in (text.queries, video.queries))
+        concepts = jnp.einsum("ID,JD->IJ", *queries, precision=jax.lax.Precision.HIGHEST)
+        lim = jnp.trace(concepts) / max(1, len(concepts))
+        return Told(float(gim[0, 0]), float(lim), weights, concepts)
