@@ -331,7 +331,7 @@ def test_the_program(faulty, tmp_path, forks):
     assert [line.split(", ")[0] for line in err.splitlines()] == [
         "checking: 11 of 11",
         "preparing: 11 of 11",
-        "counting captions: 8 of 8",
+        "reading captions: 8 of 8",
     ]
     before = files_of(data_dir)
     assert call("--image_size=32") == (0, f"{data_dir} is prepared already: {summary}", "")
