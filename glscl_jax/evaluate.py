@@ -31,7 +31,6 @@ from glscl_jax.errors import UserError
 from glscl_jax.evaluation import rank_files, report, run_card
 from glscl_jax.evaluation.run_card_text import terminal, title
 from glscl_jax.evaluation.task import Task, check_split, facts, open_task
-from glscl_jax.models.glscl import GLSCL
 from glscl_jax.retrieval import encoded_split, encoding, metrics, split_scores
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.retrieval.rerank import QBNorm
@@ -110,7 +109,7 @@ def evaluate() -> None:
     stages = run_card.Stages()
     with stages("load"):
         task, stores = opened()
-    encoder = encoding.Encoder(GLSCL(task.loaded.config), task.mesh)
+    encoder = encoding.Encoder(task.loaded.model, task.mesh)
     encoded, origin = encode(task, encoder, task.split, stores, stages)
     encoding.check_split(encoded)
     scores, result, rerank = rank(task, encoder, encoded, stores, stages)
@@ -216,7 +215,7 @@ def encode(
 
 def rank(task: Task, encoder, encoded: EncodedSplit, stores: dict, stages):
     """The scores by which to rank, the ranks, and what the run card says of post-processing."""
-    scores = split_scores.Scored(encoded, task.loaded.config.head, task.mesh)
+    scores = split_scores.Scored(encoded, task.loaded.head, task.mesh)
     facts = {"method": RERANK.value}
     if RERANK.value == "none":
         # Never whole, so scoring and ranking are one.
@@ -245,14 +244,13 @@ def rank(task: Task, encoder, encoded: EncodedSplit, stores: dict, stages):
 def write_report(task: Task, encoded: EncodedSplit, result, scores, card: dict) -> None:
     """Writes report.html; frames are read again from the prepared data."""
     places = {clip_id: place for place, clip_id in enumerate(encoded.clip_ids)}
-    config = task.loaded.config
     report.write_report(
         task.out,
         title=title(card),
         retrieval=result,
         encoded=encoded,
         scores_of=scores.row,
-        head=config.head,
+        head=task.loaded.head,
         frames_of=lambda clip_id: task.frames(task.split, places[clip_id]),
         examples=EXAMPLES.value,
         intervals={name: card[name]["interval_95"] for name in rank_files.DIRECTIONS},

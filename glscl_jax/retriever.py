@@ -7,13 +7,11 @@ video = model.encode_video(frames, mask)  # uint8 [B,V,H,W,3] and int32 [B,V]
 scores = model.score(text, video)  # float32 [2,B]
 """
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -22,8 +20,6 @@ from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
-from glscl_jax.models.clip import sentence_feature
-from glscl_jax.models.glscl import GLSCL
 from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
 from glscl_jax.retrieval import score_blocks
 from glscl_jax.retrieval.encoder_inputs import checked_text, checked_video
@@ -65,8 +61,9 @@ class Loaded:
     """A model that encodes and scores.
 
     A checkpoint of CLIP alone has neither temporal module nor LIM: its frame features are CLIP's,
-    its queries none (K = 0), its score the GIM's, which has no parameters. That is CLIP without
-    training, to compare with.
+    its queries none (K = 0), its head the mean of the frames. That is CLIP without training, to
+    compare with. Another head may take its place: `GLSCLHead(temperature=3.0, lim_weight=0.5)` is
+    the GIM alone where there are no queries.
 
     Attributes:
       config: `GLSCLConfig`, of a CLIP alone with defaults for what it lacks.
@@ -74,6 +71,7 @@ class Loaded:
       step: of the run that trained it; None for a converted one.
       tokenizer: None if the directory has none.
       num_words: L, the places that `tokenize` gives a caption.
+      head: what scores, e.g. `models.heads.glscl.GLSCLHead`.
     """
 
     def __init__(self, loaded: LoadedModel, mesh: Mesh):
@@ -82,13 +80,9 @@ class Loaded:
         self.tokenizer = Tokenizer.load(folder) if folder.is_dir() else None
         self.num_words = min(_words_of(loaded), self.config.clip.context_length)
         self._directory, self._mesh = loaded.directory, mesh
-        self._has_lim = "lim" in loaded.params
-        module = GLSCL if self._has_lim else _WithoutLIM
-        # What a CLIP alone lacks has the default in its config, but no parameters.
-        temporal = self.config.temporal if "temporal" in loaded.params else "None"
-        config = dataclasses.replace(self.config, temporal=temporal)
-        self._encoder = Encoder(module(config), mesh)
-        self._most_frames = config.most_frames
+        self.head = loaded.head
+        self._encoder = Encoder(loaded.model, mesh)
+        self._most_frames = loaded.model.config.most_frames
 
     def tokenize(self, captions: str | Sequence[str]) -> TokenBatch:
         """A captions, or a single one (A = 1) -> ids and mask, int32 [A,num_words].
@@ -154,7 +148,7 @@ class Loaded:
 
     def score(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
         """A texts against B videos -> float32 [A,B] on the host; higher is better."""
-        return score_blocks.score_in_blocks(text, video, head=self.config.head)
+        return score_blocks.score_in_blocks(text, video, head=self.head)
 
     def _in_whole_shares(self, encode, inputs: np.ndarray, mask: np.ndarray):
         """Encodes a batch of any size: filled up with its last row till the devices share it."""
@@ -162,23 +156,6 @@ class Loaded:
         filled = np.minimum(np.arange(-count % self._mesh.size + count), count - 1)
         features = encode(self.params, inputs[filled], mask[filled])
         return jax.tree.map(lambda x: x[:count], features)
-
-
-class _WithoutLIM(GLSCL):
-    """CLIP's towers and, where there is one, the temporal module."""
-
-    def encode_text(self, ids, mask, deterministic: bool = True) -> TextFeatures:
-        sentence = sentence_feature(self.clip.text(ids, mask), ids)
-        return TextFeatures(sentence, _no_queries(sentence))
-
-    def encode_video(self, frames, mask, deterministic: bool = True) -> VideoFeatures:
-        features = self.encode_frames(frames, mask)
-        return VideoFeatures(features, mask, _no_queries(features[:, 0]))
-
-
-def _no_queries(features: jax.Array) -> jax.Array:
-    """float32 [A,0,D] for features [A,D]."""
-    return jnp.zeros((features.shape[0], 0, features.shape[1]), jnp.float32)
 
 
 def _words_of(loaded: LoadedModel) -> int:

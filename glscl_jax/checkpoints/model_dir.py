@@ -24,7 +24,16 @@ from glscl_jax import paths
 from glscl_jax.checkpoints.checksums import checked
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
-from glscl_jax.models.glscl import GLSCLConfig, model_config, model_settings
+from glscl_jax.models.glscl import (
+    GLSCL,
+    GLSCLConfig,
+    head_of,
+    model_config,
+    model_of,
+    model_settings,
+)
+from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.mean import MeanHead
 from glscl_jax.runtime import processes
 
 BEST = "R@1"
@@ -45,6 +54,16 @@ class LoadedModel:
     params: dict
     step: int | None
     directory: pathlib.Path
+
+    @property
+    def model(self) -> GLSCL:
+        """What encodes with the parameters that there are."""
+        return model_of(self.config, self.params)
+
+    @property
+    def head(self) -> GLSCLHead | MeanHead:
+        """What scores its features."""
+        return head_of(self.config, self.params)
 
 
 def load_model(

@@ -7,6 +7,7 @@ Zhang et al., "Text-Video Retrieval with Global-Local Semantic Consistent Learni
 import dataclasses
 from types import MappingProxyType
 
+HEAD = "glscl"  # whose figures these are
 SOURCE = "Zhang et al. 2024, arXiv 2405.12710"
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.told import Part
 from glscl_jax.retrieval.encoding import EncodedSplit
 from glscl_jax.retrieval.metrics import Ranks
 
@@ -40,20 +41,22 @@ class Pair:
       clip_id: of the video.
       right: whether the caption describes it.
       score: what the video was ranked by.
-      gim, lim: the two parts of the model's score.
+      parts: of the head's score.
+      unchanged: the head's score, without post-processing.
       frames: the real ones, in order.
-      padding: the GIM weight that fell on padded frames, before they were masked.
-      concepts: float32 [K,K], <q^t_i, q^v_j>; the LIM is the mean of the diagonal.
+      padding: the weight that fell on padded frames, before they were masked.
+      concepts: float32 [K,K], <q^t_i, q^v_j>, of which the last part is the mean of the diagonal;
+        None where there are none.
     """
 
     clip_id: str
     right: bool
     score: float
-    gim: float
-    lim: float
+    parts: tuple[Part, ...]
+    unchanged: float
     frames: list[Frame]
     padding: float
-    concepts: np.ndarray
+    concepts: np.ndarray | None
 
     @property
     def long(self) -> bool:
@@ -141,11 +144,11 @@ class Explainer:
             clip_id=self.encoded.clip_ids[b],
             right=right,
             score=score,
-            gim=told.gim,
-            lim=told.lim,
+            parts=told.parts,
+            unchanged=told.score,
             frames=self.strip(b, weights[video.mask > 0]),
             padding=float(1 - weights.sum()),
-            concepts=np.asarray(told.concepts),
+            concepts=None if told.concepts is None else np.asarray(told.concepts),
         )
 
     def strip(self, b: int, weights: np.ndarray) -> list[Frame]:

@@ -24,7 +24,7 @@ from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoding import EncodedSplit
 
 NAME = "report.html"
-# A score that differs by more from GIM + lim_weight * LIM was processed further.
+# A score that differs by more from the head's was processed further.
 ROUNDING = 0.01
 
 
@@ -113,8 +113,9 @@ def _render(
         lstrip_blocks=True,
     )
     environment.filters |= {"sha256": _sha256}
-    shown = [pair.concepts for group in groups.values() for one in group for pair in one.pairs]
-    low, high = (float(f(shown)) for f in (np.min, np.max))
+    pairs = [pair for group in groups.values() for one in group for pair in one.pairs]
+    shown = [pair.concepts for pair in pairs if pair.concepts is not None]
+    low, high = (float(f(shown)) if shown else 0.0 for f in (np.min, np.max))
     page = environment.get_template("report.html.j2").render(
         title=title,
         directions={
@@ -126,7 +127,7 @@ def _render(
         captions=len(encoded.captions),
         pictures=_pictures(retrieval, videos),
         groups=groups,
-        lim_weight=head.lim_weight,
+        head=head,
         rounding=ROUNDING,
         light=plots.LIGHT,
         dark=plots.DARK,

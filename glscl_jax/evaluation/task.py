@@ -127,19 +127,13 @@ def open_task(
     """
     mesh = sharding.make_mesh()
     loaded = load_model(checkpoint, sharding.replicated(mesh), step)
-    if "lim" not in loaded.params:
-        raise UserError(
-            f"{loaded.directory} holds CLIP alone, which evaluate cannot score yet: train from it "
-            f"(--config.init_from={loaded.directory}) and evaluate that run, or score with it in "
-            "Python (glscl_jax.load)"
-        )
     sha256 = parameters_sha256(loaded.params)
     processes.check_same({"parameters": sha256})
 
     def rest() -> Task:
         own = Workdir(loaded.directory).config() if config is None else config
         paths.settle(own)
-        recipe.check_reading(own, loaded.config)
+        recipe.check_reading(own, loaded.model.config)
         problems, part = Problems(), split or own.data.test_split
         problems.attempt(sharding.check_batch_size, own.eval_batch_size, mesh, "eval_batch_size")
         tokenizer = problems.attempt(_open_tokenizer, loaded, own, config is not None)
@@ -250,9 +244,11 @@ def facts(
     loaded, settings = task.loaded, task.data.settings
     checkpoint = run_card.checkpoint_facts(loaded, task.sha256)
     cut = Cut.of(encoded.captions, task.tokenizer, task.config.data.num_words)
-    row = published_results.published(
-        settings.dataset, task.split, checkpoint["variant"], rerank["method"]
-    )
+    row = None
+    if loaded.head.name == published_results.HEAD:
+        row = published_results.published(
+            settings.dataset, task.split, checkpoint["variant"], rerank["method"]
+        )
     card = {
         "checkpoint": checkpoint,
         "data": {
@@ -268,8 +264,8 @@ def facts(
             "frame_rate": settings.frame_rate,
             "image_size": settings.image_size,
             "dtype": loaded.config.dtype,
-            "temperature": loaded.config.temperature,
-            "lim_weight": loaded.config.lim_weight,
+            "head": loaded.head.name,
+            **dataclasses.asdict(loaded.head),
             "batch_size": task.config.eval_batch_size,
         },
         "tie_rule": "legacy" if legacy else "mean",

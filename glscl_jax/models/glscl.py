@@ -4,6 +4,7 @@ Zhang et al., "Text-Video Retrieval with Global-Local Semantic Consistent Learni
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ from glscl_jax import ranges
 from glscl_jax.models import attention, temporal
 from glscl_jax.models.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.mean import MeanHead
 from glscl_jax.models.lim import LIM
 from glscl_jax.models.transformer import ACTIVATIONS, REMAT
 from glscl_jax.ranges import EITHER, OneOf, Real, Whole
@@ -144,6 +146,35 @@ class GLSCL(nn.Module):
             self.encode_video(frames, frame_mask, deterministic),
             self.clip.logit_scale.astype(jnp.float32),
         )
+
+
+class WithoutLIM(GLSCL):
+    """CLIP's towers and, where there is one, the temporal module; features have no queries."""
+
+    def encode_text(self, ids, mask, deterministic: bool = True) -> TextFeatures:
+        sentence = sentence_feature(self.clip.text(ids, mask), ids)
+        return TextFeatures(sentence, _no_queries(sentence))
+
+    def encode_video(self, frames, mask, deterministic: bool = True) -> VideoFeatures:
+        features = self.encode_frames(frames, mask)
+        return VideoFeatures(features, mask, _no_queries(features[:, 0]))
+
+
+def _no_queries(features: jax.Array) -> jax.Array:
+    """float32 [A,0,D] for features [A,D]."""
+    return jnp.zeros((features.shape[0], 0, features.shape[1]), jnp.float32)
+
+
+def model_of(config: GLSCLConfig, params: Mapping) -> GLSCL:
+    """The model whose parameters these are; `config` has defaults for parts that they lack."""
+    if "temporal" not in params:
+        config = dataclasses.replace(config, temporal="None")
+    return GLSCL(config) if "lim" in params else WithoutLIM(config)
+
+
+def head_of(config: GLSCLConfig, params: Mapping) -> GLSCLHead | MeanHead:
+    """What scores the features of `model_of`: without a LIM the mean of the frames."""
+    return config.head if "lim" in params else MeanHead()
 
 
 def model_config(settings: dict) -> GLSCLConfig:

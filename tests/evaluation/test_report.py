@@ -147,12 +147,14 @@ def test_a_pair_taken_apart_agrees_with_loops(split):
         assert pair.padding == pytest.approx(1 - sum(weights), abs=1e-6)
         pooled = sum(weight * f for weight, f in zip(weights, frames, strict=False))
         cosine = np.dot(sentence, pooled) / np.linalg.norm(sentence) / np.linalg.norm(pooled)
-        assert pair.gim == pytest.approx(float(cosine), abs=1e-5)
+        gim, lim = pair.parts
+        assert (gim.name, gim.value) == ("GIM", pytest.approx(float(cosine), abs=1e-5))
         for i in range(K):
             for j in range(K):
                 inner = sum(encoded.text.queries[a, i] * encoded.video.queries[b, j])
                 assert pair.concepts[i, j] == pytest.approx(float(inner), abs=1e-6)
-        assert pair.gim + LIM_WEIGHT * pair.lim == pytest.approx(split.scores[a, b], abs=1e-5)
+        assert (lim.name, lim.weight) == ("LIM", LIM_WEIGHT)
+        assert pair.unchanged == pytest.approx(split.scores[a, b], abs=1e-5)
     for a in range(A):
         example = explain(a, ranks)
         assert example.caption == encoded.captions[a]
@@ -329,7 +331,7 @@ def test_padding_that_takes_the_whole_softmax(tmp_path):
     assert pair.padding == pytest.approx(1)
     sentence, frame = split.encoded.text.sentence[5], split.encoded.video.frames[3, 0]
     cosine = np.dot(sentence, frame) / np.linalg.norm(sentence) / np.linalg.norm(frame)
-    assert pair.gim == pytest.approx(float(cosine), abs=1e-5)
+    assert pair.parts[0].value == pytest.approx(float(cosine), abs=1e-5)
     content = split.write(tmp_path).read_text(encoding="utf-8")
     assert "100.0 % of the softmax fell on padding and was masked." in content
     assert not re.search(r"\b(nan|inf)\b", " ".join(Page(content).texts["p"]))

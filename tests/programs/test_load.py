@@ -24,9 +24,11 @@ from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.gim import gim_similarity
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from tests import loading
 from tests.conftest import REPO
+from tests.models.test_heads import slow_mean
 
 SMALL = GLSCLConfig(
     clip=CLIPConfig(
@@ -151,7 +153,7 @@ def test_of_two_processes_each_encodes_rows_of_its_own(directory, loaded, forks)
 
 
 @pytest.mark.parametrize("parts", [("clip",), ("clip", "temporal")])
-def test_clip_alone_scores_by_the_gim(tmp_path, params, parts):
+def test_clip_alone_scores_by_the_mean_frame(tmp_path, params, parts):
     path = written(tmp_path / "clip", {part: params[part] for part in parts})
     loaded = glscl_jax.load(path)
     tokens, (frames, mask) = loaded.tokenize(CAPTIONS), some_videos()
@@ -169,8 +171,12 @@ def test_clip_alone_scores_by_the_gim(tmp_path, params, parts):
 
     sentence, features = jax.jit(lambda: MODEL.apply({"params": params}, method=plain))()
     np.testing.assert_allclose(video.frames, features, rtol=0, atol=1e-5)
-    # What such a directory does not say has the default.
-    expected = gim_similarity(sentence, features, mask, GLSCLConfig().temperature)
+    np.testing.assert_allclose(
+        loaded.score(text, video), slow_mean(sentence, features, mask), rtol=0, atol=1e-5
+    )
+    # Another head in its place.
+    loaded.head = GLSCLHead(temperature=3.0, lim_weight=0.5)
+    expected = gim_similarity(sentence, features, mask, 3.0)
     np.testing.assert_allclose(loaded.score(text, video), expected, rtol=0, atol=1e-5)
 
 

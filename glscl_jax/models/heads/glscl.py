@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from glscl_jax.models.gim import frame_weights, gim_similarity, gram_matrices
+from glscl_jax.models.heads.told import Part, Told
 from glscl_jax.models.lim import lim_similarity
 
 
@@ -39,33 +40,34 @@ class VideoFeatures:
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
-    """A text and a video: what their score is made of.
-
-    Attributes:
-      gim: cosine of the sentence and the video pooled for it.
-      lim: the mean of the concepts' diagonal; 0 without queries.
-      weights: float32 [V], how much the sentence looks at each frame, 0 at padding.
-      concepts: float32 [K,K], cosines of the text's queries and the video's.
-    """
-
-    gim: float
-    lim: float
-    weights: jax.Array
-    concepts: jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
 class GLSCLHead:
     """The GIM's score and, beside it, the LIM's. Hashable: static in what is compiled.
 
     Attributes:
       temperature: of the GIM's softmax over frames.
       lim_weight: of the LIM's score. Features without queries (K = 0) have only the GIM's.
+      name: of the head.
+      legend: how to read what it tells of a pair: terms, each with a paragraph.
     """
 
     temperature: float
     lim_weight: float
+
+    name = "glscl"
+    legend = (
+        (
+            "Under each frame: weight by the GIM",
+            "How much of the pooled video that frame makes up for this caption: the softmax over"
+            " frames of ⟨c, f⟩ / temperature. The heaviest frame is outlined; bars share one scale"
+            " within a query.",
+        ),
+        (
+            "Coloured squares: concepts of the LIM",
+            "How alike each concept of the text (rows) is to each of the video (columns), as a"
+            " cosine. Only the framed diagonal enters the score. One colour scale for the whole"
+            " page.",
+        ),
+    )
 
     def prepare(self, video: VideoFeatures) -> jax.Array:
         """What is computed once a video, however many texts it meets: float32 [B,V,V]."""
@@ -97,5 +99,8 @@ class GLSCLHead:
         gim = gim_similarity(sentence[None], frames[None], video.mask[None], self.temperature)
         queries = (x.astype(jnp.float32) for x in (text.queries, video.queries))
         concepts = jnp.einsum("ID,JD->IJ", *queries, precision=jax.lax.Precision.HIGHEST)
-        lim = jnp.trace(concepts) / max(1, len(concepts))
-        return Told(float(gim[0, 0]), float(lim), weights, concepts)
+        parts = [Part("GIM", 1.0, float(gim[0, 0]))]
+        if not len(concepts):
+            return Told(tuple(parts), weights, None)
+        lim = jnp.trace(concepts) / len(concepts)
+        return Told((*parts, Part("LIM", self.lim_weight, float(lim))), weights, concepts)

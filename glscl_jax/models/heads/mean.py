@@ -1,0 +1,53 @@
+"""The mean of the frames: CLIP4Clip's head without parameters ("meanP"; Luo et al., 2021).
+
+`sim = cos(c_a, mean_v f_bv / |f_bv|)`, over real frames. What CLIP alone can do, and the line that
+other heads are to pass.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.told import Part, Told
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanHead:
+    """The cosine of the sentence and the mean frame. Hashable: static in what is compiled.
+
+    Attributes:
+      name, legend: as `GLSCLHead`'s.
+    """
+
+    name = "mean"
+    legend = (("Under each frame: its share", "Every frame counts alike, for every caption."),)
+
+    def prepare(self, video: VideoFeatures) -> jax.Array:
+        """The mean of each video's frames, each of length 1, itself of length 1: float32 [B,D]."""
+        frames = _unit(video.frames.astype(jnp.float32))
+        real = video.mask.astype(jnp.float32)
+        # The sum's length cancels: to divide by the number of frames changes nothing.
+        return _unit(jnp.einsum("BVD,BV->BD", frames, real, precision=jax.lax.Precision.HIGHEST))
+
+    def score(
+        self, text: TextFeatures, video: VideoFeatures, prepared: jax.Array | None = None
+    ) -> jax.Array:
+        """Every text against every video, float32 [A,B]; arguments as `GLSCLHead.score`'s."""
+        means = self.prepare(video) if prepared is None else prepared
+        sentences = _unit(text.sentence.astype(jnp.float32))
+        return jnp.einsum("AD,BD->AB", sentences, means, precision=jax.lax.Precision.HIGHEST)
+
+    def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
+        """What the score of one text and one video is made of; their features have no A and B."""
+        text, video = jax.tree.map(lambda x: x[None], (text, video))
+        score = float(self.score(text, video)[0, 0])
+        weights = video.mask[0] / jnp.sum(video.mask)
+        return Told((Part("cosine", 1.0, score),), weights, None)
+
+
+def _unit(vectors: jax.Array) -> jax.Array:
+    """Vectors [...,D] of length 1, a zero as it is: a padded frame's."""
+    length = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / jnp.where(length > 0, length, 1.0)

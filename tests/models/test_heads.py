@@ -1,0 +1,79 @@
+"""Heads against their formulas, written out a pair at a time."""
+
+import jax
+import numpy as np
+import pytest
+
+from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.mean import MeanHead
+from glscl_jax.retrieval.score_blocks import score_in_blocks
+
+A, B, V, K, D = 7, 9, 4, 3, 8
+HEADS = [GLSCLHead(temperature=2.0, lim_weight=0.75), MeanHead()]
+
+
+def slow_mean(sentence, frames, mask):
+    """CLIP4Clip's meanP: frames of length 1, their mean, its cosine with the sentence."""
+    scores = np.empty((len(sentence), len(frames)))
+    for a, text in enumerate(np.asarray(sentence, np.float64)):
+        for b, video in enumerate(np.asarray(frames, np.float64)):
+            real = [frame / np.linalg.norm(frame) for frame in video[np.asarray(mask[b]) > 0]]
+            mean = np.mean(real, axis=0)
+            scores[a, b] = text @ mean / (np.linalg.norm(text) * np.linalg.norm(mean))
+    return scores
+
+
+@pytest.fixture(scope="module")
+def features():
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    def unit(vectors):
+        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+    mask = (np.arange(V) < rng.integers(1, V + 1, (B, 1))).astype(np.int32)
+    frames = drawn(B, V, D) * mask[:, :, None]  # padded frames are zero, or anything else
+    frames[0, 1:] = np.where(mask[0, 1:, None], frames[0, 1:], 5.0)
+    text = TextFeatures(drawn(A, D), unit(drawn(A, K, D)))
+    return text, VideoFeatures(frames, mask, unit(drawn(B, K, D)))
+
+
+def test_the_mean_of_real_frames(features):
+    text, video = features
+    expected = slow_mean(text.sentence, video.frames, video.mask)
+    np.testing.assert_allclose(MeanHead().score(text, video), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
+def test_a_block_of_what_is_prepared_has_the_same_scores(head, features):
+    text, video = features
+    whole = head.score(text, video)
+    found = score_in_blocks(text, video, head=head, text_block=3, video_block=8)
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-6)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
+def test_what_a_head_tells_sums_up_to_its_score(head, features):
+    text, video = features
+    whole = head.score(text, video)
+    for a, b in ((0, 0), (3, 5), (A - 1, B - 1)):
+        one = (jax.tree.map(lambda x: x[a], text), jax.tree.map(lambda x: x[b], video))  # noqa: B023
+        told = head.tell(*one)
+        assert told.score == pytest.approx(float(whole[a, b]), abs=1e-5)
+        weights = np.asarray(told.weights)
+        assert not weights[video.mask[b] == 0].any()
+        assert 0 < weights.sum() <= 1 + 1e-6
+        assert (told.concepts is None) == (head.name == "mean")
+    assert all(term and text for term, text in head.legend)
+
+
+def test_without_queries_the_glscl_head_is_the_gim_alone(features):
+    text, video = features
+    text, video = (x.replace(queries=x.queries[:, :0]) for x in (text, video))
+    head = HEADS[0]
+    told = head.tell(jax.tree.map(lambda x: x[0], text), jax.tree.map(lambda x: x[0], video))
+    assert [part.name for part in told.parts] == ["GIM"]
+    assert told.score == pytest.approx(float(head.score(text, video)[0, 0]), abs=1e-5)
