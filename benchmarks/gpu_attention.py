@@ -7,7 +7,7 @@ trained with it, values and gradients are compared on the device itself.
 import jax
 import jax.numpy as jnp
 
-from glscl_jax.models.attention import Seen, fused, written_out
+from glscl_jax.models.encoders.attention import Seen, fused, written_out
 
 BATCH, HEADS, HEAD = 4, 8, 64
 # Tokens and what is seen of them: the vision towers', filled up or not; a text's; a clip's frames.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.models.clip import VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.training import steps
 from glscl_jax.training.losses import LossWeights

@@ -17,8 +17,8 @@ import jax
 
 from benchmarks.jax_glscl import count_flops, fresh_state, jitted_step, make_inputs
 from benchmarks.timing import take_turns
+from glscl_jax.models.encoders.transformer import REMAT
 from glscl_jax.models.glscl import GLSCLConfig
-from glscl_jax.models.transformer import REMAT
 
 
 @dataclasses.dataclass(frozen=True)

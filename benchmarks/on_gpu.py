@@ -25,7 +25,7 @@ from absl import flags
 
 from benchmarks.gpu_contender import ContenderError, Task, in_process
 from benchmarks.timing import summary
-from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.runtime import program
 
 # The aims, on a GPU: the second is PyTorch's time over this project's.

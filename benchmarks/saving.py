@@ -31,7 +31,7 @@ from benchmarks.timing import seconds, summary
 from glscl_jax import paths
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.workdir import Workdir
-from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.runtime import program
 

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks import hlo
 from benchmarks.collectives import Collective, collectives, sent_by_axis
 from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.runtime import sharding
 from glscl_jax.training import steps

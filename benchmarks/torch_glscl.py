@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import nn
 
-from glscl_jax.models.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, VARIANTS, CLIPConfig
 
 
 def quick_gelu(x):

@@ -23,8 +23,8 @@ from benchmarks import layouts
 from benchmarks.jax_glscl import FRAMES, JaxStep, count_flops, make_inputs, matmul_ceiling
 from benchmarks.machine import machine
 from benchmarks.timing import summary, take_turns
-from glscl_jax.models import transformer
-from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.encoders import transformer
+from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.runtime import program
 

@@ -12,7 +12,9 @@ from tests.server import REPO
 # it. A package's name stands for the files that lie in it itself; its subpackages have their own.
 FLOORS = (
     ("errors", "ranges", "spreadsheet", "trees", "version"),
-    ("files", "paths", "models"),
+    ("files", "paths", "models.encoders"),
+    ("models.heads",),
+    ("models",),
     ("runtime",),
     ("profiling", "retrieval", "input_pipeline.annotations", "convert.naming"),
     ("input_pipeline.decoding",),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.heads.head import Head, Sizes, float32, sentences_and_frames, unit
-from glscl_jax.models.gim import frame_weights
+from glscl_jax.models.heads.gim import frame_weights
 
 TEMPERATURE = 3.0
 

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.heads.head import Head, Sizes, float32, sentences_and_frames, unit
-from glscl_jax.models.gim import frame_weights
 from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.models.heads.gim import frame_weights
 from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
-from glscl_jax.models.lim import LIM
+from glscl_jax.models.heads.lim import LIM
 
 CONFIG = GLSCLConfig()
 BLOCK = 16  # Texts, and videos, for which the released evaluation runs the decoder anew.

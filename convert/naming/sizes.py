@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.clip import CLIP, CLIPConfig
+from glscl_jax.models.encoders.clip import CLIP, CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config
 
 Shape = tuple[int, ...]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, CLIPConfig
+from glscl_jax.models.encoders.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, CLIPConfig
 
 # In this order: a SigLIP may have a timm tower, too.
 _KINDS = {

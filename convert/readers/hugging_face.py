@@ -10,8 +10,8 @@ from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, CLIPConfig
-from glscl_jax.models.transformer import LAYER_NORM_EPS
+from glscl_jax.models.encoders.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, CLIPConfig
+from glscl_jax.models.encoders.transformer import LAYER_NORM_EPS
 
 CONFIG = "config.json"
 # The first that is there. Older ones are PyTorch's, and transformers up to 4 wrote Flax, too.

@@ -8,7 +8,7 @@ from convert.readers.hugging_face import TOKENIZERS
 from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
-from glscl_jax.models.clip import HEAD_WIDTH
+from glscl_jax.models.encoders.clip import HEAD_WIDTH
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

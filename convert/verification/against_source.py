@@ -11,7 +11,7 @@ from convert.readers.source import Source
 from convert.verification import verify
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.clip import HEAD_WIDTH, CLIPConfig
+from glscl_jax.models.encoders.clip import HEAD_WIDTH, CLIPConfig
 
 
 def assumptions(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.attention import ALL, Seen
-from glscl_jax.models.clip import HEAD_WIDTH, CLIPConfig
+from glscl_jax.models.encoders.attention import ALL, Seen
+from glscl_jax.models.encoders.clip import HEAD_WIDTH, CLIPConfig
+from glscl_jax.models.encoders.transformer import ResidualBlock
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
-from glscl_jax.models.transformer import ResidualBlock
 
 # In float32; 1e-5 is what to expect. Values beyond 1 are rounded in proportion to their size, and
 # CLIP has activations of 30 and more: there it is this share of the stage's largest value.

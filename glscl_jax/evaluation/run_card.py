@@ -22,7 +22,7 @@ from glscl_jax.evaluation.published_results import Published
 from glscl_jax.evaluation.run_card_text import DIRECTIONS, LABELS, page
 from glscl_jax.files import read_json, write_json, write_text
 from glscl_jax.input_pipeline.cut_captions import Cut
-from glscl_jax.models.clip import variant_of
+from glscl_jax.models.encoders.clip import variant_of
 from glscl_jax.retrieval import bootstrap, metrics
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.version import __version__

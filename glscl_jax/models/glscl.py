@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from glscl_jax import ranges
-from glscl_jax.models import attention, temporal
-from glscl_jax.models.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
+from glscl_jax.models.encoders import attention, temporal
+from glscl_jax.models.encoders.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
+from glscl_jax.models.encoders.transformer import ACTIVATIONS, REMAT
 from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.lim import LIM
 from glscl_jax.models.heads.mean import MeanHead
-from glscl_jax.models.lim import LIM
-from glscl_jax.models.transformer import ACTIVATIONS, REMAT
 from glscl_jax.ranges import EITHER, OneOf, Real, Whole
 
 _RANGES = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from glscl_jax.models.clip import IMAGE_MEAN, IMAGE_STD, CLIPConfig
+from glscl_jax.models.encoders.clip import IMAGE_MEAN, IMAGE_STD, CLIPConfig
 
 # Of black and of white, and so much beyond as a resize that overshoots goes.
 _OVERSHOOT = 1.0

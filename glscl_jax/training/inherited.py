@@ -18,7 +18,7 @@ from glscl_jax.checkpoints.model_dir import read_model_config
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.files import read_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.clip import VARIANTS, variant_of
+from glscl_jax.models.encoders.clip import VARIANTS, variant_of
 from glscl_jax.models.glscl import GLSCLConfig, model_config
 
 # Of the machine and not of the model: each run has its own.

@@ -14,7 +14,7 @@ from benchmarks.jax_glscl import fresh_state, make_inputs
 from benchmarks.timing import take_turns
 from configs import demo
 from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.training import recipe
 

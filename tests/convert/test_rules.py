@@ -12,7 +12,7 @@ from convert.naming import published_names, rules, sizes
 from convert.naming.name_map import LAYOUTS, NameMismatch, Row, Table, compare
 from convert.readers import torch_file
 from glscl_jax.errors import UserError
-from glscl_jax.models.clip import VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
 
 SMALL = CLIPConfig(

@@ -14,7 +14,7 @@ from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
-from glscl_jax.models.clip import normalize
+from glscl_jax.models.encoders.clip import normalize
 
 SIZE, NUM_FRAMES = 224, 12
 SECONDS = {"long": 14, "short": 5}

@@ -12,8 +12,8 @@ import pytest
 from configs import demo
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.models import attention
-from glscl_jax.models.attention import ALL, Seen
+from glscl_jax.models.encoders import attention
+from glscl_jax.models.encoders.attention import ALL, Seen
 from glscl_jax.models.glscl import GLSCL, init_params, model_config
 from glscl_jax.training import recipe
 from tests.models.test_models import TINY, batch, fresh

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax.models.clip import CLIP, IMAGE_MEAN, IMAGE_STD, VARIANTS, normalize
+from glscl_jax.models.encoders.clip import CLIP, IMAGE_MEAN, IMAGE_STD, VARIANTS, normalize
+from glscl_jax.models.encoders.temporal import TemporalLSTM
 from glscl_jax.models.glscl import (
     GLSCL,
     GLSCLConfig,
@@ -18,7 +19,6 @@ from glscl_jax.models.glscl import (
     model_config,
     model_settings,
 )
-from glscl_jax.models.temporal import TemporalLSTM
 
 # OpenAI's towers as torch counts them (ViT-B/32 is the count its authors' code prints); tiny is
 # this project's own.

@@ -18,10 +18,10 @@ import pytest
 
 from convert.naming import rules
 from convert.readers import torch_file
-from glscl_jax.models.clip import CLIPConfig
-from glscl_jax.models.gim import gim_similarity
+from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
-from glscl_jax.models.lim import lim_similarity
+from glscl_jax.models.heads.gim import gim_similarity
+from glscl_jax.models.heads.lim import lim_similarity
 from glscl_jax.training import optim, steps
 from glscl_jax.training.losses import LossWeights
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from glscl_jax.models import temporal
-from glscl_jax.models.clip import VARIANTS
+from glscl_jax.models.encoders import temporal
+from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.profiling.model_flops import forward_flops, training_flops
 from glscl_jax.training.losses import LossWeights

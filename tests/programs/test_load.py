@@ -21,9 +21,9 @@ from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
-from glscl_jax.models.clip import CLIPConfig, normalize, sentence_feature
-from glscl_jax.models.gim import gim_similarity
+from glscl_jax.models.encoders.clip import CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.heads.gim import gim_similarity
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from tests import loading

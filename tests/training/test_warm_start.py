@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.clip import CLIPConfig
+from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.training.warm_start import start_params
 

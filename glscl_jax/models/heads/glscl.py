@@ -6,9 +6,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from glscl_jax.models.gim import frame_weights, gim_similarity, gram_matrices
+from glscl_jax.models.heads.gim import frame_weights, gim_similarity, gram_matrices
+from glscl_jax.models.heads.lim import lim_similarity
 from glscl_jax.models.heads.told import Part, Told
-from glscl_jax.models.lim import lim_similarity
 
 
 @flax.struct.dataclass

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
-from glscl_jax.models.attention import ALL, Seen, filled_up, is_fused
-from glscl_jax.models.transformer import Transformer, layer_norm, matmul
+from glscl_jax.models.encoders.attention import ALL, Seen, filled_up, is_fused
+from glscl_jax.models.encoders.transformer import Transformer, layer_norm, matmul
 
 # Statistics of CLIP's training images; every CLIP weight expects them.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)

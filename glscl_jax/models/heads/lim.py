@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from glscl_jax.models.transformer import DecoderLayer, scan_layers
+from glscl_jax.models.encoders.transformer import DecoderLayer, scan_layers
 
 
 class LIM(nn.Module):

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from glscl_jax.models.attention import Seen, is_fused
-from glscl_jax.models.clip import HEAD_WIDTH
-from glscl_jax.models.transformer import Transformer, torch_linear_uniform
+from glscl_jax.models.encoders.attention import Seen, is_fused
+from glscl_jax.models.encoders.clip import HEAD_WIDTH
+from glscl_jax.models.encoders.transformer import Transformer, torch_linear_uniform
 
 KINDS = ("seqTransf", "seqLSTM", "None")
 

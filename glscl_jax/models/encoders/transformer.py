@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from glscl_jax.models import attention
-from glscl_jax.models.attention import ALL, Seen
+from glscl_jax.models.encoders import attention
+from glscl_jax.models.encoders.attention import ALL, Seen
 
 # torch.nn.LayerNorm's default, which CLIP and the decoder keep; Flax's own default is 1e-6.
 LAYER_NORM_EPS = 1e-5

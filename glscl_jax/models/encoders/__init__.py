@@ -1,0 +1,1 @@
+"""Towers: captions to tokens, frames to features, and what mixes frames over time."""
