@@ -25,6 +25,7 @@ from glscl_jax.retrieval import encoded_split, metrics
 from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
 from tests import benchmark_files
+from tests.models.test_heads import slow_mean
 from tests.retrieval.test_score_blocks import slow_score
 
 
@@ -225,11 +226,34 @@ def test_what_cannot_be_is_refused(workdir, evaluate, flags, told):
     assert told in evaluate.refused(f"--checkpoint={workdir}", *flags)
 
 
-def test_a_clip_alone_is_named(workdir, evaluate, tmp_path):
-    clip = load_model(workdir, one_device()).params["clip"]
-    save_params(tmp_path, {"clip": clip})
-    shutil.copy(workdir / "model.json", tmp_path)
-    assert "holds CLIP alone" in evaluate.refused(f"--checkpoint={tmp_path}")
+def test_a_clip_alone_is_ranked_by_the_mean_of_the_frames(workdir, shapes, evaluate, tmp_path):
+    """A converted CLIP: no temporal module, no LIM, no config of its own."""
+    clip, out = tmp_path / "clip", tmp_path / "out"
+    save_params(clip, {"clip": load_model(workdir, one_device()).params["clip"]})
+    model = json.loads((workdir / "model.json").read_text())
+    (clip / "model.json").write_text(json.dumps({"clip": model["clip"]}))
+    shutil.copytree(workdir / "tokenizer", clip / "tokenizer")
+    printed = evaluate(
+        f"--checkpoint={clip}",
+        "--config=configs/demo.py:tiny",
+        f"--config.data.dir={shapes / 'data'}",
+        f"--save-features={tmp_path / 'kept'}",
+        f"--out={out}",
+        "--examples=1",
+    ).stdout
+    assert "clip (converted) on folder, split test" in printed
+    card = results(out)
+    assert card["settings"]["head"] == "mean"
+    assert not {"temperature", "lim_weight"} & card["settings"].keys()
+    encoded = encoded_split.load_features(tmp_path / "kept" / "test")
+    assert encoded.text.queries.shape == (8, 0, model["clip"]["embed_dim"])
+    scores = slow_mean(encoded.text.sentence, encoded.video.frames, encoded.video.mask)
+    ranks = [place(row, row[b]) for row, b in zip(scores, encoded.owner, strict=True)]
+    assert rank_files.read_ranks(out)["t2v"].ranks.mean.tolist() == ranks
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "cosine " in page
+    assert "GIM" not in page
+    assert "LIM" not in page
 
 
 def test_weights_that_are_not_finite_name_the_item(workdir, evaluate, tmp_path):
