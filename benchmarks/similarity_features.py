@@ -5,7 +5,8 @@ import ml_dtypes
 import numpy as np
 
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead
 
 QUERIES, WORDS, FRAMES, WIDTH = 8, 32, 12, 512
 BLOCKING = {"head": GLSCLHead(temperature=3.0, lim_weight=0.5)}

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.similarity_features import BLOCKING, FRAMES, QUERIES, WIDTH, WORDS, Lim
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.retrieval.score_blocks import score_in_blocks
 
 SIZE = flags.DEFINE_integer("size", 1000, "Part a: texts, and videos.", lower_bound=17)

@@ -13,7 +13,7 @@ from absl import flags
 
 from benchmarks import similarity_features
 from benchmarks.similarity_features import BFLOAT16, BLOCKING, FRAMES, PAIR_FLOPS, QUERIES, WIDTH
-from glscl_jax.models.heads.glscl import VideoFeatures
+from glscl_jax.models.heads.features import VideoFeatures
 from glscl_jax.retrieval.ranking import text_ranks_in_blocks
 
 STREAM_TEXTS = flags.DEFINE_integer("stream_texts", 10_000, "Part d: texts.")

@@ -20,7 +20,7 @@ from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.retrieval import score_blocks
 from glscl_jax.retrieval.encoder_inputs import checked_text, checked_video
 from glscl_jax.retrieval.encoding import Encoder

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from benchmarks.heads.head import Head, Sizes, float32, sentences_and_frames, unit
 from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.gim import frame_weights
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.lim import LIM
 
 CONFIG = GLSCLConfig()

@@ -32,8 +32,7 @@ from glscl_jax.models.glscl import (
     model_of,
     model_settings,
 )
-from glscl_jax.models.heads.glscl import GLSCLHead
-from glscl_jax.models.heads.mean import MeanHead
+from glscl_jax.models.heads.head import Head
 from glscl_jax.runtime import processes
 
 BEST = "R@1"
@@ -61,7 +60,7 @@ class LoadedModel:
         return model_of(self.config, self.params)
 
     @property
-    def head(self) -> GLSCLHead | MeanHead:
+    def head(self) -> Head:
         """What scores its features."""
         return head_of(self.config, self.params)
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.head import Head
 from glscl_jax.models.heads.told import Part
 from glscl_jax.retrieval.encoding import EncodedSplit
 from glscl_jax.retrieval.metrics import Ranks
@@ -115,7 +115,7 @@ class Explainer:
 
     encoded: EncodedSplit
     scores_of: Callable[[int], np.ndarray]
-    head: GLSCLHead
+    head: Head
     frames_of: Callable[[str], list[np.ndarray]]
 
     def __call__(self, a: int, ranks: Ranks) -> Example:

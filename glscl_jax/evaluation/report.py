@@ -19,7 +19,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.evaluation import plots
 from glscl_jax.evaluation.query_examples import Example, Explainer, choose, data_uri
 from glscl_jax.files import unfinished
-from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoding import EncodedSplit
 
@@ -35,7 +35,7 @@ def write_report(
     retrieval: metrics.Retrieval,
     encoded: EncodedSplit,
     scores_of: Callable[[int], np.ndarray],
-    head: GLSCLHead,
+    head: Head,
     frames_of: Callable[[str], list[np.ndarray]],
     examples: int = 5,
     intervals: dict[str, dict[str, Sequence[float]]] | None = None,

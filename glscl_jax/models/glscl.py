@@ -14,7 +14,9 @@ from glscl_jax import ranges
 from glscl_jax.models.encoders import attention, temporal
 from glscl_jax.models.encoders.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.encoders.transformer import ACTIVATIONS, REMAT
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.head import Head
 from glscl_jax.models.heads.lim import LIM
 from glscl_jax.models.heads.mean import MeanHead
 from glscl_jax.ranges import EITHER, OneOf, Real, Whole
@@ -172,7 +174,7 @@ def model_of(config: GLSCLConfig, params: Mapping) -> GLSCL:
     return GLSCL(config) if "lim" in params else WithoutLIM(config)
 
 
-def head_of(config: GLSCLConfig, params: Mapping) -> GLSCLHead | MeanHead:
+def head_of(config: GLSCLConfig, params: Mapping) -> Head:
     """What scores the features of `model_of`: without a LIM the mean of the frames."""
     return config.head if "lim" in params else MeanHead()
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.files import PART, read_json, unfinished, write_json
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.retrieval import metrics
 
 KINDS = ("video", "text")

@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCL, encode_text, encode_video
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval import encoded_split, metrics, ranking
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.runtime import processes, progress, sharding
@@ -233,9 +234,7 @@ def _check_directions(name: str, vectors, mask, names: list[str]) -> None:
         )
 
 
-def rank_split(
-    encoded: EncodedSplit, head: GLSCLHead, mesh: Mesh | None = None
-) -> metrics.Retrieval:
+def rank_split(encoded: EncodedSplit, head: Head, mesh: Mesh | None = None) -> metrics.Retrieval:
     """Ranks of every caption's video and of every video's captions; scores are not kept.
 
     Args:

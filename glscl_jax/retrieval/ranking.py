@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.score_blocks import Blocks, Part, filled
 

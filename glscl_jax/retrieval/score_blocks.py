@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.head import Head
 from glscl_jax.runtime import sharding
 
 TEXT_BLOCK = 256
@@ -89,7 +90,7 @@ class Blocks:
         text: TextFeatures,
         video: VideoFeatures,
         *,
-        head: GLSCLHead,
+        head: Head,
         text_block: int = TEXT_BLOCK,
         video_block: int | None = None,
         mesh: Mesh | None = None,

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval import metrics, ranking, rerank, score_blocks
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.retrieval.ranking import TopK
@@ -24,7 +25,7 @@ class Scored:
     devices of the process that asks.
     """
 
-    def __init__(self, encoded: EncodedSplit, head: GLSCLHead, mesh: Mesh | None = None):
+    def __init__(self, encoded: EncodedSplit, head: Head, mesh: Mesh | None = None):
         self._encoded, self._head, self._mesh = encoded, head, mesh
 
     def retrieval(self) -> metrics.Retrieval:

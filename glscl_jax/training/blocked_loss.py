@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.runtime.sharding import BATCH, batch_shares, constrain
 from glscl_jax.training.gradient_cache import join_parts, take_part
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from glscl_jax.models.glscl import GLSCL
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.runtime.sharding import constrain_activations
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.training.gradient_cache import cached_gradient

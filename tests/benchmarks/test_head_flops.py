@@ -12,7 +12,7 @@ from benchmarks import head_flops
 from benchmarks.heads import dicosa, glscl, mean_pooling, x_pool
 from benchmarks.heads.head import Sizes
 from glscl_jax.errors import UserError
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 
 HEADS = {
     "CLIP4Clip": mean_pooling.HEAD,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation.rank_files import RANKS, TOP, read_ranks, write_ranks, write_top
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.retrieval.split_scores import Reranked

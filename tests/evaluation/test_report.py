@@ -21,7 +21,8 @@ from PIL import Image
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import plots, report
 from glscl_jax.evaluation.query_examples import Explainer, choose
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoding import EncodedSplit
 

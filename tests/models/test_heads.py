@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.mean import MeanHead
 from glscl_jax.retrieval.score_blocks import score_in_blocks
 

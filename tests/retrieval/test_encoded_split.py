@@ -12,7 +12,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.pipeline import VideoBatch
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
-from glscl_jax.models.heads.glscl import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.retrieval import encoded_split, encoding
 from glscl_jax.retrieval.encoded_split import (
     Gathering,

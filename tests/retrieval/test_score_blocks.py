@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval.score_blocks import Blocks, score_in_blocks
 from glscl_jax.runtime import sharding
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval import metrics, rerank, split_scores
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 

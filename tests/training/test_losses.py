@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax.models.heads.glscl import GLSCLHead, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.training.losses import (

@@ -2,41 +2,13 @@
 
 import dataclasses
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.gim import frame_weights, gim_similarity, gram_matrices
 from glscl_jax.models.heads.lim import lim_similarity
 from glscl_jax.models.heads.told import Part, Told
-
-
-@flax.struct.dataclass
-class TextFeatures:
-    """What the score needs of A texts.
-
-    Attributes:
-      sentence: [A,D] the end token's feature, c.
-      queries: float32 [A,K,D] unit vectors, q^t.
-    """
-
-    sentence: jax.Array
-    queries: jax.Array
-
-
-@flax.struct.dataclass
-class VideoFeatures:
-    """What the score needs of B videos.
-
-    Attributes:
-      frames: [B,V,D] frame features after the temporal module, f.
-      mask: int32 [B,V], 1 on real frames.
-      queries: float32 [B,K,D] unit vectors, q^v.
-    """
-
-    frames: jax.Array
-    mask: jax.Array
-    queries: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,32 @@
+"""What encoders hand to heads."""
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class TextFeatures:
+    """What the score needs of A texts.
+
+    Attributes:
+      sentence: [A,D] the end token's feature, c.
+      queries: float32 [A,K,D] unit vectors, q^t.
+    """
+
+    sentence: jax.Array
+    queries: jax.Array
+
+
+@flax.struct.dataclass
+class VideoFeatures:
+    """What the score needs of B videos.
+
+    Attributes:
+      frames: [B,V,D] frame features after the temporal module, f.
+      mask: int32 [B,V], 1 on real frames.
+      queries: float32 [B,K,D] unit vectors, q^v.
+    """
+
+    frames: jax.Array
+    mask: jax.Array
+    queries: jax.Array
