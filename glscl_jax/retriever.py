@@ -32,7 +32,7 @@ NUM_WORDS = 32
 
 def load(
     directory: str | os.PathLike, *, step: int | None = None, mesh: Mesh | None = None
-) -> "Loaded":
+) -> "Retriever":
     """Reads a checkpoint directory.
 
     Of several processes (`jax.distributed`) each may load, encode and score what it likes, whatever
@@ -54,10 +54,10 @@ def load(
             f"the mesh has devices of process {min(others)}, this is {jax.process_index()}: each "
             "process encodes rows of its own; give sharding.make_mesh(jax.local_devices())"
         )
-    return Loaded(load_model(directory, sharding.replicated(mesh), step), mesh)
+    return Retriever(load_model(directory, sharding.replicated(mesh), step), mesh)
 
 
-class Loaded:
+class Retriever:
     """A model that encodes and scores.
 
     A checkpoint of CLIP alone has neither temporal module nor LIM: its frame features are CLIP's,
