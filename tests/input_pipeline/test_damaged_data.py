@@ -10,7 +10,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.prepared_data import open_data
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.records import Records
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
 JSON = ["dataset_info.json", "features.json", "metadata.json"]
@@ -91,7 +91,7 @@ def test_the_file_that_is_named_is_the_one(folder):
         path = pathlib.Path(hurt.filename)
         content = path.read_bytes()
         path.write_bytes(content[: 1 << 16])
-        with builder.Records(files) as records, pytest.raises(UserError) as caught:
+        with Records(files) as records, pytest.raises(UserError) as caught:
             records.read(range(len(records)))
         assert f"{path} is damaged" in str(caught.value)
         path.write_bytes(content)

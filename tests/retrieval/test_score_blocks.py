@@ -115,7 +115,7 @@ def test_every_device_holds_its_share_of_the_videos():
     (videos,) = blocks.video_parts()
     scores = blocks.score(blocks.text_parts[0], videos)
     assert {shard.data.shape for shard in scores.addressable_shards} == {(6, 5)}
-    for leaf in jax.tree.leaves((videos.features, videos.gram)):
+    for leaf in jax.tree.leaves((videos.features, videos.prepared)):
         assert {shard.data.shape[0] for shard in leaf.addressable_shards} == {5}
 
 
