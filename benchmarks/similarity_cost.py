@@ -71,7 +71,7 @@ def bare_products(text, video) -> Callable[[], None]:
         for videos in blocks.video_parts():
             for texts in blocks.text_parts:
                 jax.block_until_ready(
-                    products(texts.features, videos.features, videos.gram, weights)
+                    products(texts.features, videos.features, videos.prepared, weights)
                 )
 
     return run
