@@ -93,7 +93,7 @@ def check_settings(
         prepared = getattr(data.settings, name)
         if prepared != value:
             flag = (flags_of or {}).get(name)
-            other = f"give --{flag}={prepared:g}" if flag else f"take a config of {name} {prepared}"
+            other = f"give --{flag}={prepared}" if flag else f"take a config of {name} {prepared}"
             problems.add(
                 f"the prepared data set has {name} {prepared}, the config {value}: prepare again"
                 f" with --{name} {value} --overwrite, or {other}"

@@ -46,7 +46,7 @@ def test_all_that_does_not_fit_is_told_with_flags_that_help(forks, prepared, tmp
     assert not any(tmp_path.iterdir())
     flags = [word for line in lines for word in line.split() if word.startswith("--config")]
     assert flags == [
-        "--config.data.frame_rate=1",
+        "--config.data.frame_rate=1.0",
         "--config.model.clip.image_size=224",
         '--config.data.validation_split=""',
         "--config.batch_size=5",
