@@ -1,5 +1,6 @@
 """Batches hold what the records hold, in an order that only the seed and the step decide."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -350,6 +351,15 @@ def test_settings_that_differ(data):
     )
     with pytest.raises(UserError, match="has image_size 24, the config 224: prepare again"):
         pipeline.check_settings(data, frame_rate=1.0, image_size=224)
+    # What is told to be given is what would fit, to the last digit.
+    film = dataclasses.replace(
+        data, settings=dataclasses.replace(data.settings, frame_rate=30_000 / 1001)
+    )
+    flags_of = {"frame_rate": "config.data.frame_rate"}
+    with pytest.raises(UserError) as caught:
+        pipeline.check_settings(film, frame_rate=1.0, image_size=SIZE, flags_of=flags_of)
+    given = str(caught.value).rpartition("--config.data.frame_rate=")[2]
+    pipeline.check_settings(film, frame_rate=float(given), image_size=SIZE)
 
 
 def test_what_does_not_fit_is_said_before_reading(data, train, tokenizer):
