@@ -1,5 +1,5 @@
 # make install   the environment alone: .venv with the package in it (. .venv/bin/activate)
-# make demo      renders, prepares, trains and evaluates the demo in demo/ (about 8 minutes)
+# make demo      renders, prepares, trains and evaluates the demo in demo/ (about 15 minutes)
 # make test      lint and tests (about 19 minutes on 2 cores of an AMD EPYC)
 # make slow      the tests of several processes, which make test leaves out
 # make lint      ruff alone
