@@ -71,6 +71,16 @@ def figures(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def assert_same_figures(workdir, other):
+    """Every loss, norm and recall that two runs wrote down."""
+    for one, two in zip(figures(workdir), figures(other), strict=True):
+        assert one["step"] == two["step"]
+        for name in one:
+            if name.startswith(("loss/", "validation/", "gradient_norm")):
+                # Consistency and diversity are differences of what is nearly alike.
+                assert one[name] == pytest.approx(two[name], rel=1e-5, abs=1e-6)
+
+
 @pytest.fixture(scope="module")
 def alone(shapes, forks, tmp_path_factory):
     """A run of one process with four devices."""
@@ -88,12 +98,7 @@ def test_two_processes_of_two_devices_train_as_one_of_four(shapes, forks, tmp_pa
     assert f"trained to step {STEPS}" in first.stdout
     # Told once, written once.
     assert "step " not in second.stdout
-    for one, other in zip(figures(workdir), figures(alone), strict=True):
-        assert one["step"] == other["step"]
-        for name in one:
-            if name.startswith(("loss/", "validation/", "gradient_norm")):
-                # Consistency and diversity are differences of what is nearly alike.
-                assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-6)
+    assert_same_figures(workdir, alone)
     assert_same_parameters(parameters(workdir), parameters(alone))
 
 
@@ -103,12 +108,13 @@ def test_two_processes_start_from_a_checkpoint_as_one_does(shapes, forks, tmp_pa
     forks(TRAIN, *arguments(shapes, tmp_path / "one", *begin), devices=4)
     two = arguments(shapes, tmp_path / "two", *begin)
     first, _ = forks.together(*[(TRAIN, *two, *flags) for flags in together(2)], devices=2)
-    assert f"config.init_from {alone}" in first.stdout
-    one, two = parameters(tmp_path / "one"), parameters(tmp_path / "two")
-    assert_same_parameters(two, one)
-    # They did not begin anew, nor stay as they were.
+    assert f"starting from {alone}: " in first.stdout
+    # The parameters themselves part sooner than those of a fresh start: Adam divides gradients by
+    # their own size, and of a trained model's many are hardly more than their rounding.
+    assert_same_figures(tmp_path / "two", tmp_path / "one")
+    # They did not stay as they were.
     with pytest.raises(AssertionError):
-        assert_same_parameters(one, parameters(alone))
+        assert_same_parameters(parameters(tmp_path / "one"), parameters(alone))
 
 
 @pytest.mark.slow
