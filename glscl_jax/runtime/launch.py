@@ -33,6 +33,7 @@ _END_TOGETHER_SECONDS = 5
 _DAY_MILLISECONDS = 86_400_000
 # What the numbers come from.
 _NUMERIC = ("jax", "jaxlib", "flax", "optax", "tensorflow-datasets")
+PACKAGE = pathlib.Path(__file__).parents[1]
 _FORCED = "xla_force_host_platform_device_count"
 _ONE_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
@@ -117,10 +118,9 @@ def check_agreement(
 
 def _code() -> str:
     """A digest of this package's sources."""
-    package = pathlib.Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
     return digest.hexdigest()
 
 
