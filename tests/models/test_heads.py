@@ -44,7 +44,7 @@ def features():
 
     mask = (np.arange(V) < rng.integers(1, V + 1, (B, 1))).astype(np.int32)
     assert (mask == 0).any()
-    # Padded frames are zero where they are read, and anything once a temporal module has mixed them.
+    # Padded frames are zero as they are read, and anything once a temporal module mixed them.
     frames = drawn(B, V, D) * np.where(np.arange(B)[:, None, None] % 2, 1, mask[:, :, None])
     text = TextFeatures(drawn(A, D), unit(drawn(A, K, D)))
     return text, VideoFeatures(frames, mask, unit(drawn(B, K, D)))
