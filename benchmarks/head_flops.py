@@ -83,9 +83,9 @@ def check(sizes: Sizes) -> None:
             f"--width {sizes.width} is no multiple of --queries {sizes.queries}, the number of "
             "concepts that DiCoSA cuts features into: change one of them"
         )
-    if sizes.width % glscl.CONFIG.lim_heads:
+    if sizes.width % glscl.CONFIG.head.lim_heads:
         raise UserError(
-            f"--width {sizes.width} is no multiple of {glscl.CONFIG.lim_heads}, the attention "
+            f"--width {sizes.width} is no multiple of {glscl.CONFIG.head.lim_heads}, the attention "
             "heads of GLSCL's decoder: choose another width"
         )
 

@@ -11,8 +11,8 @@ import numpy as np
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.training import steps
-from glscl_jax.training.losses import LossWeights
 from glscl_jax.training.optim import OptimConfig, make_optimizer
 
 WORDS, FRAMES = 32, 12

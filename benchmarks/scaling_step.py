@@ -14,9 +14,10 @@ from benchmarks.collectives import Collective, collectives, sent_by_axis
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.heads.concept_losses import LossWeights
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from glscl_jax.training import steps
-from glscl_jax.training.losses import LossWeights
 from glscl_jax.training.objective import LOSS_BLOCK
 from glscl_jax.training.optim import make_optimizer
 from glscl_jax.training.optim_config import OptimConfig
@@ -25,7 +26,9 @@ OPTIM = OptimConfig()
 # The counts are of what XLA makes before LLVM compiles it, which then need not be optimised.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
-TINY = GLSCLConfig(clip=VARIANTS["tiny"], temporal_layers=2, lim_layers=2, lim_feed_forward=256)
+TINY = GLSCLConfig(
+    clip=VARIANTS["tiny"], temporal_layers=2, head=GLSCLHead(lim_layers=2, lim_feed_forward=256)
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,5 +27,5 @@ def get_config(variant: str | None = None):
     config.num_epochs = 10
     config.data.num_frames = 64
     config.data.num_words = 64
-    config.model.queries = 12
+    config.model.head.queries = 12
     return common.variant_of(config, variant)

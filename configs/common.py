@@ -63,15 +63,19 @@ def base() -> ConfigDict:
     config.model.clip.activation = placeholder(str)  # "quick_gelu" or "gelu"
     config.model.temporal = "seqTransf"  # or "seqLSTM", "None"
     config.model.temporal_layers = 4
-    config.model.queries = 8  # K
-    config.model.lim_layers = 3
-    config.model.lim_heads = 8
-    config.model.lim_feed_forward = 2048
-    config.model.lim_dropout = 0.1
-    config.model.share_queries = True
-    config.model.share_decoder = True
-    config.model.temperature = 3.0
-    config.model.lim_weight = 0.5
+    # What scores: "glscl" or "mean" (the mean of the frames). The rest of these settings is
+    # GLSCL's, as config.losses is; another head passes them over, and says so.
+    config.model.head = ConfigDict()
+    config.model.head.name = "glscl"
+    config.model.head.temperature = 3.0  # Of the GIM's softmax.
+    config.model.head.lim_weight = 0.5
+    config.model.head.queries = 8  # K
+    config.model.head.lim_layers = 3
+    config.model.head.lim_heads = 8
+    config.model.head.lim_feed_forward = 2048
+    config.model.head.lim_dropout = 0.1
+    config.model.head.share_queries = True
+    config.model.head.share_decoder = True
     config.model.dtype = "float32"  # or "bfloat16"; parameters stay float32.
     config.model.remat = "none"  # or "dots", "full": what the backward pass computes again.
     config.model.scan = True  # False writes every layer out: compiles longer, may run faster.
@@ -117,7 +121,7 @@ def shrunk(config: ConfigDict) -> ConfigDict:
     config.data.num_frames = min(config.data.num_frames, 3)
     config.data.num_words = min(config.data.num_words, 16)
     config.model.clip.variant = "tiny"
-    config.model.lim_feed_forward = 64
+    config.model.head.lim_feed_forward = 64
     config.model.temporal_layers = 1
     return config
 

@@ -23,9 +23,9 @@ def get_config(variant: str | None = None):
 
     config.model.clip.variant = "tiny"
     config.model.temporal_layers = 2
-    config.model.lim_layers = 2
-    config.model.lim_feed_forward = 256
-    config.model.lim_dropout = 0.0
+    config.model.head.lim_layers = 2
+    config.model.head.lim_feed_forward = 256
+    config.model.head.lim_dropout = 0.0
 
     # From scratch: one rate for all, and the patch embedding learns too.
     config.optim.learning_rate = 5e-4

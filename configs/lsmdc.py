@@ -20,6 +20,6 @@ def get_config(variant: str | None = None):
     config = common.base()
     config.data.dir = "prepared/lsmdc"
     config.data.augment = True
-    config.model.temperature = 5.0
+    config.model.head.temperature = 5.0
     config.losses.alpha = 1e-2
     return common.variant_of(config, variant)

@@ -42,7 +42,7 @@ class Options:
       entry: the dictionary of a training checkpoint that is to be read, where several are models.
       image_size: in pixels, if another than the source's.
       allow_nonfinite: whether NaN and infinite weights are converted too.
-      model: settings of `GLSCLConfig` that tensors do not show, or that override what they show.
+      head: settings of `GLSCLHead` that tensors do not show, or that override what they show.
     """
 
     verify: bool = False
@@ -52,7 +52,7 @@ class Options:
     entry: str | None = None
     image_size: int | None = None
     allow_nonfinite: bool = False
-    model: dict = dataclasses.field(default_factory=dict)
+    head: dict = dataclasses.field(default_factory=dict)
 
 
 def convert_clip(path: str, out: str, options: Options = Options()) -> None:
@@ -92,12 +92,13 @@ def convert_glscl(path: str, out: str, options: Options = Options()) -> None:
     origin, table = _begin(path, out, options)
     if table.parts == ("clip",):
         raise UserError(f"{path} holds CLIP alone: convert it with python -m convert.clip")
-    config = rules.infer_config(origin.tensors, table, str(path), options.model)
+    config = rules.infer_config(origin.tensors, table, str(path), options.head)
     if "lim" not in table.parts:
         print(f"{path} has no LIM: training starts it fresh")
-    config = dataclasses.replace(config, **options.model)
-    if config.clip.embed_dim % config.lim_heads:
-        raise UserError(f"--lim_heads {config.lim_heads} does not divide {config.clip.embed_dim}")
+    head = dataclasses.replace(config.head, **options.head)
+    config = dataclasses.replace(config, head=head)
+    if config.clip.embed_dim % head.lim_heads:
+        raise UserError(f"--lim_heads {head.lim_heads} does not divide {config.clip.embed_dim}")
     _convert(origin, table, config, pathlib.Path(out), options)
 
 

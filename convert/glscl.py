@@ -39,7 +39,7 @@ def main(argv):
         convert_back(source, out, program_flags.TO.value, whole=True)
     else:
         given = {name: flag.value for name, flag in SETTINGS.items() if flag.value is not None}
-        convert_glscl(source, out, Options(model=given, **program_flags.common_options()))
+        convert_glscl(source, out, Options(head=given, **program_flags.common_options()))
 
 
 if __name__ == "__main__":

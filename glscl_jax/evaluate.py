@@ -111,7 +111,7 @@ def evaluate() -> None:
         task, stores = opened()
     encoder = encoding.Encoder(task.loaded.model, task.mesh)
     encoded, origin = encode(task, encoder, task.split, stores, stages)
-    encoding.check_split(encoded)
+    encoding.check_split(encoded, task.loaded.head)
     scores, result, rerank = rank(task, encoder, encoded, stores, stages)
     if jax.process_index():
         return
@@ -196,7 +196,7 @@ def encode(
     store = stores.get(split)
     if store and store.complete:
         with stages(f"read {label}features"):
-            return encoded_split.load_features(store.directory), "read"
+            return encoded_split.load_features(store.directory, task.loaded.head), "read"
     size = task.config.eval_batch_size
     kept = store.done * size if store else 0
     encoded = encoding.encode_split(

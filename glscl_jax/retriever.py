@@ -20,7 +20,7 @@ from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features
 from glscl_jax.retrieval import score_blocks
 from glscl_jax.retrieval.encoder_inputs import checked_text, checked_video
 from glscl_jax.retrieval.encoding import Encoder
@@ -62,7 +62,7 @@ class Retriever:
 
     A checkpoint of CLIP alone has neither temporal module nor LIM: its frame features are CLIP's,
     its queries none (K = 0), its head the mean of the frames. That is CLIP without training, to
-    compare with. Another head may take its place: `GLSCLHead(temperature=3.0, lim_weight=0.5)` is
+    compare with. Another head may take its place: `GLSCLHead()` is
     the GIM alone where there are no queries.
 
     Attributes:
@@ -108,7 +108,7 @@ class Retriever:
             )
         return tokens
 
-    def encode_text(self, ids: np.ndarray, mask: np.ndarray) -> TextFeatures:
+    def encode_text(self, ids: np.ndarray, mask: np.ndarray) -> Features:
         """Texts to features, compiled once a shape.
 
         Args:
@@ -124,7 +124,7 @@ class Retriever:
         ids, mask = checked_text(ids, mask, self.config.clip)
         return self._in_whole_shares(self._encoder.text, ids, mask)
 
-    def encode_video(self, frames: np.ndarray, mask: np.ndarray) -> VideoFeatures:
+    def encode_video(self, frames: np.ndarray, mask: np.ndarray) -> Features:
         """Videos to features, compiled once a shape.
 
         Args:
@@ -146,7 +146,7 @@ class Retriever:
             )
         return self._in_whole_shares(self._encoder.video, frames, mask)
 
-    def score(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
+    def score(self, text: Features, video: Features) -> np.ndarray:
         """A texts against B videos -> float32 [A,B] on the host; higher is better."""
         return score_blocks.score_in_blocks(text, video, head=self.head)
 

@@ -127,6 +127,8 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     if data.settings.partial:
         say(f"partial: {data.settings.partial}")
     say(plan.told())
+    if idle := recipe.without_part(config, settings.model):
+        say(idle)
     tell_cut_captions(config, data, tokenizer)
     announce(config, state, first, total, mesh)
 

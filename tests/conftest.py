@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import hypothesis
 import jax
 import pytest
 
@@ -16,6 +17,9 @@ from tests.workers import pytest_collection_modifyitems, pytest_xdist_make_sched
 SHARED = REPO.parent / "shared"
 
 jax.config.update("jax_default_matmul_precision", "highest")
+# How long an example takes says nothing of what is tested, and on a busy machine it can be long.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

@@ -28,11 +28,11 @@ def score(text: TextFeatures, video: VideoFeatures) -> jax.Array:
 def score_as_written(text: TextFeatures, video: VideoFeatures) -> jax.Array:
     """[A,B] by the paper's formulas: p_ab as a tensor [A,B,D], K inner products a pair."""
     logits = jnp.einsum("AD,BVD->ABV", text.sentence, video.frames)
-    weights = frame_weights(logits, video.mask, CONFIG.temperature)
+    weights = frame_weights(logits, video.mask, CONFIG.head.temperature)
     pooled = jnp.einsum("ABV,BVD->ABD", weights, video.frames)
     gim = jnp.einsum("AD,ABD->AB", unit(text.sentence), unit(pooled))
     lim = jnp.einsum("AKD,BKD->ABK", text.queries, video.queries).mean(axis=-1)
-    return gim + CONFIG.lim_weight * lim
+    return gim + CONFIG.head.lim_weight * lim
 
 
 def features(sizes: Sizes) -> tuple[TextFeatures, VideoFeatures]:
@@ -80,19 +80,19 @@ def decoder_multiply_adds(sizes: Sizes, memory: int) -> int:
         + 2 * sizes.queries**2 * sizes.width
         + 2 * memory * square
         + 2 * sizes.queries * memory * sizes.width
-        + 2 * sizes.queries * sizes.width * CONFIG.lim_feed_forward
+        + 2 * sizes.queries * sizes.width * CONFIG.head.lim_feed_forward
     )
-    return CONFIG.lim_layers * layer
+    return CONFIG.head.lim_layers * layer
 
 
 def _lim(queries: int, width: int) -> LIM:
     return LIM(
         queries=queries,
-        layers=CONFIG.lim_layers,
+        layers=CONFIG.head.lim_layers,
         width=width,
-        heads=CONFIG.lim_heads,
-        feed_forward=CONFIG.lim_feed_forward,
-        dropout=CONFIG.lim_dropout,
+        heads=CONFIG.head.lim_heads,
+        feed_forward=CONFIG.head.lim_feed_forward,
+        dropout=CONFIG.head.lim_dropout,
         share_queries=True,
         share_decoder=True,
         dtype=jnp.float32,

@@ -69,7 +69,7 @@ def infer_config(
       tensors: the state dict.
       table: its names.
       source: what to call it in a message.
-      given: settings of `GLSCLConfig` that are known.
+      given: settings of `GLSCLHead` that are known.
 
     Raises:
       UserError: if a tensor that the sizes are read from is not there, or whether the second set
@@ -88,7 +88,8 @@ def infer_config(
         raise UserError(f"{source}: {error}") from error
     if "lim" not in table.parts:
         return config
-    return dataclasses.replace(config, **sharing.infer(tensors, given, source))
+    head = dataclasses.replace(config.head, **sharing.infer(tensors, given, source))
+    return dataclasses.replace(config, head=head)
 
 
 def from_torch_names(

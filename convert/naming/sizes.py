@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.encoders.clip import CLIP, CLIPConfig
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config, model_settings
+from glscl_jax.models.heads.glscl import GLSCLHead
 
 Shape = tuple[int, ...]
 
@@ -71,15 +72,14 @@ def glscl_config(shapes: Mapping[str, Shape]) -> GLSCLConfig:
       KeyError, UserError: see `clip_config`.
     """
     lim_layers, _, feed_forward = _shape(shapes, "lim/decoder/linear_1/kernel", 3)
-    config = dataclasses.replace(
-        clip4clip_config(shapes),
+    head = GLSCLHead(
         queries=_shape(shapes, "lim/queries", 2)[0],
         lim_layers=lim_layers,
         lim_feed_forward=feed_forward,
         share_queries="lim/text_queries" not in shapes,
         share_decoder="lim/video_decoder/linear_1/kernel" not in shapes,
     )
-    return _checked(config)
+    return _checked(dataclasses.replace(clip4clip_config(shapes), head=head))
 
 
 def clip_of(config: CLIPConfig | GLSCLConfig) -> CLIPConfig:
@@ -118,9 +118,9 @@ def _shape(shapes: Mapping[str, Shape], path: str, rank: int) -> Shape:
 
 def _checked(config):
     """`config`, once its sizes are found to fit together."""
-    fields = dataclasses.asdict(config)
+    alone = isinstance(config, CLIPConfig)
     try:
-        model_config({"clip": fields} if isinstance(config, CLIPConfig) else fields)
+        model_config({"clip": dataclasses.asdict(config)} if alone else model_settings(config))
     except ValueError as error:
         raise UserError(f"sizes that no model here has: {error}") from error
     return config

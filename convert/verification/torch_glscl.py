@@ -107,20 +107,20 @@ class GLSCL(nn.Module):
         elif self.temporal == "seqLSTM":
             self.lstm_visual = nn.LSTM(width, width, batch_first=True)
         if "lim" in parts:
-            self.spatial_queries = nn.Parameter(torch.empty(config.queries, width))
+            self.spatial_queries = nn.Parameter(torch.empty(config.head.queries, width))
             self.transformer_decoder_noun = self.decoder()
-            if not config.share_queries:
-                self.noun_queries = nn.Parameter(torch.empty(config.queries, width))
-            if not config.share_decoder:
+            if not config.head.share_queries:
+                self.noun_queries = nn.Parameter(torch.empty(config.head.queries, width))
+            if not config.head.share_decoder:
                 self.transformer_decoder_spatial = self.decoder()
         self.eval()
 
     def decoder(self) -> nn.Module:
-        config = self.config
+        width, head = self.config.clip.embed_dim, self.config.head
         layer = nn.TransformerDecoderLayer(
-            config.clip.embed_dim, config.lim_heads, config.lim_feed_forward, batch_first=True
+            width, head.lim_heads, head.lim_feed_forward, batch_first=True
         )
-        return nn.TransformerDecoder(layer, config.lim_layers)
+        return nn.TransformerDecoder(layer, head.lim_layers)
 
     def encode_text(self, ids, mask):
         """Sentences [A,D] and, with a LIM, queries [A,K,D]."""
@@ -164,13 +164,13 @@ class GLSCL(nn.Module):
         """The score [A,B] of what the two encoders returned, with every [A,B,D] written out."""
         (sentence, text_queries), (frames, video_queries) = text, video
         logits = torch.einsum("ad,bvd->abv", sentence, frames)
-        weights = torch.softmax(logits / self.config.temperature, dim=-1) * mask
+        weights = torch.softmax(logits / self.config.head.temperature, dim=-1) * mask
         pooled = torch.einsum("abv,bvd->abd", weights, frames)
         score = nn.functional.cosine_similarity(sentence[:, None], pooled, dim=-1)
         if text_queries is None:
             return score
         products = torch.einsum("akd,bkd->abk", text_queries, video_queries)
-        return score + self.config.lim_weight * products.mean(dim=-1)
+        return score + self.config.head.lim_weight * products.mean(dim=-1)
 
 
 def load(module: nn.Module, tensors: Mapping[str, np.ndarray]) -> nn.Module:

@@ -27,9 +27,8 @@ from glscl_jax.files import read_json
 from glscl_jax.models.glscl import (
     GLSCL,
     GLSCLConfig,
-    head_of,
+    config_of,
     model_config,
-    model_of,
     model_settings,
 )
 from glscl_jax.models.heads.head import Head
@@ -57,12 +56,12 @@ class LoadedModel:
     @property
     def model(self) -> GLSCL:
         """What encodes with the parameters that there are."""
-        return model_of(self.config, self.params)
+        return GLSCL(config_of(self.config, self.params))
 
     @property
     def head(self) -> Head:
         """What scores its features."""
-        return head_of(self.config, self.params)
+        return self.model.config.head
 
 
 def load_model(

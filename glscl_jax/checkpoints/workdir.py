@@ -27,7 +27,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.files import differences, read_json, unfinished, write_json
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.glscl import GLSCLConfig, model_settings
+from glscl_jax.models.glscl import GLSCLConfig, in_sections, model_settings
 from glscl_jax.runtime import lock
 
 LOCK_FILE = ".running.lock"
@@ -171,12 +171,15 @@ class Workdir:
             write_json(self.path / "configs.json", {"configs": kept})
 
     def last_config(self) -> dict | None:
-        """config.json as it is; None where there is none."""
+        """config.json, with the settings where they are now; None where there is none."""
         return self._read("config.json")
 
     def _read(self, name: str) -> dict | None:
         path = self.path / name
-        return read_json(path) if path.exists() else None
+        found = read_json(path) if path.exists() else None
+        if name == "config.json" and found and "model" in found:
+            return {**found, "model": in_sections(found["model"])}
+        return found
 
     def config(self) -> ConfigDict:
         """The config that the run was made with.

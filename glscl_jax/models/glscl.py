@@ -14,25 +14,16 @@ from glscl_jax import ranges
 from glscl_jax.models.encoders import attention, temporal
 from glscl_jax.models.encoders.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
 from glscl_jax.models.encoders.transformer import ACTIVATIONS, REMAT
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Head
-from glscl_jax.models.heads.lim import LIM
 from glscl_jax.models.heads.mean import MeanHead
-from glscl_jax.ranges import EITHER, OneOf, Real, Whole
+from glscl_jax.models.heads.settings import head_of_settings, names_of, settings_of_head
+from glscl_jax.ranges import EITHER, OneOf, Whole
 
 _RANGES = {
     "temporal": OneOf(temporal.KINDS),
     "temporal_layers": Whole(1),
-    "queries": Whole(1),
-    "lim_layers": Whole(1),
-    "lim_heads": Whole(1),
-    "lim_feed_forward": Whole(1),
-    "lim_dropout": Real(least=0, below=1),
-    "share_queries": EITHER,
-    "share_decoder": EITHER,
-    "temperature": Real(above=0),
-    "lim_weight": Real(least=0),
     "dtype": OneOf(("float32", "bfloat16", "float16")),
     "remat": OneOf(tuple(REMAT)),
     "scan": EITHER,
@@ -41,6 +32,12 @@ _RANGES = {
 _CLIP_RANGES = {
     field.name: Whole(1) for field in dataclasses.fields(CLIPConfig) if field.name != "activation"
 } | {"activation": OneOf(tuple(ACTIVATIONS))}
+
+# Settings that stood beside the others before heads had a section of their own: `model.json` and
+# configs of then have them there.
+OF_HEAD = tuple(names_of(GLSCLHead))
+
+_DEFAULT_HEAD = GLSCLHead()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +48,7 @@ class GLSCLConfig:
       clip: sizes of the towers.
       temporal: a name of `temporal.KINDS`.
       temporal_layers: blocks of "seqTransf".
-      queries: K, the learnable queries.
-      lim_layers, lim_heads, lim_feed_forward: the LIM decoder's sizes.
-      lim_dropout: of the LIM decoder, the model's only dropout.
-      share_queries, share_decoder: whether texts and videos share them.
-      temperature: of the GIM's softmax over frames.
-      lim_weight: of the LIM's score beside the GIM's.
+      head: what makes features and scores of the encoders' output.
       dtype: of the computation: "float32", "bfloat16" or "float16"; parameters are float32.
       remat: what the backward pass recomputes, a key of `transformer.REMAT`.
       scan: whether the compiled program loops over layers or has each written out.
@@ -66,15 +58,7 @@ class GLSCLConfig:
     clip: CLIPConfig = VARIANTS["ViT-B/32"]
     temporal: str = "seqTransf"
     temporal_layers: int = 4
-    queries: int = 8
-    lim_layers: int = 3
-    lim_heads: int = 8
-    lim_feed_forward: int = 2048
-    lim_dropout: float = 0.1
-    share_queries: bool = True
-    share_decoder: bool = True
-    temperature: float = 3.0
-    lim_weight: float = 0.5
+    head: Head = _DEFAULT_HEAD
     dtype: str = "float32"
     remat: str = "none"
     scan: bool = True
@@ -84,11 +68,6 @@ class GLSCLConfig:
     def most_frames(self) -> int | None:
         """So many frames have a place in the temporal module; none for as many as you like."""
         return self.clip.context_length if self.temporal == "seqTransf" else None
-
-    @property
-    def head(self) -> GLSCLHead:
-        """What scores the model's features."""
-        return GLSCLHead(self.temperature, self.lim_weight)
 
 
 class GLSCL(nn.Module):
@@ -110,39 +89,42 @@ class GLSCL(nn.Module):
             )
         elif config.temporal == "seqLSTM":
             self.temporal = temporal.TemporalLSTM(dtype)
-        self.lim = LIM(
-            config.queries,
-            config.lim_layers,
-            config.clip.embed_dim,
-            config.lim_heads,
-            config.lim_feed_forward,
-            config.lim_dropout,
-            config.share_queries,
-            config.share_decoder,
-            dtype,
-            config.scan,
-        )
+        # Each by its own name: parameters of a head lie beside the encoders'.
+        learned = _modules(config)
+        for name, module in learned.items():
+            setattr(self, name, module)
+        self.of_head = tuple(learned)
 
-    def encode_text(self, ids, mask, deterministic: bool = True) -> TextFeatures:
-        """ids int32 [A,L] and mask int32 [A,L], 1 on real tokens."""
+    def _learned(self) -> dict[str, nn.Module]:
+        return {name: getattr(self, name) for name in self.of_head}
+
+    def encode_text(self, ids, mask, deterministic: bool = True):
+        """ids int32 [A,L] and mask int32 [A,L], 1 on real tokens -> the head's text features."""
         tokens = self.clip.text(ids, mask)
-        return TextFeatures(sentence_feature(tokens, ids), self.lim.text(tokens, deterministic))
+        sentence = sentence_feature(tokens, ids)
+        return self.config.head.text(self._learned(), sentence, tokens, deterministic)
 
     def encode_frames(self, frames, mask) -> jax.Array:
-        """Frame features [B,V,D] before the LIM; arguments as `encode_video`'s."""
+        """Frame features [B,V,D] before the head; arguments as `encode_video`'s."""
         batch, count = frames.shape[:2]
         images = normalize(frames, mask)
         features = self.clip.vision(images.reshape(-1, *images.shape[2:]))
         features = features.reshape(batch, count, -1)
         return features if self.config.temporal == "None" else self.temporal(features, mask)
 
-    def encode_video(self, frames, mask, deterministic: bool = True) -> VideoFeatures:
-        """frames uint8 [B,V,H,W,3] (or float, already normalised); mask int32 [B,V]."""
+    def encode_video(self, frames, mask, deterministic: bool = True):
+        """Videos to the head's features.
+
+        Args:
+          frames: uint8 [B,V,H,W,3], or float already normalised.
+          mask: int32 [B,V], 1 on real frames.
+          deterministic: no dropout.
+        """
         features = self.encode_frames(frames, mask)
-        return VideoFeatures(features, mask, self.lim.video(features, deterministic))
+        return self.config.head.video(self._learned(), features, mask, deterministic)
 
     def __call__(self, ids, text_mask, frames, frame_mask, deterministic: bool = True):
-        """Both sides of a batch -> (TextFeatures, VideoFeatures, logit scale float32 [])."""
+        """Both sides of a batch -> (text features, video features, logit scale float32 [])."""
         return (
             self.encode_text(ids, text_mask, deterministic),
             self.encode_video(frames, frame_mask, deterministic),
@@ -150,33 +132,25 @@ class GLSCL(nn.Module):
         )
 
 
-class WithoutLIM(GLSCL):
-    """CLIP's towers and, where there is one, the temporal module; features have no queries."""
-
-    def encode_text(self, ids, mask, deterministic: bool = True) -> TextFeatures:
-        sentence = sentence_feature(self.clip.text(ids, mask), ids)
-        return TextFeatures(sentence, _no_queries(sentence))
-
-    def encode_video(self, frames, mask, deterministic: bool = True) -> VideoFeatures:
-        features = self.encode_frames(frames, mask)
-        return VideoFeatures(features, mask, _no_queries(features[:, 0]))
+def _modules(config: GLSCLConfig) -> dict[str, nn.Module]:
+    return config.head.modules(config.clip.embed_dim, jnp.dtype(config.dtype), config.scan)
 
 
-def _no_queries(features: jax.Array) -> jax.Array:
-    """float32 [A,0,D] for features [A,D]."""
-    return jnp.zeros((features.shape[0], 0, features.shape[1]), jnp.float32)
+def learned_parts(config: GLSCLConfig) -> tuple[str, ...]:
+    """The parts of the parameters that are of the head: "lim", or none."""
+    return tuple(_modules(config))
 
 
-def model_of(config: GLSCLConfig, params: Mapping) -> GLSCL:
-    """The model whose parameters these are; `config` has defaults for parts that they lack."""
+def config_of(config: GLSCLConfig, params: Mapping) -> GLSCLConfig:
+    """The config of the model whose parameters these are: `config` without what they lack.
+
+    Without what a head has learned the mean of the frames scores; a converted CLIP is that.
+    """
     if "temporal" not in params:
         config = dataclasses.replace(config, temporal="None")
-    return GLSCL(config) if "lim" in params else WithoutLIM(config)
-
-
-def head_of(config: GLSCLConfig, params: Mapping) -> Head:
-    """What scores the features of `model_of`: without a LIM the mean of the frames."""
-    return config.head if "lim" in params else MeanHead()
+    if set(learned_parts(config)) - params.keys():
+        config = dataclasses.replace(config, head=MeanHead())
+    return config
 
 
 def model_config(settings: dict) -> GLSCLConfig:
@@ -184,8 +158,8 @@ def model_config(settings: dict) -> GLSCLConfig:
 
     Args:
       settings: `clip` is a dict of `CLIPConfig` fields, of which `variant` names a row of
-        `VARIANTS` that the others change, where they are not None; the rest are fields of
-        `GLSCLConfig`.
+        `VARIANTS` that the others change, where they are not None; `head` is a dict of a head's
+        `name` and its settings; the rest are fields of `GLSCLConfig`, or of `OF_HEAD`.
 
     Raises:
       ValueError: naming the unknown key, variant or kind, or sizes that do not fit together.
@@ -196,12 +170,24 @@ def model_config(settings: dict) -> GLSCLConfig:
     clip = {name: value for name, value in clip.items() if value is not None}
     if variant not in VARIANTS:
         raise ValueError(f"no variant {variant!r}: there are {', '.join(VARIANTS)}")
-    config = GLSCLConfig(
-        clip=_replace(VARIANTS[variant], clip, "clip"),
-    )
+    settings = in_sections(settings)
+    head = {"name": GLSCLHead.name, **settings.pop("head", {})}
+    config = GLSCLConfig(clip=_replace(VARIANTS[variant], clip, "clip"))
     config = _replace(config, settings, "model")
+    try:
+        config = dataclasses.replace(config, head=head_of_settings(head))
+    except ValueError as error:
+        raise ValueError(f"head.{error}") from error
     _check(config)
     return config
+
+
+def in_sections(settings: Mapping) -> dict:
+    """A model's plain settings with those of `OF_HEAD` in its head's section."""
+    settings = dict(settings)
+    if beside := {name: settings.pop(name) for name in OF_HEAD if name in settings}:
+        settings["head"] = {"name": GLSCLHead.name, **settings.get("head", {}), **beside}
+    return settings
 
 
 def _replace(config, changes: dict, where: str):
@@ -223,13 +209,17 @@ def _check(config: GLSCLConfig) -> None:
     for name in ("vision_width", "text_width", "embed_dim"):
         if getattr(clip, name) % 64:
             raise ValueError(f"{name} {getattr(clip, name)} is no multiple of 64, a head's width")
-    if clip.embed_dim % config.lim_heads:
-        raise ValueError(f"embed_dim {clip.embed_dim} is no multiple of {config.lim_heads} heads")
+    config.head.check(clip.embed_dim)
 
 
 def model_settings(config: GLSCLConfig) -> dict:
     """The plain values that `model_config` turns back into `config`."""
-    return dataclasses.asdict(config)
+    plain = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        **plain,
+        "clip": dataclasses.asdict(config.clip),
+        "head": settings_of_head(config.head),
+    }
 
 
 def init_params(model: GLSCL, seed: int) -> dict:
@@ -243,13 +233,11 @@ def init_params(model: GLSCL, seed: int) -> dict:
     return variables["params"]
 
 
-def encode_text(params: dict, ids: jax.Array, mask: jax.Array, *, model: GLSCL) -> TextFeatures:
+def encode_text(params: dict, ids: jax.Array, mask: jax.Array, *, model: GLSCL) -> Features:
     """Features of A texts: ids and mask int32 [A,L]. No dropout."""
     return model.apply({"params": params}, ids, mask, method="encode_text")
 
 
-def encode_video(
-    params: dict, frames: jax.Array, mask: jax.Array, *, model: GLSCL
-) -> VideoFeatures:
+def encode_video(params: dict, frames: jax.Array, mask: jax.Array, *, model: GLSCL) -> Features:
     """Features of B videos: frames uint8 [B,V,H,W,3], mask int32 [B,V]. No dropout."""
     return model.apply({"params": params}, frames, mask, method="encode_video")

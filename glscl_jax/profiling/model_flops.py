@@ -26,14 +26,14 @@ class ForwardFlops:
       vision: the vision tower, all frames.
       text: the text tower.
       temporal: the module over frames.
-      lim: the decoder, for the caption and for the frames.
+      head: what the head makes of the caption and of the frames; GLSCL's decoder.
       score: of the caption against all videos of the batch.
     """
 
     vision: int
     text: int
     temporal: int
-    lim: int
+    head: int
     score: int
 
     @property
@@ -56,15 +56,13 @@ def forward_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -
         "seqLSTM": frames * 2 * width * 4 * width,
         "None": 0,
     }[config.temporal]
-    # Frames' weights and a row of weights times the Gram matrix, a pair each; the queries' inner
-    # product; and the Gram matrix, a video.
-    pair = frames * (width + frames) + config.queries * width
+    cost = config.head.cost(width, words, frames)
     return ForwardFlops(
         vision=2 * frames * frame,
         text=2 * text,
         temporal=2 * temporal,
-        lim=2 * (_decoder(config, words) + _decoder(config, frames)),
-        score=2 * (batch * pair + frames**2 * width),
+        head=2 * (cost.text + cost.video),
+        score=2 * (batch * cost.pair + cost.prepared),
     )
 
 
@@ -80,20 +78,3 @@ def _block(length: int, width: int) -> int:
     and their sum, the masked ones as well.
     """
     return 12 * length * width**2 + 2 * length**2 * width
-
-
-def _decoder(config: GLSCLConfig, memory: int) -> int:
-    """Multiply-adds of the LIM's N layers over M tokens or frames.
-
-    `N (6 K D^2 + 2 K^2 D + 2 M D^2 + 2 K M D + 2 K D F)`: attention among K queries, attention
-    to the memory, whose keys and values are projected anew in every layer, and the feed-forward.
-    """
-    count, width = config.queries, config.clip.embed_dim
-    layer = (
-        6 * count * width**2
-        + 2 * count**2 * width
-        + 2 * memory * width**2
-        + 2 * count * memory * width
-        + 2 * count * width * config.lim_feed_forward
-    )
-    return config.lim_layers * layer

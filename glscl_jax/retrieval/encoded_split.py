@@ -20,7 +20,9 @@ import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.files import PART, read_json, unfinished, write_json
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features, count_of
+from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval import metrics
 
 KINDS = ("video", "text")
@@ -35,7 +37,7 @@ class EncodedSplit:
     """Features of a split, on the host.
 
     Attributes:
-      text: of A captions.
+      text: of A captions, as a head makes them.
       video: of B videos.
       owner: int [A], the video each caption describes.
       captions: A strings.
@@ -45,8 +47,8 @@ class EncodedSplit:
         features that were read.
     """
 
-    text: TextFeatures
-    video: VideoFeatures
+    text: Features
+    video: Features
     owner: np.ndarray
     captions: list[str]
     clip_ids: list[str]
@@ -140,9 +142,9 @@ class Store:
 class Gathering:
     """Batches on their way to an `EncodedSplit`, as `Store` keeps them."""
 
-    def __init__(self):
-        self._videos: list[VideoFeatures] = []
-        self._texts: list[TextFeatures] = []
+    def __init__(self, head: Head):
+        self._head = head
+        self._videos, self._texts = [], []
         self._texts_added = 0
         self._owner: list[int] = []
         self.captions: list[str] = []
@@ -150,9 +152,10 @@ class Gathering:
 
     def add_videos(self, arrays: Arrays) -> None:
         """Takes a batch that `video_arrays` made; raises a `UserError` if it is not finite."""
-        found, clips = _features(VideoFeatures, arrays), json.loads(bytes(arrays["clips"]))
+        found = _features(self._head.video_features, arrays)
+        clips = json.loads(bytes(arrays["clips"]))
         clip_ids = [clip_id for clip_id, _ in clips]
-        for array in (found.frames, found.queries):
+        for array in _floating(found):
             metrics.check_finite("video features", array, clip_ids)
         for number, (_, captions) in enumerate(clips, len(self.clip_ids)):
             self._owner += [number] * len(captions)
@@ -162,9 +165,9 @@ class Gathering:
 
     def add_texts(self, arrays: Arrays) -> None:
         """Takes a batch that `text_arrays` made, of the next captions; raises as `add_videos`."""
-        found, start = _features(TextFeatures, arrays), self._texts_added
-        self._texts_added += len(found.sentence)
-        for array in (found.sentence, found.queries):
+        found, start = _features(self._head.text_features, arrays), self._texts_added
+        self._texts_added += count_of(found)
+        for array in _floating(found):
             metrics.check_finite("text features", array, self.captions[start : self._texts_added])
         self._texts.append(found)
 
@@ -173,9 +176,10 @@ class Gathering:
         if not self.captions:
             raise UserError("the split has no captions, so there is nothing to rank")
         text, video = _joined(self._texts), _joined(self._videos)
-        if len(text.sentence) != len(self.captions) or len(video.mask) != len(self.clip_ids):
+        texts, videos = count_of(text), count_of(video)
+        if texts != len(self.captions) or videos != len(self.clip_ids):
             raise UserError(
-                f"features of {len(text.sentence)} captions and {len(video.mask)} videos, but "
+                f"features of {texts} captions and {videos} videos, but "
                 f"there are {len(self.captions)} and {len(self.clip_ids)}: encode again"
             )
         frames = int(np.sum(video.mask))
@@ -184,19 +188,23 @@ class Gathering:
         )
 
 
-def video_arrays(features: VideoFeatures, clip_ids: list[str], captions: list[list[str]]) -> Arrays:
+def video_arrays(features: Features, clip_ids: list[str], captions: list[list[str]]) -> Arrays:
     """A batch of videos to keep: features, and who they are."""
     told = json.dumps(list(zip(clip_ids, captions, strict=True))).encode()
     return {**vars(features), "clips": np.frombuffer(told, np.uint8)}
 
 
-def text_arrays(features: TextFeatures) -> Arrays:
+def text_arrays(features: Features) -> Arrays:
     """A batch of captions to keep."""
     return dict(vars(features))
 
 
-def load_features(directory: str | os.PathLike) -> EncodedSplit:
+def load_features(directory: str | os.PathLike, head: Head | None = None) -> EncodedSplit:
     """Reads complete features; no video is decoded.
+
+    Args:
+      directory: where an evaluation kept them.
+      head: which made them; by default GLSCL's.
 
     Raises:
       UserError: they are not complete, gone or damaged.
@@ -208,7 +216,7 @@ def load_features(directory: str | os.PathLike) -> EncodedSplit:
             "finish them"
         )
     kept = read_json(store.directory / _COMPLETE)
-    gathering = Gathering()
+    gathering = Gathering(head or GLSCLHead())
     for number in range(kept["video"]):
         gathering.add_videos(store.get("video", number))
     for number in range(kept["text"]):
@@ -257,6 +265,11 @@ def _typed(arrays: Arrays) -> Arrays:
 
 def _features(kind, arrays: Arrays):
     return kind(**{field.name: arrays[field.name] for field in dataclasses.fields(kind)})
+
+
+def _floating(features) -> list[np.ndarray]:
+    """The arrays of numbers that can be infinite or none."""
+    return [x for x in jax.tree.leaves(features) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
 def _joined(parts: list):

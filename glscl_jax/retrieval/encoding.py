@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCL, encode_text, encode_video
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features
 from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval import encoded_split, metrics, ranking
 from glscl_jax.retrieval.encoded_split import EncodedSplit
@@ -41,25 +41,25 @@ class Encoder:
         self._processes = sorted({device.process_index for device in mesh.devices.flat})
         self._orders: dict[int, np.ndarray] = {}
 
-    def start_text(self, params, ids: np.ndarray, mask: np.ndarray) -> TextFeatures:
+    def start_text(self, params, ids: np.ndarray, mask: np.ndarray) -> Features:
         """int32 [A,L] twice -> features on the devices."""
         batch = sharding.put_batch({"ids": ids, "mask": mask}, self.mesh)
         return self._text(params, batch["ids"], batch["mask"])
 
-    def start_video(self, params, frames: np.ndarray, mask: np.ndarray) -> VideoFeatures:
+    def start_video(self, params, frames: np.ndarray, mask: np.ndarray) -> Features:
         """uint8 [B,V,H,W,3] and int32 [B,V] -> features on the devices."""
         batch = sharding.put_batch({"frames": frames, "mask": mask}, self.mesh)
         return self._video(params, batch["frames"], batch["mask"])
 
-    def text(self, params, ids: np.ndarray, mask: np.ndarray) -> TextFeatures:
+    def text(self, params, ids: np.ndarray, mask: np.ndarray) -> Features:
         """int32 [A,L] twice -> features on the host."""
         return self.fetch(self.start_text(params, ids, mask))
 
-    def video(self, params, frames: np.ndarray, mask: np.ndarray) -> VideoFeatures:
+    def video(self, params, frames: np.ndarray, mask: np.ndarray) -> Features:
         """uint8 [B,V,H,W,3] and int32 [B,V] -> features on the host."""
         return self.fetch(self.start_video(params, frames, mask))
 
-    def fetch(self, found: TextFeatures | VideoFeatures) -> TextFeatures | VideoFeatures:
+    def fetch(self, found: Features) -> Features:
         """Features of a batch that was started, on the host."""
         found = jax.device_get(found)
         if len(self._processes) == 1:
@@ -111,7 +111,8 @@ def encode_split(
         captions, or features that cannot be kept.
     """
     show = show and not jax.process_index()
-    gathering = encoded_split.Gathering()
+    head = encoder.model.config.head
+    gathering = encoded_split.Gathering(head)
     begun = time.perf_counter()
     kept = keep.done if keep else 0
     for number in range(kept):
@@ -128,7 +129,7 @@ def encode_split(
     _gather_texts(encoder, params, gathering, tokenize, batch_size, show, keep)
     seconds = {"video": videos_done - begun, "text": time.perf_counter() - videos_done}
     encoded = gathering.encoded(seconds)
-    check_split(encoded)
+    check_split(encoded, head)
     if keep:
         keep.finish()
     return encoded
@@ -190,12 +191,12 @@ def _first(found, count: int):
     return jax.tree.map(lambda x: x[:count], found)
 
 
-def check_split(encoded: EncodedSplit) -> None:
+def check_split(encoded: EncodedSplit, head: Head) -> None:
     """Whether a split can be ranked.
 
     Raises:
       UserError: naming a video without a caption, a caption whose video is not there, or an item
-        whose features have no direction, so that the GIM's cosine has no value.
+        whose features have no direction, so that the head's cosine has no value.
     """
     videos, owner = len(encoded.clip_ids), np.asarray(encoded.owner)
     lost = np.flatnonzero((owner < 0) | (owner >= videos))
@@ -210,9 +211,9 @@ def check_split(encoded: EncodedSplit) -> None:
             f"clip {encoded.clip_ids[silent[0]]!r} has no caption ({len(silent)} such clips): "
             "prepare the split again"
         )
-    text, video = encoded.text, encoded.video
-    _check_directions("text features", text.sentence[:, None], None, encoded.captions)
-    _check_directions("video features", video.frames, video.mask, encoded.clip_ids)
+    texts, videos = head.directed(encoded.text, encoded.video)
+    _check_directions("text features", *texts, encoded.captions)
+    _check_directions("video features", *videos, encoded.clip_ids)
 
 
 def _check_directions(name: str, vectors, mask, names: list[str]) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.score_blocks import Blocks, Part, filled
 
@@ -31,7 +31,7 @@ class TopK:
     scores: np.ndarray
 
 
-def top_k(text: TextFeatures, video: VideoFeatures, k: int, **blocking) -> TopK:
+def top_k(text: Features, video: Features, k: int, **blocking) -> TopK:
     """The k best of B videos for each of A texts.
 
     Args:
@@ -43,7 +43,7 @@ def top_k(text: TextFeatures, video: VideoFeatures, k: int, **blocking) -> TopK:
       UserError: k is less than 1 or more than B.
       ValueError: a score is not finite.
     """
-    count = video.frames.shape[0]
+    count = count_of(video)
     if not 1 <= k <= count:
         raise UserError(f"k is {k} in a gallery of {count} videos: ask for 1 to {count}")
     blocks = Blocks(text, video, **blocking)
@@ -60,7 +60,7 @@ def top_k(text: TextFeatures, video: VideoFeatures, k: int, **blocking) -> TopK:
 
 
 def ranks_in_blocks(
-    text: TextFeatures, video: VideoFeatures, owner: np.ndarray, **blocking
+    text: Features, video: Features, owner: np.ndarray, **blocking
 ) -> metrics.Retrieval:
     """`metrics.retrieval` of `score_blocks.score_in_blocks`, streamed: the same ranks and ties.
 
@@ -73,14 +73,14 @@ def ranks_in_blocks(
       ValueError: a video without a caption, a caption of no video here, or a score that is not
         finite.
     """
-    videos = video.frames.shape[0]
+    videos = count_of(video)
     if missing := videos - len(np.intersect1d(owner, np.arange(videos))):
         raise ValueError(f"{missing} of {videos} videos have no caption")
     return metrics.Retrieval(*_Ranking(text, video, owner, blocking).count(groups=True))
 
 
 def text_ranks_in_blocks(
-    text: TextFeatures, video: VideoFeatures, owner: np.ndarray, **blocking
+    text: Features, video: Features, owner: np.ndarray, **blocking
 ) -> metrics.Ranks:
     """The text-to-video half of `ranks_in_blocks`: the gallery may hold videos without captions.
 
@@ -194,7 +194,7 @@ class _Ranking:
     """
 
     def __init__(self, text, video, owner, blocking):
-        owner, videos = np.asarray(owner), video.frames.shape[0]
+        owner, videos = np.asarray(owner), count_of(video)
         if np.any((owner < 0) | (owner >= videos)):
             raise ValueError(f"a caption's video is not among the {videos} videos")
         # A video's captions stand together: then the border of two blocks cuts one group at most.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.models.heads.head import Head
 from glscl_jax.runtime import sharding
 
@@ -20,7 +20,7 @@ TEXT_BLOCK = 256
 VIDEO_BLOCK, VIDEO_BLOCK_ON_CPU = 4096, 1024
 
 
-def score_in_blocks(text: TextFeatures, video: VideoFeatures, **blocking) -> np.ndarray:
+def score_in_blocks(text: Features, video: Features, **blocking) -> np.ndarray:
     """A head's scores of all pairs, for evaluation.
 
     Args:
@@ -49,13 +49,13 @@ class Part:
     Attributes:
       start: the first item's number among all.
       real: how many items are no filling.
-      features: `TextFeatures` or `VideoFeatures`.
+      features: the head's.
       prepared: what the head has prepared of videos; None of texts.
     """
 
     start: int
     real: int
-    features: TextFeatures | VideoFeatures
+    features: Features
     prepared: Any = None
 
     @property
@@ -87,8 +87,8 @@ class Blocks:
 
     def __init__(
         self,
-        text: TextFeatures,
-        video: VideoFeatures,
+        text: Features,
+        video: Features,
         *,
         head: Head,
         text_block: int = TEXT_BLOCK,
@@ -99,7 +99,7 @@ class Blocks:
         if video_block is None:
             on_cpu = self.mesh.devices.flat[0].platform == "cpu"
             video_block = VIDEO_BLOCK_ON_CPU if on_cpu else VIDEO_BLOCK
-        self.texts, self.videos = text.sentence.shape[0], video.frames.shape[0]
+        self.texts, self.videos = count_of(text), count_of(video)
         self.text_block = _even(self.texts, text_block)
         self.video_block = _even(self.videos, video_block, self.mesh.size)
         self._video = video

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features
 from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval import metrics, ranking, rerank, score_blocks
 from glscl_jax.retrieval.encoded_split import EncodedSplit
@@ -33,7 +33,7 @@ class Scored:
         text, video, owner = self._encoded.text, self._encoded.video, self._encoded.owner
         return ranking.ranks_in_blocks(text, video, owner, mesh=self._mesh, head=self._head)
 
-    def matrix(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
+    def matrix(self, text: Features, video: Features) -> np.ndarray:
         """Any texts against any videos, float32 [A,B]."""
         return score_blocks.score_in_blocks(text, video, mesh=self._mesh, head=self._head)
 
@@ -127,5 +127,5 @@ def best(scores: np.ndarray, k: int) -> TopK:
 
 
 def _items(features, start: int, stop: int):
-    """Some items of `TextFeatures` or `VideoFeatures`."""
+    """Some items of features."""
     return jax.tree.map(lambda array: array[start:stop], features)

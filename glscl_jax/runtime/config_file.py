@@ -19,6 +19,7 @@ from ml_collections.config_flags import tuple_parser
 
 from glscl_jax import paths
 from glscl_jax.errors import UserError
+from glscl_jax.models.glscl import OF_HEAD
 
 _PARSERS = {
     bool: (flags.BooleanParser(), "true or false"),
@@ -66,6 +67,14 @@ def located(flag: str, argv: Sequence[str]) -> list[str]:
         elif match := re.fullmatch(rf"(--?{flag}=)(.*)", argument, re.DOTALL):
             found[number] = match[1] + place(match[2])
     return found
+
+
+def in_sections(argument: str) -> str:
+    """An override of `config.model.temperature` and its like, as the head's section has it now."""
+    match = re.fullmatch(r"(--?(?:no)?config\.model\.)(\w+)(=.*)?", argument, re.DOTALL)
+    if match is None or match[2] not in OF_HEAD:
+        return argument
+    return f"{match[1]}head.{match[2]}{match[3] or ''}"
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -165,7 +174,8 @@ def _check_settings(told: str, config: ConfigDict) -> None:
 
     known, there = (dict(_leaves(x)) for x in (common.base(), config))
     for name in there:
-        if name not in known:
+        # A head may have settings that the base recipe does not: `recipe.read` knows which.
+        if name not in known and not name.startswith("model.head."):
             raise UserError(f"{told}: there is no setting {name}{_meant(name, known)}")
     if missing := [name for name in known if name not in there]:
         raise UserError(

@@ -98,7 +98,8 @@ def run(
         sys.stdout.reconfigure(errors="backslashreplace")
     # In place: ml_collections looks for its overrides in sys.argv itself.
     try:
-        sys.argv[1:] = map(_at_home, underscored(sys.argv[1:]))
+        arguments = map(config_file.in_sections, underscored(sys.argv[1:]))
+        sys.argv[1:] = map(_at_home, arguments)
     except UserError as error:
         _exit_with(error)
     explained = {name: command.main for name, command in (commands or {}).items()}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.runtime.sharding import BATCH, batch_shares, constrain
 from glscl_jax.training.gradient_cache import join_parts, take_part
 
@@ -23,11 +23,11 @@ def block_count(batch: int, block: int, mesh: Mesh | None = None) -> int:
 
 
 def blocked_contrastive(
-    text: TextFeatures,
-    video: VideoFeatures,
+    text: Features,
+    video: Features,
     logit_scale: jax.Array,
     *,
-    score: Callable[[TextFeatures, VideoFeatures], jax.Array],
+    score: Callable[[Features, Features], jax.Array],
     blocks: int,
     mesh: Mesh | None = None,
 ) -> jax.Array:
@@ -38,14 +38,14 @@ def blocked_contrastive(
     block, those of the columns are carried from block to block as logarithms.
 
     Args:
-      text: features of B texts.
-      video: features of B videos, the b-th belonging to the b-th text.
+      text: a head's features of B texts.
+      video: of B videos, the b-th belonging to the b-th text.
       logit_scale: [], a logarithm.
       score: features of A texts and B videos -> float32 [A,B].
       blocks: how many, a divisor of B.
       mesh: the devices that share the batch; none for a single one.
     """
-    count = text.sentence.shape[0]
+    count = count_of(text)
     texts = (text, jnp.arange(count))
     # Every device scores a block's texts against its own videos. The other way round, the gradient
     # of all videos would be summed over the devices at each block; so only that of its texts is.

@@ -25,7 +25,8 @@ def take_part(batch, index: jax.Array, count: int, mesh: Mesh | None = None):
     """
 
     def take(x):
-        rows = x.reshape(-1, count, *x.shape[1:])
+        # In numbers, not by -1: features may have an axis of none, a head without queries.
+        rows = x.reshape(x.shape[0] // count, count, *x.shape[1:])
         return jax.lax.dynamic_index_in_dim(rows, index, axis=1, keepdims=False)
 
     return constrain(jax.tree.map(take, batch), mesh, BATCH)
@@ -36,7 +37,7 @@ def join_parts(parts, mesh: Mesh | None = None):
 
     def join(x):
         x = constrain(x, mesh, None, BATCH)
-        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+        return x.swapaxes(0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
     return constrain(jax.tree.map(join, parts), mesh, BATCH)
 
@@ -53,8 +54,9 @@ def cached_gradient(
     """The gradient of `loss(params, features of the whole batch)`, from `count` micro-batches.
 
     Args:
-      encode: (params, micro-batch, its index) -> features, a tree of float arrays [B / count, ...].
-        Called twice for each: whatever is random in it is to depend on the index alone.
+      encode: (params, micro-batch, its index) -> features, a tree of arrays [B / count, ...], of
+        which what is not of a floating type (a mask) has no gradient. Called twice for each:
+        whatever is random in it is to depend on the index alone.
       loss: (params, features [B, ...]) -> (float32 [], anything).
       params: parameters. Gradients are summed in float32 and have their dtypes.
       batch: arrays [B, ...].
@@ -70,14 +72,36 @@ def cached_gradient(
         return encode(params, take_part(batch, index, count, mesh), index)
 
     features = jax.lax.map(lambda index: encode_part(params, index), indices)
-    slopes = jax.grad(loss, argnums=(0, 1), has_aux=True)
-    (direct, by_feature), aux = slopes(params, join_parts(features, mesh))
+    floating, rest = _by_kind(join_parts(features, mesh))
+
+    def joint(params, floating):
+        return loss(params, _merged(floating, rest))
+
+    slopes = jax.grad(joint, argnums=(0, 1), has_aux=True)
+    (direct, by_feature), aux = slopes(params, floating)
 
     def add(total, index):
-        _, pull_back = jax.vjp(lambda params: encode_part(params, index), params)
+        _, pull_back = jax.vjp(lambda params: _by_kind(encode_part(params, index))[0], params)
         (grads,) = pull_back(take_part(by_feature, index, count, mesh))
         return jax.tree.map(lambda x, grad: x + grad.astype(x.dtype), total, grads), None
 
     start = jax.tree.map(lambda grad: grad.astype(jnp.float32), direct)
     total, _ = jax.lax.scan(add, start, indices)
     return jax.tree.map(lambda x, param: x.astype(param.dtype), total, params), aux
+
+
+def _by_kind(tree):
+    """Arrays of floating types, and the others: twice the tree, None where it is the other's."""
+
+    def is_floating(x):
+        return jnp.issubdtype(x.dtype, jnp.floating)
+
+    floating = jax.tree.map(lambda x: x if is_floating(x) else None, tree)
+    return floating, jax.tree.map(lambda x: None if is_floating(x) else x, tree)
+
+
+def _merged(floating, rest):
+    """What `_by_kind` took apart."""
+    return jax.tree.map(
+        lambda x, y: y if x is None else x, floating, rest, is_leaf=lambda x: x is None
+    )

@@ -19,12 +19,18 @@ from glscl_jax.errors import Problems, UserError
 from glscl_jax.files import read_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.clip import VARIANTS, variant_of
-from glscl_jax.models.glscl import GLSCLConfig, model_config
+from glscl_jax.models.glscl import (
+    GLSCLConfig,
+    in_sections,
+    learned_parts,
+    model_config,
+    model_settings,
+)
 
 # Of the machine and not of the model: each run has its own.
 _OWN = ("dtype", "remat", "scan", "attention")
 # Changes training and no score: it follows, but may be chosen.
-_FREE = ("lim_dropout",)
+_FREE = ("head.lim_dropout",)
 _VARIANT, _TOKENIZER, _WORDS = "model.clip.variant", "data.tokenizer", "data.num_words"
 
 
@@ -34,7 +40,7 @@ class Source:
 
     Attributes:
       directory: a work directory, or what `convert` wrote.
-      settings: those of the parts it has, by path: "clip.activation", "temperature".
+      settings: those of the parts it has, by path: "clip.activation", "head.temperature".
       clip: sizes of its towers, by name.
       tokenizer: the folder; None if there is none.
       tokenizer_name: of it, as a config has it.
@@ -93,11 +99,14 @@ def read_source(directory: str | pathlib.Path, goes_on: bool = False) -> Source:
     """
     directory = pathlib.Path(directory).absolute()
     model = read_model_config(directory)
-    said = read_json(directory / "model.json")
-    whole = {name: value for name, value in vars(model).items() if name in said}
-    clip = dataclasses.asdict(whole.pop("clip"))
-    settings = {f"clip.{name}": value for name, value in clip.items()}
-    settings |= {name: value for name, value in whole.items() if name not in _OWN}
+    said = in_sections(read_json(directory / "model.json"))
+    whole = {name: value for name, value in model_settings(model).items() if name in said}
+    clip = whole["clip"]
+    if not goes_on and not learned_parts(model):
+        whole.pop("head", None)  # Any head can begin where there is nothing of another.
+    settings = {
+        name: value for name, value in _flat(whole).items() if name.split(".")[0] not in _OWN
+    }
     folder, config = directory / "tokenizer", directory / "config.json"
     data = read_json(config).get("data", {}) if config.is_file() else {}
     return Source(
@@ -122,8 +131,9 @@ def resolved(config: ConfigDict, source: Source | None, chosen: Chosen) -> Confi
         config.model.clip.update(source.clip)
         config.model.clip.variant = ""
         for name, value in source.settings.items():
-            if name in config.model and f"model.{name}" not in chosen.all:
-                config.model[name] = value
+            if f"model.{name}" not in chosen.all and not name.startswith("clip."):
+                section, _, last = name.rpartition(".")
+                (config.model[section] if section else config.model)[last] = value
         if not source.has_temporal and "model.temporal_layers" not in chosen.all:
             # They start from the text tower's.
             layers = min(config.model.temporal_layers, source.clip["text_layers"])
@@ -166,9 +176,9 @@ def check(config: ConfigDict, source: Source, chosen: Chosen) -> None:
             continue
         if name == "temporal_layers" and source.settings["temporal"] != "seqTransf":
             continue
-        if given[name] != theirs:
+        if given.get(name) != theirs:
             problems.add(
-                f"{whose} has another model ({name} {theirs!r}, now {given[name]!r} by "
+                f"{whose} has another model ({name} {theirs!r}, now {given.get(name)!r} by "
                 f"config.model.{name}): {way_out}"
             )
     if not source.goes_on:
@@ -226,7 +236,8 @@ def told(source: Source, config: ConfigDict, model: GLSCLConfig) -> str:
     """
     clip = model.clip
     missing = [] if source.has_temporal or model.temporal == "None" else ["temporal module"]
-    missing += [] if "queries" in source.settings else ["LIM"]
+    begins = () if "head.name" in source.settings else learned_parts(model)
+    missing += ["LIM" if part == "lim" else part for part in begins]
     rest = f"; it has no {' and no '.join(missing)}" if missing else ""
     return (
         f"starting from {source.directory}: {config.model.clip.variant or 'a CLIP of its own size'}"

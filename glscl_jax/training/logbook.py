@@ -184,8 +184,7 @@ class Log:
         values = {
             "loss/total": losses.total,
             "loss/contrastive": losses.contrastive,
-            "loss/diversity": losses.diversity,
-            "loss/consistency": losses.consistency,
+            **{f"loss/{name}": value for name, value in losses.own.items()},
             "gradient_norm": figures.grad_norm,
             "logit_scale": figures.logit_scale,
             "learning_rate/new": learning_rate,
@@ -195,10 +194,10 @@ class Log:
         values = {name: float(value) for name, value in values.items()}
         self._logbook.write(self._done, values)
         left = progress.duration((self._total - self._done) / rate)
+        own = "".join(f", {name} {value:.2e}" for name, value in losses.own.items())
         print(
             f"step {self._done}/{self._total}  loss {losses.total:.4f} "
-            f"(contrastive {losses.contrastive:.4f}, diversity {losses.diversity:.2e}, "
-            f"consistency {losses.consistency:.2e})  "
+            f"(contrastive {losses.contrastive:.4f}{own})  "
             f"lr {values['learning_rate/new']:.2e} clip {values['learning_rate/clip']:.2e}  "
             f"scale {figures.logit_scale:.1f}  {_speed_line(values)}, {left} left",
             flush=True,

@@ -1,54 +1,25 @@
-"""The three losses of GLSCL and their sum (Zhang et al., 2024, section 3.4 and 3.5)."""
+"""What training minimises: the contrastive loss, the losses of the head's own, and their sum."""
 
-import dataclasses
+from collections.abc import Mapping
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from glscl_jax import ranges
-from glscl_jax.ranges import EITHER, Real
-
-_RANGES = {
-    "alpha": Real(least=0),
-    "beta": Real(least=0),
-    "margin": Real(least=0),
-    "target": Real(),
-    "per_pair": EITHER,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """Constants of the losses; the defaults are the reference's.
-
-    Attributes:
-      alpha: weight of the intra-diversity loss.
-      beta: weight of the inter-consistency loss's second term.
-      margin: by which a query must be closer to itself than to another.
-      target: what the similarity of a pair's k-th queries is pulled to.
-      per_pair: the second term's sum over the batch is divided by K in the released code, so
-        it grows with the batch; True divides by the batch instead, as the paper's text has it.
-    """
-
-    alpha: float = 1e-4
-    beta: float = 5e-3
-    margin: float = 0.1
-    target: float = 0.75
-    per_pair: bool = False
-
-    def __post_init__(self):
-        ranges.check(vars(self), _RANGES)
-
 
 @flax.struct.dataclass
 class Losses:
-    """Float32 scalars; `total` is the plain sum of the other three."""
+    """Float32 scalars.
+
+    Attributes:
+      total: the plain sum of the others.
+      contrastive: of the scores.
+      own: of the head's own, by name.
+    """
 
     total: jax.Array
     contrastive: jax.Array
-    diversity: jax.Array
-    consistency: jax.Array
+    own: dict[str, jax.Array]
 
 
 def contrastive(scores: jax.Array, logit_scale: jax.Array) -> jax.Array:
@@ -65,65 +36,6 @@ def contrastive(scores: jax.Array, logit_scale: jax.Array) -> jax.Array:
     return (jnp.mean(rows) + jnp.mean(columns)) / 2
 
 
-def intra_diversity(video_queries: jax.Array, weights: LossWeights) -> jax.Array:
-    """Keeps the K concepts of a video apart.
-
-    With G the batch's mean of q^v (q^v)^T, `alpha / (K (K-1))` times the sum over i != j of
-    `[margin + G_ij - G_ii]_+ + [margin + G_ij - G_jj]_+`; 0 for a single query.
-
-    Args:
-      video_queries: q^v [B,K,D].
-      weights: see there.
-    """
-    videos, count, _ = video_queries.shape
-    if count == 1:
-        return jnp.zeros(())
-    gram = jnp.einsum("BKD,BJD->KJ", video_queries, video_queries) / videos
-    own = jnp.diagonal(gram)
-    by_row = jax.nn.relu(weights.margin + gram - own[:, None])
-    by_column = jax.nn.relu(weights.margin + gram - own[None, :])
-    others = 1 - jnp.eye(count)
-    return weights.alpha * jnp.sum((by_row + by_column) * others) / (count * (count - 1))
-
-
-def inter_consistency(
-    text_queries: jax.Array, video_queries: jax.Array, weights: LossWeights
-) -> jax.Array:
-    """Makes the k-th concept of a text and of its video the same.
-
-    Args:
-      text_queries: q^t [B,K,D].
-      video_queries: q^v [B,K,D], the b-th belonging to the b-th text.
-      weights: see there.
-    """
-    videos, count, _ = video_queries.shape
-    centre = jnp.mean(video_queries, axis=0) - jnp.mean(text_queries, axis=0)
-    pairs = jnp.einsum("BKD,BKD->K", video_queries, text_queries)
-    pairs = pairs / (videos if weights.per_pair else count)
-    return jnp.mean(centre**2) + weights.beta * jnp.sum((pairs - weights.target) ** 2)
-
-
-def glscl_losses(
-    scores: jax.Array,
-    logit_scale: jax.Array,
-    text_queries: jax.Array,
-    video_queries: jax.Array,
-    weights: LossWeights,
-) -> Losses:
-    """All losses of a batch of B pairs: scores [B,B], queries [B,K,D]."""
-    return summed(contrastive(scores, logit_scale), text_queries, video_queries, weights)
-
-
-def summed(
-    contrastive: jax.Array,
-    text_queries: jax.Array,
-    video_queries: jax.Array,
-    weights: LossWeights,
-) -> Losses:
-    """The contrastive loss [] and those of the queries [B,K,D]."""
-    parts = (
-        contrastive,
-        intra_diversity(video_queries, weights),
-        inter_consistency(text_queries, video_queries, weights),
-    )
-    return Losses(sum(parts), *parts)
+def summed(contrastive: jax.Array, own: Mapping[str, jax.Array]) -> Losses:
+    """The contrastive loss [] and those of the head's own [], and their sum."""
+    return Losses(sum((contrastive, *own.values())), contrastive, dict(own))

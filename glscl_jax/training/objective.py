@@ -1,16 +1,18 @@
 """What training minimises, and its gradient: of a batch whole, or in micro-batches."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from glscl_jax.models.glscl import GLSCL
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.runtime.sharding import constrain_activations
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.training.gradient_cache import cached_gradient
-from glscl_jax.training.losses import Losses, LossWeights, contrastive, summed
+from glscl_jax.training.losses import Losses, contrastive, summed
 
 # Texts that are scored against all videos at once; a batch of no more is scored whole. Each holds
 # about ten float32 [B,V] in the backward pass: of 32,768 videos of 12 frames, 4 GB for a block.
@@ -18,16 +20,16 @@ LOSS_BLOCK = 256
 
 
 @flax.struct.dataclass
-class Features:
-    """What the losses need of a batch of B pairs."""
+class PairFeatures:
+    """What the losses need of a batch of B pairs: the head's features, arrays [B,...]."""
 
-    text: TextFeatures
-    video: VideoFeatures
+    text: Features
+    video: Features
 
 
 def encode_pairs(
     params: dict, batch: dict[str, jax.Array], dropout_key: jax.Array | None, *, model: GLSCL
-) -> Features:
+) -> PairFeatures:
     """Features of a batch of B pairs; no dropout without a key. Arguments as `batch_losses`'."""
     text, video, _ = model.apply(
         {"params": params},
@@ -38,30 +40,30 @@ def encode_pairs(
         deterministic=dropout_key is None,
         rngs={} if dropout_key is None else {"dropout": dropout_key},
     )
-    return Features(text, video)
+    return PairFeatures(text, video)
 
 
 def feature_losses(
     params: dict,
-    features: Features,
+    features: PairFeatures,
     *,
     model: GLSCL,
-    weights: LossWeights,
+    weights: Any,
     loss_block: int = LOSS_BLOCK,
     mesh: Mesh | None = None,
 ) -> Losses:
     """The losses of a batch of B pairs; of `params` they need the logit scale alone."""
-    text, video, scored = features.text, features.video, model.config.head.score
+    text, video, head = features.text, features.video, model.config.head
     logit_scale = params["clip"]["logit_scale"].astype(jnp.float32)
-    batch = text.sentence.shape[0]
+    batch = count_of(text)
     if batch > loss_block:
         blocks = block_count(batch, loss_block, mesh)
         joint = blocked_contrastive(
-            text, video, logit_scale, score=scored, blocks=blocks, mesh=mesh
+            text, video, logit_scale, score=head.score, blocks=blocks, mesh=mesh
         )
     else:
-        joint = contrastive(scored(text, video), logit_scale)
-    return summed(joint, text.queries, video.queries, weights)
+        joint = contrastive(head.score(text, video), logit_scale)
+    return summed(joint, head.losses(text, video, weights))
 
 
 def batch_losses(
@@ -70,7 +72,7 @@ def batch_losses(
     dropout_key: jax.Array | None,
     *,
     model: GLSCL,
-    weights: LossWeights,
+    weights: Any,
     loss_block: int = LOSS_BLOCK,
     mesh: Mesh | None = None,
 ) -> Losses:
@@ -91,7 +93,7 @@ def gradient(
     dropout_key: jax.Array | None,
     *,
     model: GLSCL,
-    weights: LossWeights,
+    weights: Any,
     microbatch: int = 0,
     loss_block: int = LOSS_BLOCK,
     mesh: Mesh | None = None,
@@ -104,7 +106,7 @@ def gradient(
       dropout_key: none for no dropout. A micro-batch draws its dropout from the key and its own
         number, the same at both of its passes; a batch without micro-batches from the key alone.
       model: the model.
-      weights: of the losses.
+      weights: of the head's own losses, its `loss_weights`.
       microbatch: pairs whose activations are held at once, a divisor of B (see
         `gradient_cache`); 0, or B, for all of them.
       loss_block: a larger batch is scored so many texts at a time (see `blocked_loss`).
@@ -123,13 +125,10 @@ def gradient(
     def encode(params, part, index):
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
         with constrain_activations(mesh):
-            features = encode_pairs(params, part, key, model=model)
-        # The mask is no function of the parameters.
-        return features.replace(video=features.video.replace(mask=None))
+            return encode_pairs(params, part, key, model=model)
 
     def joint(params, features):
-        video = features.video.replace(mask=batch["frame_mask"])
-        losses = feature_losses(params, features.replace(video=video), **options)
+        losses = feature_losses(params, features, **options)
         return losses.total, losses
 
     return cached_gradient(encode, joint, params, batch, count=size // microbatch, mesh=mesh)

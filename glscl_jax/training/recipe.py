@@ -1,14 +1,16 @@
 """From a config file's values to the typed settings of model, losses and optimiser."""
 
 import dataclasses
+import functools
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from glscl_jax import ranges
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.models.glscl import GLSCLConfig, model_config
+from glscl_jax.models.heads.settings import idle, loss_weights_of_settings
 from glscl_jax.ranges import EITHER, Real, Whole
-from glscl_jax.training.losses import LossWeights
 from glscl_jax.training.optim import OptimConfig
 
 _RUN = {
@@ -34,10 +36,16 @@ _DATA = {
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Checked settings; see the three classes."""
+    """Checked settings.
+
+    Attributes:
+      model: see there.
+      losses: the constants of its head's own losses, a `Head.loss_weights`.
+      optim: see there.
+    """
 
     model: GLSCLConfig
-    losses: LossWeights
+    losses: Any
     optim: OptimConfig
 
 
@@ -49,9 +57,12 @@ def read(config: ConfigDict) -> Recipe:
     """
     problems = Problems()
     problems.attempt(_check, "config", config, _RUN)
-    model = problems.attempt(_made, model_config, "model", config, as_dict=True)
-    losses = problems.attempt(_made, LossWeights, "losses", config)
-    optim = problems.attempt(_made, OptimConfig, "optim", config)
+    model = problems.attempt(_made, model_config, "model", config)
+    head = model.head if model else GLSCLConfig().head
+    losses = problems.attempt(
+        _made, functools.partial(loss_weights_of_settings, head), "losses", config
+    )
+    optim = problems.attempt(_made, lambda values: OptimConfig(**values), "optim", config)
     problems.attempt(check_reading, config, model)
     problems.raise_all()
     return Recipe(model, losses, optim)
@@ -85,9 +96,18 @@ def _check(section: str, values: ConfigDict, allowed: dict) -> None:
     problems.raise_all()
 
 
-def _made(make, section: str, config: ConfigDict, as_dict: bool = False):
-    values = config[section].to_dict()
+def without_part(config: ConfigDict, model: GLSCLConfig) -> str:
+    """A line on the settings of other heads that play no part under the model's, "" for none."""
+    names = idle(model.head, config.model.head, config.losses)
+    if not names:
+        return ""
+    return f"head {model.head.name}: these settings are of others and play no part: " + ", ".join(
+        f"config.{name}" for name in names
+    )
+
+
+def _made(make, section: str, config: ConfigDict):
     try:
-        return make(values) if as_dict else make(**values)
+        return make(config[section].to_dict())
     except (TypeError, ValueError) as error:
         raise UserError(f"config.{section}: {error}") from error

@@ -1,5 +1,7 @@
 """What runs on the devices: making the state, and one update. Pure functions."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from jax.sharding import Mesh
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.training import ema
-from glscl_jax.training.losses import Losses, LossWeights
+from glscl_jax.training.losses import Losses
 from glscl_jax.training.objective import LOSS_BLOCK, gradient
 from glscl_jax.training.optim import OptimConfig, cast_params, global_norm, trainable
 
@@ -52,7 +54,7 @@ def train_step(
     model: GLSCL,
     optimizer: optax.GradientTransformation,
     optim: OptimConfig,
-    weights: LossWeights,
+    weights: Any,
     seed: int,
     microbatch: int = 0,
     loss_block: int = LOSS_BLOCK,

@@ -16,10 +16,13 @@ from configs import demo
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.training import recipe
 
 TINY = GLSCLConfig(
-    clip=VARIANTS["tiny"], temporal_layers=2, lim_layers=2, lim_feed_forward=64, lim_dropout=0.0
+    clip=VARIANTS["tiny"],
+    temporal_layers=2,
+    head=GLSCLHead(lim_layers=2, lim_feed_forward=64, lim_dropout=0.0),
 )
 
 

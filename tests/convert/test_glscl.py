@@ -44,9 +44,7 @@ SMALL = GLSCLConfig(
         vocab_size=600,
     ),
     temporal_layers=2,
-    queries=3,
-    lim_layers=2,
-    lim_feed_forward=96,
+    head=GLSCLHead(queries=3, lim_layers=2, lim_feed_forward=96),
 )
 
 
@@ -90,8 +88,8 @@ def options(**changes) -> Options:
 def test_the_golden_checkpoint_scores_as_the_original(golden, converted):
     loaded = read(converted)
     config = loaded.config
-    assert (config.queries, config.lim_layers, config.temporal_layers) == (4, 2, 4)
-    assert (config.temperature, config.lim_weight) == (3.0, 0.5)
+    assert (config.head.queries, config.head.lim_layers, config.temporal_layers) == (4, 2, 4)
+    assert (config.head.temperature, config.head.lim_weight) == (3.0, 0.5)
     with np.load(golden / "tiny.npz") as stored:
         numbers = dict(stored)
     text, video, _ = jax.jit(GLSCL(config).apply)(
@@ -156,13 +154,15 @@ def test_its_clip_goes_back_alone(golden, converted, tmp_path, capsys):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"temporal": "seqLSTM", "share_queries": False},
-        {"temporal": "None", "share_decoder": False},
+        ("seqLSTM", {"share_queries": False}),
+        ("None", {"share_decoder": False}),
     ],
     ids=["lstm, own queries", "none, own decoder"],
 )
 def test_what_the_tensors_show_is_inferred(tmp_path, changes):
-    config = dataclasses.replace(SMALL, **changes)
+    kind, own = changes
+    head = dataclasses.replace(SMALL.head, **own)
+    config = dataclasses.replace(SMALL, temporal=kind, head=head)
     path = random_checkpoint(tmp_path / "model.bin.3", config)
     convert_glscl(str(path), str(tmp_path / "out"), options(verify=True))
     loaded = read(tmp_path / "out")
@@ -178,17 +178,21 @@ def test_what_the_tensors_do_not_show_is_given(tmp_path):
     )
     given = {"temperature": 5.0, "lim_weight": 0.25, "lim_heads": 4}
     # With other heads the queries are others: verified as well.
-    convert_glscl(str(path), str(tmp_path / "out"), options(model=given, verify=True))
+    convert_glscl(str(path), str(tmp_path / "out"), options(head=given, verify=True))
     loaded = read(tmp_path / "out")
-    assert loaded.config == dataclasses.replace(SMALL, **given)
+    assert loaded.config == dataclasses.replace(
+        SMALL, head=dataclasses.replace(SMALL.head, **given)
+    )
     origin = json.loads((tmp_path / "out" / "origin.json").read_text())
     assert origin["unused"] == ["module.weight_fc.0.weight"]
     with pytest.raises(UserError, match="--lim_heads 7 does not divide 64"):
-        convert_glscl(str(path), str(tmp_path / "other"), options(model={"lim_heads": 7}))
+        convert_glscl(str(path), str(tmp_path / "other"), options(head={"lim_heads": 7}))
 
 
 def test_half_precision_is_asked_what_is_in_use(tmp_path):
-    config = dataclasses.replace(SMALL, share_queries=False, share_decoder=True)
+    config = dataclasses.replace(
+        SMALL, head=dataclasses.replace(SMALL.head, share_queries=False, share_decoder=True)
+    )
     path = random_checkpoint(tmp_path / "model.bin", config)
     state = torch.load(path, weights_only=True)
     state["noun_queries"] = torch.rand(3, 64) + 1e-4
@@ -197,8 +201,8 @@ def test_half_precision_is_asked_what_is_in_use(tmp_path):
         convert_glscl(str(path), str(tmp_path / "out"), options())
     for shared in (True, False):
         out = tmp_path / f"shared {shared}"
-        convert_glscl(str(path), str(out), options(model={"share_queries": shared}))
-        assert read(out).config.share_queries == shared
+        convert_glscl(str(path), str(out), options(head={"share_queries": shared}))
+        assert read(out).config.head.share_queries == shared
 
 
 def test_clip4clip_has_no_lim(tmp_path, capsys):
@@ -265,7 +269,7 @@ def test_the_program(run_program, golden, tmp_path):
     assert "saved in the source but never used" in finished.stdout
     assert "weight_fc (4)" in finished.stdout
     model = json.loads((out / "model.json").read_text())
-    assert (model["temperature"], model["share_queries"]) == (2.0, False)
+    assert (model["head"]["temperature"], model["head"]["share_queries"]) == (2.0, False)
     wrong = run_program(
         "convert.glscl", out, tmp_path / "x", "--to=pytorch", "--lim_weight=1", check=False
     )

@@ -14,6 +14,7 @@ from convert.readers import torch_file
 from glscl_jax.errors import UserError
 from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
+from glscl_jax.models.heads.glscl import GLSCLHead
 
 SMALL = CLIPConfig(
     image_size=16,
@@ -29,13 +30,15 @@ SMALL = CLIPConfig(
 # Every kind of temporal module and of sharing, and no two sizes alike.
 MODELS = {
     "transformer": GLSCLConfig(
-        clip=SMALL, temporal_layers=4, queries=5, lim_layers=1, lim_feed_forward=96
+        clip=SMALL, temporal_layers=4, head=GLSCLHead(queries=5, lim_layers=1, lim_feed_forward=96)
     ),
     "lstm, own queries": GLSCLConfig(
-        clip=SMALL, temporal="seqLSTM", queries=5, lim_layers=2, share_queries=False
+        clip=SMALL, temporal="seqLSTM", head=GLSCLHead(queries=5, lim_layers=2, share_queries=False)
     ),
     "none, own decoder": GLSCLConfig(
-        clip=SMALL, temporal="None", queries=3, lim_feed_forward=32, share_decoder=False
+        clip=SMALL,
+        temporal="None",
+        head=GLSCLHead(queries=3, lim_feed_forward=32, share_decoder=False),
     ),
 }
 
@@ -106,7 +109,7 @@ def test_the_sizes_and_the_unused_tensors_of_a_published_checkpoint(golden):
     tensors = torch_file.read_state_dict(golden / "tiny_glscl_checkpoint.pt")
     converted = rules.from_torch_names(tensors)
     clip = CLIPConfig(32, 8, 128, 2, 128, 4, 128, 32, 256)
-    assert converted.config == GLSCLConfig(clip=clip, queries=4, lim_layers=2)
+    assert converted.config == GLSCLConfig(clip=clip, head=GLSCLHead(queries=4, lim_layers=2))
     unused = {name.split(".")[0] for name in converted.ignored}
     assert unused == {
         "weight_fc",
@@ -116,7 +119,10 @@ def test_the_sizes_and_the_unused_tensors_of_a_published_checkpoint(golden):
         "noun_queries",
     }
     # The same file can be read as a model that shares nothing; then nothing of those is unused.
-    apart = dataclasses.replace(converted.config, share_queries=False, share_decoder=False)
+    apart = dataclasses.replace(
+        converted.config,
+        head=dataclasses.replace(converted.config.head, share_queries=False, share_decoder=False),
+    )
     converted = rules.from_torch_names(tensors, config=apart)
     assert not any(name.startswith(("noun", "transformer")) for name in converted.ignored)
     np.testing.assert_array_equal(converted.params["lim"]["text_queries"], tensors["noun_queries"])
@@ -168,7 +174,9 @@ def test_sizes_are_read_off_names_and_shapes(name):
     inferred = rules.infer_config(tensors, table)
     if isinstance(config, GLSCLConfig):
         # Zeros show no training: see `infer_config`.
-        config = dataclasses.replace(config, share_queries=True, share_decoder=True)
+        config = dataclasses.replace(
+            config, head=dataclasses.replace(config.head, share_queries=True, share_decoder=True)
+        )
     assert inferred == config
 
 

@@ -50,7 +50,7 @@ def test_a_decoder_is_in_use_if_it_was_trained(small):
 def test_queries_are_in_use_if_they_were_trained(small):
     assert sharing.infer({**small, "noun_queries": drawn()}, {}, "")["share_queries"]
     converted = rules.from_torch_names({**small, "noun_queries": drawn() - np.float32(1e-7)})
-    assert not converted.config.share_queries
+    assert not converted.config.head.share_queries
     trained = converted.params["lim"]["text_queries"]
     np.testing.assert_array_equal(trained, drawn() - np.float32(1e-7))
 
@@ -78,7 +78,10 @@ def test_half_precision_hides_training(small, half, widened):
 
 
 def test_a_single_layer_without_its_start_is_asked(small):
-    config = dataclasses.replace(MODELS["none, own decoder"], lim_layers=1)
+    config = dataclasses.replace(
+        MODELS["none, own decoder"],
+        head=dataclasses.replace(MODELS["none, own decoder"].head, lim_layers=1),
+    )
     tensors = rules.to_torch_names(random_params(config))
     with pytest.raises(UserError, match="--share_decoder or --noshare_decoder"):
         sharing.infer(tensors, {}, "")

@@ -1,21 +1,36 @@
 """Heads against their formulas, written out a pair at a time."""
 
 import dataclasses
+import functools
 
+import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import common
+from glscl_jax.errors import UserError
 from glscl_jax.evaluation.report import write_report
+from glscl_jax.models.glscl import GLSCL, init_params, learned_parts, model_config, model_settings
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.models.heads.mean import MeanHead
 from glscl_jax.models.heads.told import Part, Told
 from glscl_jax.retrieval import metrics
-from glscl_jax.retrieval.encoded_split import EncodedSplit
+from glscl_jax.retrieval.encoded_split import (
+    EncodedSplit,
+    Store,
+    load_features,
+    text_arrays,
+    video_arrays,
+)
 from glscl_jax.retrieval.score_blocks import score_in_blocks
 from glscl_jax.retrieval.split_scores import Scored
+from glscl_jax.training import recipe
+from glscl_jax.training.objective import gradient
 
 A, B, V, K, D = 7, 9, 4, 3, 8
 HEADS = [GLSCLHead(temperature=2.0, lim_weight=0.75), MeanHead()]
@@ -39,15 +54,12 @@ def features():
     def drawn(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
-    def unit(vectors):
-        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
     mask = (np.arange(V) < rng.integers(1, V + 1, (B, 1))).astype(np.int32)
     assert (mask == 0).any()
     # Padded frames are zero as they are read, and anything once a temporal module mixed them.
     frames = drawn(B, V, D) * np.where(np.arange(B)[:, None, None] % 2, 1, mask[:, :, None])
-    text = TextFeatures(drawn(A, D), unit(drawn(A, K, D)))
-    return text, VideoFeatures(frames, mask, unit(drawn(B, K, D)))
+    text = TextFeatures(drawn(A, D), np.asarray(unit(drawn(A, K, D))))
+    return text, VideoFeatures(frames, mask, np.asarray(unit(drawn(B, K, D))))
 
 
 def test_the_mean_of_real_frames(features):
@@ -89,33 +101,87 @@ def test_without_queries_the_glscl_head_is_the_gim_alone(features):
     assert told.score == pytest.approx(float(head.score(text, video)[0, 0]), abs=1e-5)
 
 
+@flax.struct.dataclass
+class OfVideo:
+    """What `BestFrame` makes of B videos: frames of length 1 [B,V,D], times a learned gain."""
+
+    frames: jax.Array
+    mask: jax.Array
+
+
+@flax.struct.dataclass
+class OfText:
+    """What `BestFrame` makes of A texts: sentences of length 1 [A,D]."""
+
+    sentence: jax.Array
+
+
+class Gain(nn.Module):
+    """A learned factor for each of D features."""
+
+    @nn.compact
+    def __call__(self, frames):
+        return frames * self.param("factor", nn.initializers.ones, (frames.shape[-1],))
+
+
 @dataclasses.dataclass(frozen=True)
-class BestFrame:
-    """A third head: the cosine of the sentence and the frame that is nearest to it."""
+class Spread:
+    """The constant of `BestFrame`'s own loss."""
+
+    gamma: float = 0.01
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class BestFrame(Head):
+    """A third head: the cosine of the sentence and the frame nearest to it, which is learned."""
+
+    sharpness: float = 1.0
 
     name = "best frame"
     legend = (("Under each frame: whether it was the nearest", "One frame counts."),)
+    loss_weights = Spread
+    text_features, video_features = OfText, OfVideo
+
+    def modules(self, width, dtype, scan):
+        return {"gain": Gain()}
+
+    def text(self, modules, sentence, tokens, deterministic):
+        return OfText(unit(sentence.astype(jnp.float32)))
+
+    def video(self, modules, frames, mask, deterministic):
+        return OfVideo(unit(modules["gain"](frames.astype(jnp.float32))), mask)
 
     def prepare(self, video):
-        return video.frames / (jnp.linalg.norm(video.frames, axis=-1, keepdims=True) + 1e-12)
+        return video.frames * self.sharpness
 
     def score(self, text, video, prepared=None):
         frames = self.prepare(video) if prepared is None else prepared
-        sentences = text.sentence / jnp.linalg.norm(text.sentence, axis=-1, keepdims=True)
-        cosines = jnp.einsum("AD,BVD->ABV", sentences, frames, precision=jax.lax.Precision.HIGHEST)
+        cosines = jnp.einsum("AD,BVD->ABV", text.sentence, frames, precision="highest")
         return jnp.max(jnp.where(video.mask > 0, cosines, -jnp.inf), axis=-1)
 
+    def losses(self, text, video, weights):
+        return {"spread": weights.gamma * jnp.mean(jnp.square(video.frames.mean(axis=1)))}
+
     def tell(self, text, video):
-        one, other = (jax.tree.map(lambda x: x[None], side) for side in (text, video))
-        frames = [jax.tree.map(lambda x: x[:, v : v + 1], other) for v in range(len(video.mask))]  # noqa: B023
-        each = jnp.stack([self.score(one, frame)[0, 0] for frame in frames])
-        best = (jnp.arange(len(each)) == jnp.argmax(each)).astype(jnp.float32)
-        return Told((Part("nearest frame", 1.0, float(jnp.max(each))),), best, None)
+        cosines = jnp.einsum("D,VD->V", text.sentence, self.prepare(video), precision="highest")
+        cosines = jnp.where(video.mask > 0, cosines, -jnp.inf)
+        best = (jnp.arange(len(cosines)) == jnp.argmax(cosines)).astype(jnp.float32)
+        return Told((Part("nearest frame", 1.0, float(jnp.max(cosines))),), best, None)
+
+    def cost(self, width, words, frames):
+        return Cost(pair=frames * width)
+
+
+def unit(vectors):
+    return vectors / (jnp.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-12)
 
 
 def test_a_third_head_ranks_and_is_told_of_without_a_word_elsewhere(features, tmp_path):
-    text, video = features
     head, owner = BestFrame(), np.arange(A) % B
+    of_text, of_video = features
+    text = OfText(np.asarray(unit(of_text.sentence)))
+    video = OfVideo(np.asarray(unit(of_video.frames)), of_video.mask)
     every = np.concatenate([owner, np.arange(B)])  # each video has a caption
     text = jax.tree.map(lambda x: np.concatenate([x, x[np.arange(B) % A]]), text)
     whole = np.asarray(head.score(text, video))
@@ -141,3 +207,88 @@ def test_a_third_head_ranks_and_is_told_of_without_a_word_elsewhere(features, tm
     ).read_text(encoding="utf-8")
     assert "nearest frame " in page
     assert "One frame counts." in page
+
+
+def config_with(head: str, **changes):
+    """The base recipe at the smallest size, under another head."""
+    config = common.shrunk(common.base())
+    config.model.clip.update(vision_width=64, vision_layers=1, text_width=64, text_layers=1)
+    config.model.head.name = head
+    for name, value in changes.items():
+        section, last = name.split("__")
+        config[section][last] = value
+    return config
+
+
+@pytest.mark.parametrize(("head", "parts"), [("mean", ()), ("best frame", ("gain",))])
+def test_a_config_chooses_the_head(head, parts):
+    settings = recipe.read(config_with(head))
+    assert settings.model.head.name == head
+    assert learned_parts(settings.model) == parts
+    assert model_config(model_settings(settings.model)) == settings.model
+    params = jax.eval_shape(lambda: init_params(GLSCL(settings.model), 0))
+    assert set(params) == {"clip", "temporal", *parts}
+    # GLSCL's settings play no part, and nobody is left to think that they do.
+    told = recipe.without_part(config_with(head), settings.model)
+    assert told.startswith(f"head {head}: ")
+    assert "config.model.head.lim_weight" in told
+    assert "config.losses.alpha" in told
+    glscl = config_with("glscl")
+    assert recipe.without_part(glscl, recipe.read(glscl).model) == ""
+
+
+def test_settings_of_no_head_are_refused():
+    config = config_with("mean")
+    with pytest.raises(UserError, match=r"config.losses: gama: there is no such setting"):
+        recipe.read(config_with("mean", losses__gama=1.0))
+    config.model.head.sharpnes = 2.0
+    with pytest.raises(UserError, match=r"config.model: head.sharpnes: there is no such setting"):
+        recipe.read(config)
+    config = config_with("best frame", losses__gamma=0.5)
+    config.model.head.sharpness = 3.0
+    settings = recipe.read(config)
+    assert (settings.model.head.sharpness, settings.losses.gamma) == (3.0, 0.5)
+
+
+def pairs(clip, count=4, frames=2, words=5):
+    """A batch of pairs, some of whose frames and tokens are padding."""
+    rng, side = np.random.default_rng(0), clip.image_size
+    return {
+        "text_ids": rng.integers(1, clip.vocab_size, (count, words)).astype(np.int32),
+        "text_mask": (np.arange(words) < rng.integers(2, words + 1, (count, 1))).astype(np.int32),
+        "frames": rng.integers(0, 256, (count, frames, side, side, 3), np.uint8),
+        "frame_mask": (np.arange(frames) < [[2], [1], [2], [2]]).astype(np.int32),
+    }
+
+
+@pytest.mark.parametrize("head", ["mean", "best frame"])
+def test_a_head_trains_whole_in_blocks_and_in_micro_batches(head):
+    settings = recipe.read(config_with(head))
+    model = GLSCL(settings.model)
+    params, batch = init_params(model, 0), pairs(model.config.clip)
+    run = functools.partial(gradient, model=model, weights=settings.losses)
+    whole, losses = jax.jit(run)(params, batch, None)
+    assert set(losses.own) == ({"spread"} if head == "best frame" else set())
+    assert losses.total == pytest.approx(
+        float(losses.contrastive) + sum(map(float, losses.own.values())), abs=1e-6
+    )
+    moved = {part for part in whole if any(np.any(x) for x in jax.tree.leaves(whole[part]))}
+    assert moved == set(params)
+    apart = jax.jit(functools.partial(run, microbatch=2, loss_block=2))
+    other, again = apart(params, batch, None)
+    assert float(again.total) == pytest.approx(float(losses.total), abs=1e-5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-4), whole, other)
+
+
+def test_features_of_another_head_are_kept_and_read(tmp_path):
+    rng = np.random.default_rng(0)
+    text = OfText(rng.normal(size=(3, D)).astype(np.float32))
+    mask = np.array([[1, 0], [1, 1]], np.int32)
+    video = OfVideo(rng.normal(size=(2, 2, D)).astype(np.float32), mask)
+    store = Store.open(tmp_path, identity={})
+    store.put("video", 0, video_arrays(video, ["a", "b"], [["one"], ["two", "three"]]))
+    store.put("text", 0, text_arrays(text))
+    store.finish()
+    found = load_features(tmp_path, BestFrame())
+    jax.tree.map(np.testing.assert_array_equal, (found.text, found.video), (text, video))
+    assert found.owner.tolist() == [0, 1, 1]

@@ -19,6 +19,7 @@ from glscl_jax.models.glscl import (
     model_config,
     model_settings,
 )
+from glscl_jax.models.heads.glscl import GLSCLHead
 
 # OpenAI's towers as torch counts them (ViT-B/32 is the count its authors' code prints); tiny is
 # this project's own.
@@ -32,9 +33,7 @@ PARAMETERS = {
 TINY = GLSCLConfig(
     clip=dataclasses.replace(VARIANTS["tiny"], vision_layers=2, text_layers=2),
     temporal_layers=1,
-    lim_layers=2,
-    lim_feed_forward=32,
-    queries=3,
+    head=GLSCLHead(lim_layers=2, lim_feed_forward=32, queries=3),
 )
 
 
@@ -77,7 +76,11 @@ def batch(seed=0, texts=2, videos=2, length=8, frames=4):
 @pytest.mark.parametrize("temporal", ["seqTransf", "seqLSTM", "None"])
 @pytest.mark.parametrize("share", [True, False])
 def test_every_option_encodes(temporal, share):
-    config = dataclasses.replace(TINY, temporal=temporal, share_queries=share, share_decoder=share)
+    config = dataclasses.replace(
+        TINY,
+        temporal=temporal,
+        head=dataclasses.replace(TINY.head, share_queries=share, share_decoder=share),
+    )
     model, inputs, params = GLSCL(config), batch(), fresh(config)
     text, video, scale = jax.jit(model.apply)({"params": params}, *inputs.values())
     assert text.queries.shape == video.queries.shape == (2, 3, 128)

@@ -20,10 +20,11 @@ from convert.naming import rules
 from convert.readers import torch_file
 from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
+from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.models.heads.gim import gim_similarity
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.lim import lim_similarity
 from glscl_jax.training import optim, steps
-from glscl_jax.training.losses import LossWeights
 
 PARTS = ("total", "contrastive", "diversity", "consistency")
 STEPS = 5
@@ -57,7 +58,11 @@ def converted(golden, torch):
 @pytest.fixture(scope="module")
 def model(converted):
     # The original's training steps were taken with every dropout 0.
-    return GLSCL(dataclasses.replace(converted.config, lim_dropout=0.0))
+    return GLSCL(
+        dataclasses.replace(
+            converted.config, head=dataclasses.replace(converted.config.head, lim_dropout=0.0)
+        )
+    )
 
 
 def batch_of(numbers, prefix: str) -> dict[str, np.ndarray]:
@@ -88,7 +93,7 @@ def evaluate(numbers, model):
             "eval/text_queries": text.queries,
             "eval/video_queries": video.queries,
             "eval/sim_gim": gim_similarity(
-                text.sentence, video.frames, video.mask, config.temperature
+                text.sentence, video.frames, video.mask, config.head.temperature
             ),
             "eval/sim_lim": lim_similarity(text.queries, video.queries),
             "eval/sim": config.head.score(text, video),
@@ -196,7 +201,9 @@ def training(numbers, converted, model, evaluate):
 
 
 def losses_of(metrics: steps.StepMetrics) -> np.ndarray:
-    return np.array([getattr(metrics.losses, part) for part in PARTS])
+    losses = metrics.losses
+    parts = {"total": losses.total, "contrastive": losses.contrastive, **losses.own}
+    return np.array([parts[name] for name in PARTS])
 
 
 def names_under(numbers, prefix: str) -> list[str]:
@@ -349,11 +356,9 @@ UNSHARED = GLSCLConfig(
         vocab_size=32,
     ),
     temporal="seqLSTM",
-    queries=3,
-    lim_layers=2,
-    lim_feed_forward=96,
-    share_queries=False,
-    share_decoder=False,
+    head=GLSCLHead(
+        queries=3, lim_layers=2, lim_feed_forward=96, share_queries=False, share_decoder=False
+    ),
 )
 
 
@@ -411,7 +416,9 @@ def test_the_original_s_lstm(golden):
     meta = json.loads(str(numbers["meta"]))
     names = meta["names"]
     converted = rules.from_torch_names({name: weight(name, names[name]) for name in names})
-    config = dataclasses.replace(converted.config, lim_heads=8)
+    config = dataclasses.replace(
+        converted.config, head=dataclasses.replace(converted.config.head, lim_heads=8)
+    )
     assert config.temporal == "seqLSTM"
     batch = batch_of(numbers, "input")
     padded = batch["frame_mask"] == 0

@@ -10,15 +10,18 @@ import pytest
 from glscl_jax.models.encoders import temporal
 from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.heads.concept_losses import LossWeights
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.profiling.model_flops import forward_flops, training_flops
-from glscl_jax.training.losses import LossWeights
 from glscl_jax.training.objective import encode_pairs, gradient
 from tests.benchmarks.test_head_flops import multiply_adds_of
 
 # All different, so that no two letters of a formula can be confused.
 SIZES = {"batch": 5, "words": 11, "frames": 3}
 TINY = GLSCLConfig(
-    VARIANTS["tiny"], temporal_layers=2, queries=7, lim_layers=2, lim_feed_forward=96
+    VARIANTS["tiny"],
+    temporal_layers=2,
+    head=GLSCLHead(queries=7, lim_layers=2, lim_feed_forward=96),
 )
 
 

@@ -113,13 +113,13 @@ RECIPES = {
 def test_recipes_are_the_reference_s(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     words, frames = config.data.num_words, config.data.num_frames
-    shown = (config.batch_size, config.num_epochs, words, frames, config.model.queries)
-    shown += (config.model.temperature, config.losses.alpha, config.losses.beta)
+    shown = (config.batch_size, config.num_epochs, words, frames, config.model.head.queries)
+    shown += (config.model.head.temperature, config.losses.alpha, config.losses.beta)
     assert shown == RECIPES[name]
     assert (config.seed, config.num_steps) == (42, 0)
     assert (config.optim.learning_rate, config.optim.coef_lr) == (1e-4, 1e-3)
-    assert (config.model.lim_weight, config.model.lim_layers) == (0.5, 3)
-    assert (config.model.share_queries, config.model.share_decoder) == (True, True)
+    assert (config.model.head.lim_weight, config.model.head.lim_layers) == (0.5, 3)
+    assert (config.model.head.share_queries, config.model.head.share_decoder) == (True, True)
     # One's own videos may be ones that must not be turned or inverted.
     assert config.data.augment == (name != "folder")
     assert config.data.validation_split != config.data.test_split

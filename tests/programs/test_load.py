@@ -43,11 +43,7 @@ SMALL = GLSCLConfig(
         vocab_size=600,
     ),
     temporal_layers=1,
-    queries=2,
-    lim_layers=1,
-    lim_feed_forward=8,
-    temperature=2.0,
-    lim_weight=0.75,
+    head=GLSCLHead(queries=2, lim_layers=1, lim_feed_forward=8, temperature=2.0, lim_weight=0.75),
 )
 MODEL = GLSCL(SMALL)
 CAPTIONS = ["a red circle moves", "a blue square", "green"]

@@ -245,7 +245,7 @@ def test_batch_size_and_devices(shapes, forks, tmp_path):
 @pytest.mark.parametrize(
     ("flag", "told"),
     [
-        ("--config.model.queries=5", "queries 8, now 5"),
+        ("--config.model.head.queries=5", "queries 8, now 5"),
         ("--config.batch_size=16", "batch_size 8, now 16"),
         ("--config.seed=1", "seed"),
     ],

@@ -13,6 +13,7 @@ from glscl_jax.input_pipeline.pipeline import VideoBatch
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval import encoded_split, encoding
 from glscl_jax.retrieval.encoded_split import (
     Gathering,
@@ -24,6 +25,7 @@ from glscl_jax.retrieval.encoded_split import (
 from glscl_jax.runtime import sharding
 from tests.models.test_models import TINY
 
+HEAD = GLSCLHead()
 IDENTITY = {"checkpoint": "abc" * 20, "split": "test", "words": 12}
 CAPTIONS = [["a red circle", "ein Kreis, „rot“\n"], ["a blue square"], ["green"] * 3]
 CLIP_IDS = ["one.mp4#t=1,2", "zwei \u65e5\u672c.mp4", "three.mp4"]
@@ -123,13 +125,13 @@ def test_pickles_are_not_read(tmp_path):
 
 def test_what_does_not_fit_together_is_refused():
     text, video = random_features()
-    gathering = Gathering()
+    gathering = Gathering(HEAD)
     gathering.add_videos(video_arrays(video, CLIP_IDS, CAPTIONS))
     gathering.add_texts(text_arrays(jax.tree.map(lambda x: x[:5], text)))
     with pytest.raises(UserError, match="features of 5 captions and 3 videos"):
         gathering.encoded({})
     with pytest.raises(UserError, match="no captions"):
-        Gathering().encoded({})
+        Gathering(HEAD).encoded({})
 
 
 @pytest.mark.parametrize("name", ["sentence", "frames"])
@@ -137,7 +139,7 @@ def test_an_item_that_is_not_finite_is_named(name):
     text, video = random_features()
     array = text.sentence if name == "sentence" else video.frames
     array[1] = np.nan
-    gathering = Gathering()
+    gathering = Gathering(HEAD)
 
     def add():
         gathering.add_videos(video_arrays(video, CLIP_IDS, CAPTIONS))
@@ -281,7 +283,7 @@ def test_captions_and_videos_that_do_not_meet_are_named(owner, told):
     names = ["first", "second", "third"]
     encoded = encoded_split.EncodedSplit(text, video, np.array(owner), names, CLIP_IDS, 6, {})
     with pytest.raises(UserError) as refused:
-        encoding.check_split(encoded)
+        encoding.check_split(encoded, HEAD)
     assert told in str(refused.value)
 
 
@@ -296,23 +298,23 @@ def small_split() -> encoded_split.EncodedSplit:
 
 @pytest.mark.parametrize("length", [0, 1e-30, 1e30])
 def test_an_item_without_a_direction_is_named(length):
-    encoding.check_split(small_split())
+    encoding.check_split(small_split(), HEAD)
     told = "'second' have a length of 0, or one beyond float32 (1 of 3 such items)"
     encoded = small_split()
     encoded.text.sentence[1] *= length
     with pytest.raises(UserError) as refused:
-        encoding.check_split(encoded)
+        encoding.check_split(encoded, HEAD)
     assert f"the text features of {told}" in str(refused.value)
     # Of one real frame alone the softmax may make all there is.
     encoded = small_split()
     encoded.video.frames[2, 1] *= length
     encoded.video.frames[0, 0] *= length
     with pytest.raises(UserError, match=rf"video features of '{CLIP_IDS[0][:3]}.*\(2 of 3"):
-        encoding.check_split(encoded)
+        encoding.check_split(encoded, HEAD)
 
 
 def test_a_video_without_a_frame_is_named():
     encoded = small_split()
     encoded.video.mask[1] = 0
     with pytest.raises(UserError, match=r"video features of 'zwei .*\(1 of 3"):
-        encoding.check_split(encoded)
+        encoding.check_split(encoded, HEAD)

@@ -60,7 +60,7 @@ def test_the_name_of_a_config(given, told):
         ("def get_config():\n    return\n", "get_config returns NoneType"),
         ("def get_config():\n    1 / 0\n", "ZeroDivisionError: division by zero (line 2)"),
         (BASE.format("", "c.batch_sise = 3"), "no setting batch_sise; did you mean batch_size?"),
-        (BASE.format("", "c.model.quiries = 3"), "did you mean model.queries?"),
+        (BASE.format("", "c.model.quiries = 3"), "did you mean model.head.queries?"),
         (BASE.format("", "c.batch_size = c.batch_sise"), "batch_sise"),
         (BASE.format("", "c.batch_size = 'many'"), "batch_size"),
         (BASE.format("", "del c['optim']"), "it lacks optim."),

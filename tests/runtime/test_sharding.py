@@ -16,9 +16,9 @@ from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCL, init_params
+from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.runtime import sharding
 from glscl_jax.training import objective, steps
-from glscl_jax.training.losses import LossWeights
 from glscl_jax.training.optim import OptimConfig, make_optimizer
 from tests.conftest import one_line_error
 from tests.models.test_models import TINY

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from glscl_jax.models.glscl import GLSCL, init_params
+from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.runtime import sharding
 from glscl_jax.training import objective
 from glscl_jax.training.gradient_cache import cached_gradient, join_parts, take_part
-from glscl_jax.training.losses import LossWeights
 from tests.runtime.test_sharding import assert_same_gradient, mesh_of
 from tests.training.test_steps import DROPOUT, train_batch
 

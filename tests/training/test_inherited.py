@@ -17,6 +17,7 @@ from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer, byte_symbols
 from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited
 from tests.training.test_warm_start import params_of
@@ -34,7 +35,9 @@ ODD = CLIPConfig(
     vocab_size=700,
     activation="gelu",
 )
-TRAINED = GLSCLConfig(clip=ODD, queries=5, lim_heads=4, temperature=7.0, lim_weight=0.25)
+TRAINED = GLSCLConfig(
+    clip=ODD, head=GLSCLHead(queries=5, lim_heads=4, temperature=7.0, lim_weight=0.25)
+)
 
 
 def write(directory, settings, tokenizer=True, num_words=None):
@@ -88,13 +91,13 @@ def test_from_a_clip_of_any_size(clip_alone):
     assert found.data.num_words == 20
     # The reference's four start from the text tower, which has two.
     assert found.model.temporal_layers == 2
-    assert found.model.queries == 8
+    assert found.model.head.queries == 8
     assert config.model.clip.activation is None
 
 
 def test_from_a_whole_model(glscl):
     config = folder.get_config()
-    found = inherited.resolved(config, glscl, inherited.chosen(config)).model
+    found = inherited.resolved(config, glscl, inherited.chosen(config)).model.head
     told = (found.queries, found.lim_heads, found.temperature, found.lim_weight)
     assert told == (5, 4, 7.0, 0.25)
     assert inherited.resolved(config, glscl, inherited.chosen(config)).data.num_words == 16
@@ -115,12 +118,15 @@ def test_a_config_file_s_variant_and_tokenizer_are_for_fresh_models(clip_alone):
     [
         ({"model.clip.activation": "quick_gelu"}, "clip.activation 'gelu', now 'quick_gelu'"),
         ({"model.clip.patch_size": 8}, "clip.patch_size 16, now 8 by config.model.clip.patch_size"),
-        ({"model.queries": 12}, "queries 5, now 12"),
-        ({"model.lim_heads": 16}, "lim_heads 4, now 16"),
-        ({"model.temperature": 5.0}, "temperature 7.0, now 5.0 by config.model.temperature"),
-        ({"model.lim_weight": 1.0}, "lim_weight 0.25, now 1.0"),
+        ({"model.head.queries": 12}, "queries 5, now 12"),
+        ({"model.head.lim_heads": 16}, "lim_heads 4, now 16"),
+        (
+            {"model.head.temperature": 5.0},
+            "temperature 7.0, now 5.0 by config.model.head.temperature",
+        ),
+        ({"model.head.lim_weight": 1.0}, "lim_weight 0.25, now 1.0"),
         ({"model.temporal": "seqLSTM"}, "temporal 'seqTransf', now 'seqLSTM'"),
-        ({"model.share_queries": False}, "share_queries True, now False"),
+        ({"model.head.share_queries": False}, "share_queries True, now False"),
     ],
 )
 def test_what_contradicts_the_checkpoint_is_named(glscl, changes, told):
@@ -133,7 +139,7 @@ def test_what_contradicts_the_checkpoint_is_named(glscl, changes, told):
 def test_the_command_line_s_word_stands_even_if_it_is_the_default_s(glscl):
     config = common.base()
     inherited.check(config, glscl, inherited.chosen(config))
-    assert "temperature 7.0, now 3.0" in refused(config, glscl, ["model.temperature"])
+    assert "temperature 7.0, now 3.0" in refused(config, glscl, ["model.head.temperature"])
     assert "patch_size 16, now 32" in refused(config, glscl, ["model.clip.variant"])
     merges = glscl.directory / "merges.txt"
     symbols = byte_symbols()
@@ -145,7 +151,7 @@ def test_the_command_line_s_word_stands_even_if_it_is_the_default_s(glscl):
 
 
 def test_all_of_it_at_once(glscl):
-    error = refused(changed({"model.queries": 2, "model.temperature": 5.0}), glscl)
+    error = refused(changed({"model.head.queries": 2, "model.head.temperature": 5.0}), glscl)
     assert error.startswith("2 things do not fit:\n")
     assert "queries" in error
     assert "temperature" in error
@@ -158,11 +164,13 @@ def test_more_temporal_layers_than_there_are_to_start_from(clip_alone):
 
 
 def test_settings_of_training_alone_and_of_the_machine_are_free(glscl):
-    config = changed({"model.lim_dropout": 0.3, "model.dtype": "bfloat16", "model.scan": False})
+    config = changed(
+        {"model.head.lim_dropout": 0.3, "model.dtype": "bfloat16", "model.scan": False}
+    )
     chosen = inherited.chosen(config)
     inherited.check(config, glscl, chosen)
     found = inherited.resolved(config, glscl, chosen).model
-    assert (found.lim_dropout, found.dtype, found.scan) == (0.3, "bfloat16", False)
+    assert (found.head.lim_dropout, found.dtype, found.scan) == (0.3, "bfloat16", False)
 
 
 def test_a_checkpoint_without_tokenizer_asks_for_one(tmp_path):
@@ -207,8 +215,8 @@ def arguments(shapes, workdir, converted, *more):
         # Seconds instead of the reference's sizes.
         "--config.data.num_frames=2",
         "--config.data.validation_split=",
-        "--config.model.lim_layers=1",
-        "--config.model.lim_feed_forward=64",
+        "--config.model.head.lim_layers=1",
+        "--config.model.head.lim_feed_forward=64",
         *more,
     )
 

@@ -71,7 +71,12 @@ def make_log(tmp_path):
 
 def figures(clock, seconds):
     zero = jnp.zeros(())
-    return StepMetrics(Losses(zero, zero, zero, zero), UnderWay(clock, seconds), zero, zero)
+    return StepMetrics(
+        Losses(zero, zero, {"diversity": zero, "consistency": zero}),
+        UnderWay(clock, seconds),
+        zero,
+        zero,
+    )
 
 
 def batches(clock, wait):

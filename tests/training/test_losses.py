@@ -8,17 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glscl_jax.models.heads.concept_losses import (
+    LossWeights,
+    inter_consistency,
+    intra_diversity,
+)
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
-from glscl_jax.training.losses import (
-    LossWeights,
-    contrastive,
-    glscl_losses,
-    inter_consistency,
-    intra_diversity,
-)
+from glscl_jax.training.losses import contrastive, summed
 
 B, K, D = 5, 3, 8
 
@@ -68,10 +67,17 @@ def test_inter_consistency_pair_by_pair(queries, per_pair, divisor):
 
 
 def test_total_is_the_plain_sum(queries):
-    text, video = queries
-    found = glscl_losses(jnp.eye(B), jnp.array(0.0), text, video, LossWeights())
-    parts = found.contrastive + found.diversity + found.consistency
-    assert found.total == pytest.approx(float(parts))
+    concepts, weights = queries, LossWeights()
+    text, video = features(B)
+    text, video = text.replace(queries=concepts[0]), video.replace(queries=concepts[1])
+    own = GLSCLHead().losses(text, video, weights)
+    assert own == {
+        "diversity": intra_diversity(concepts[1], weights),
+        "consistency": inter_consistency(*concepts, weights),
+    }
+    found = summed(contrastive(jnp.eye(B), jnp.array(0.0)), own)
+    assert found.total == pytest.approx(float(found.contrastive) + float(sum(own.values())))
+    assert summed(jnp.array(2.0), {}).total == 2.0
 
 
 SCORE = GLSCLHead(temperature=3.0, lim_weight=0.5).score

@@ -12,8 +12,8 @@ import pytest
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCL, init_params
+from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.training import objective, steps
-from glscl_jax.training.losses import LossWeights
 from glscl_jax.training.nonfinite import NonFinite
 from glscl_jax.training.optim import OptimConfig, make_optimizer
 from glscl_jax.trees import part_of
@@ -22,7 +22,7 @@ from tests.models.test_models import TINY, batch
 
 PATCHES = "^clip/vision/patch_embedding$"
 # What tests of meshes and micro-batches train.
-DROPOUT = dataclasses.replace(TINY, lim_dropout=0.1)
+DROPOUT = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, lim_dropout=0.1))
 CONFIG = OptimConfig(
     learning_rate=1e-3, coef_lr=1.0, ema=0.75, frozen=(PATCHES, "^clip/text/transformer/blocks/0/")
 )

@@ -10,6 +10,7 @@ import pytest
 from glscl_jax.errors import UserError
 from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.training.warm_start import start_params
 
 SMALL = GLSCLConfig(
@@ -25,9 +26,7 @@ SMALL = GLSCLConfig(
         vocab_size=9,
     ),
     temporal_layers=2,
-    queries=2,
-    lim_layers=1,
-    lim_feed_forward=8,
+    head=GLSCLHead(queries=2, lim_layers=1, lim_feed_forward=8),
 )
 
 
@@ -114,7 +113,10 @@ def test_everything_that_does_not_fit_is_named(fresh, trained):
     ("changes", "message"),
     [
         ({"temporal_layers": 4}, "misshaped: temporal/"),
-        ({"queries": 5}, "misshaped: lim/queries is [2, 64], the model's is [5, 64]"),
+        (
+            {"head": GLSCLHead(queries=5, lim_layers=1, lim_feed_forward=8)},
+            "misshaped: lim/queries is [2, 64], the model's is [5, 64]",
+        ),
         ({"temporal": "None"}, "unexpected: temporal/positional_embedding"),
     ],
 )

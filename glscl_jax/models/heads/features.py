@@ -1,7 +1,12 @@
-"""What encoders hand to heads."""
+"""What heads make of the encoders' output: of most of them, these."""
+
+from typing import Any, TypeAlias
 
 import flax.struct
 import jax
+
+# Whatever a head makes of texts or of videos: a tree of arrays [n,...].
+Features: TypeAlias = Any
 
 
 @flax.struct.dataclass
@@ -30,3 +35,8 @@ class VideoFeatures:
     frames: jax.Array
     mask: jax.Array
     queries: jax.Array
+
+
+def count_of(features) -> int:
+    """How many texts or videos a tree of features [n,...] is of."""
+    return jax.tree.leaves(features)[0].shape[0]

@@ -5,27 +5,54 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from glscl_jax import ranges
+from glscl_jax.models.heads.concept_losses import LossWeights, inter_consistency, intra_diversity
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.gim import frame_weights, gim_similarity, gram_matrices
-from glscl_jax.models.heads.lim import lim_similarity
+from glscl_jax.models.heads.head import Cost, Head, register
+from glscl_jax.models.heads.lim import LIM, lim_multiply_adds, lim_similarity
 from glscl_jax.models.heads.told import Part, Told
+from glscl_jax.ranges import EITHER, Real, Whole
+
+_RANGES = {
+    "temperature": Real(above=0),
+    "lim_weight": Real(least=0),
+    "queries": Whole(1),
+    "lim_layers": Whole(1),
+    "lim_heads": Whole(1),
+    "lim_feed_forward": Whole(1),
+    "lim_dropout": Real(least=0, below=1),
+    "share_queries": EITHER,
+    "share_decoder": EITHER,
+}
 
 
+@register
 @dataclasses.dataclass(frozen=True)
-class GLSCLHead:
-    """The GIM's score and, beside it, the LIM's. Hashable: static in what is compiled.
+class GLSCLHead(Head):
+    """The GIM's score and, beside it, the LIM's; the defaults are the reference's.
 
     Attributes:
       temperature: of the GIM's softmax over frames.
       lim_weight: of the LIM's score. Features without queries (K = 0) have only the GIM's.
-      name: of the head.
-      legend: how to read what it tells of a pair: terms, each with a paragraph.
+      queries: K, the learnable queries.
+      lim_layers, lim_heads, lim_feed_forward: the LIM decoder's sizes.
+      lim_dropout: of the LIM decoder, the model's only dropout.
+      share_queries, share_decoder: whether texts and videos share them.
     """
 
-    temperature: float
-    lim_weight: float
+    temperature: float = 3.0
+    lim_weight: float = 0.5
+    queries: int = 8
+    lim_layers: int = 3
+    lim_heads: int = 8
+    lim_feed_forward: int = 2048
+    lim_dropout: float = 0.1
+    share_queries: bool = True
+    share_decoder: bool = True
 
     name = "glscl"
+    loss_weights = LossWeights
     legend = (
         (
             "Under each frame: weight by the GIM",
@@ -40,6 +67,39 @@ class GLSCLHead:
             " page.",
         ),
     )
+
+    def __post_init__(self):
+        ranges.check(vars(self), _RANGES)
+
+    def check(self, width: int) -> None:
+        """Raises a `ValueError` where the LIM's heads do not divide D."""
+        if width % self.lim_heads:
+            raise ValueError(f"embed_dim {width} is no multiple of lim_heads {self.lim_heads}")
+
+    def modules(self, width: int, dtype: jnp.dtype, scan: bool) -> dict[str, LIM]:
+        """The LIM."""
+        return {
+            "lim": LIM(
+                self.queries,
+                self.lim_layers,
+                width,
+                self.lim_heads,
+                self.lim_feed_forward,
+                self.lim_dropout,
+                self.share_queries,
+                self.share_decoder,
+                dtype,
+                scan,
+            )
+        }
+
+    def text(self, modules, sentence, tokens, deterministic) -> TextFeatures:
+        """The sentence [A,D] and the concepts that the LIM reads out of tokens [A,L,D]."""
+        return TextFeatures(sentence, modules["lim"].text(tokens, deterministic))
+
+    def video(self, modules, frames, mask, deterministic) -> VideoFeatures:
+        """The frames [B,V,D], mask [B,V], and the concepts that the LIM reads out of them."""
+        return VideoFeatures(frames, mask, modules["lim"].video(frames, deterministic))
 
     def prepare(self, video: VideoFeatures) -> jax.Array:
         """What is computed once a video, however many texts it meets: float32 [B,V,V]."""
@@ -76,3 +136,26 @@ class GLSCLHead:
             return Told(tuple(parts), weights, None)
         lim = jnp.trace(concepts) / len(concepts)
         return Told((*parts, Part("LIM", self.lim_weight, float(lim))), weights, concepts)
+
+    def losses(
+        self, text: TextFeatures, video: VideoFeatures, weights: LossWeights
+    ) -> dict[str, jax.Array]:
+        """Of the concepts: "diversity" and "consistency"."""
+        return {
+            "diversity": intra_diversity(video.queries, weights),
+            "consistency": inter_consistency(text.queries, video.queries, weights),
+        }
+
+    def cost(self, width: int, words: int, frames: int) -> Cost:
+        """The LIM over tokens and over frames, the Gram matrix, and of a pair `V (D + V) + K D`.
+
+        The pair's are frames' weights, a row of weights times the Gram matrix, and the inner
+        product of the queries.
+        """
+        lim = (self.queries, self.lim_layers, self.lim_feed_forward, width)
+        return Cost(
+            text=lim_multiply_adds(*lim, memory=words),
+            video=lim_multiply_adds(*lim, memory=frames),
+            prepared=frames**2 * width,
+            pair=frames * (width + frames) + self.queries * width,
+        )

@@ -1,32 +1,111 @@
-"""What a head is: the one object that makes a score of a text and a video.
+"""What a head is: the one object that makes features of encodings and a score of features.
 
-Retrieval, losses, evaluation and search are handed one and know none by name. A head is a frozen
-dataclass, so that it is hashable and can be static in what is compiled.
+Training, retrieval, evaluation and search are handed one and know none by name. A new head is one
+file: a frozen dataclass of its settings, so that it is hashable and can be static in what is
+compiled, with `register` before it; `config.model.head.name` then chooses it.
 """
 
-from typing import Any, Protocol
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features, TextFeatures, VideoFeatures
 from glscl_jax.models.heads.told import Told
 
+# By name: what `config.model.head.name` can be.
+HEADS: dict[str, type["Head"]] = {}
 
-class Head(Protocol):
-    """Scores features of texts and videos.
+
+def register(head: type["Head"]) -> type["Head"]:
+    """Makes a head known by its name; a decorator of its class."""
+    if HEADS.setdefault(head.name, head).__qualname__ != head.__qualname__:
+        raise ValueError(f"there is a head {head.name!r} already: {HEADS[head.name].__qualname__}")
+    HEADS[head.name] = head
+    return head
+
+
+@dataclasses.dataclass(frozen=True)
+class NoLosses:
+    """The constants of a head without losses of its own: none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Multiply-adds of a head's matrix products.
 
     Attributes:
-      name: of the head, as results name it.
-      legend: how to read what it tells of a pair: terms, each with a paragraph.
+      text: for each text, to make its features.
+      video: for each video, likewise.
+      prepared: for each video, of `prepare`.
+      pair: for each pair.
     """
 
-    name: str
-    legend: tuple[tuple[str, str], ...]
+    text: int = 0
+    video: int = 0
+    prepared: int = 0
+    pair: int = 0
 
-    def prepare(self, video: VideoFeatures) -> Any:
+
+class Head:
+    """Makes features, scores them, and tells why. Without a word to the contrary, parameter-free.
+
+    Subclasses are frozen dataclasses, whose fields are the settings of `config.model.head`.
+
+    Attributes:
+      name: as `config.model.head.name` and results have it.
+      legend: how to read what it tells of a pair: terms, each with a paragraph.
+      loss_weights: a dataclass, of the constants of its own losses; of `config.losses`.
+      text_features, video_features: dataclasses of arrays [A,...] and [B,...], what `text` and
+        `video` return. Those of a video have a `mask` [B,V].
+    """
+
+    name: ClassVar[str]
+    legend: ClassVar[tuple[tuple[str, str], ...]]
+    loss_weights: ClassVar[type] = NoLosses
+    text_features: ClassVar[type] = TextFeatures
+    video_features: ClassVar[type] = VideoFeatures
+
+    def check(self, width: int) -> None:
+        """Raises a `ValueError` where a setting does not go with features of this width, D."""
+
+    def modules(self, width: int, dtype: jnp.dtype, scan: bool) -> dict[str, nn.Module]:
+        """What of it is learned: Flax modules by their names among the parameters.
+
+        Args:
+          width: D.
+          dtype: of the computation.
+          scan: whether stacks of layers are looped over (see `transformer.scan_layers`).
+        """
+        return {}
+
+    def text(
+        self, modules: Mapping, sentence: jax.Array, tokens: jax.Array, deterministic: bool
+    ) -> Features:
+        """Features of A texts from the text tower's.
+
+        Args:
+          modules: those of `modules`, bound to parameters.
+          sentence: [A,D].
+          tokens: [A,L,D], padding included.
+          deterministic: no dropout.
+        """
+        return TextFeatures(sentence, _no_queries(sentence))
+
+    def video(
+        self, modules: Mapping, frames: jax.Array, mask: jax.Array, deterministic: bool
+    ) -> Features:
+        """Features of B videos from the encoders': frames [B,V,D], mask int32 [B,V]."""
+        return VideoFeatures(frames, mask, _no_queries(frames[:, 0]))
+
+    def prepare(self, video: Features) -> Any:
         """What is computed once a video, however many texts it meets: arrays [B,...]."""
+        raise NotImplementedError
 
-    def score(self, text: TextFeatures, video: VideoFeatures, prepared: Any = None) -> jax.Array:
+    def score(self, text: Features, video: Features, prepared: Any = None) -> jax.Array:
         """Every text against every video, float32 [A,B]; differentiable.
 
         Args:
@@ -34,6 +113,34 @@ class Head(Protocol):
           video: features of B videos, float32 or half precision.
           prepared: `prepare(video)`, if already there.
         """
+        raise NotImplementedError
 
-    def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
+    def tell(self, text: Features, video: Features) -> Told:
         """What the score of one text and one video is made of; their features have no A and B."""
+        raise NotImplementedError
+
+    def losses(self, text: Features, video: Features, weights: Any) -> dict[str, jax.Array]:
+        """Losses of its own beside the contrastive one, by name: float32 [] each, to be added.
+
+        Args:
+          text: features of B texts.
+          video: features of B videos, the b-th belonging to the b-th text.
+          weights: a `loss_weights`.
+        """
+        return {}
+
+    def directed(self, text: Features, video: Features) -> tuple[tuple, tuple]:
+        """Vectors without whose direction there is no score: ([A,N,D], mask), ([B,N,D], mask).
+
+        A mask is 1 on vectors that count, [A,N] or [B,N]; None where all do.
+        """
+        return (text.sentence[:, None], None), (video.frames, video.mask)
+
+    def cost(self, width: int, words: int, frames: int) -> Cost:
+        """What it costs, at D, L and V."""
+        raise NotImplementedError
+
+
+def _no_queries(features: jax.Array) -> jax.Array:
+    """float32 [A,0,D] for features [A,D]."""
+    return jnp.zeros((features.shape[0], 0, features.shape[1]), jnp.float32)

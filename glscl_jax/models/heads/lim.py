@@ -83,3 +83,22 @@ def lim_similarity(text_queries: jax.Array, video_queries: jax.Array) -> jax.Arr
         precision=jax.lax.Precision.HIGHEST,
     )
     return sums / text_queries.shape[1]
+
+
+def lim_multiply_adds(
+    queries: int, layers: int, feed_forward: int, width: int, *, memory: int
+) -> int:
+    """Multiply-adds of K queries' decoder over M tokens or frames.
+
+    `N (6 K D^2 + 2 K^2 D + 2 M D^2 + 2 K M D + 2 K D F)`: attention among K queries, attention
+    to the memory, whose keys and values are projected anew in each of N layers, and the
+    feed-forward.
+    """
+    layer = (
+        6 * queries * width**2
+        + 2 * queries**2 * width
+        + 2 * memory * width**2
+        + 2 * queries * memory * width
+        + 2 * queries * width * feed_forward
+    )
+    return layers * layer

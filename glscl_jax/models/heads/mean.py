@@ -10,16 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.models.heads.told import Part, Told
 
 
+@register
 @dataclasses.dataclass(frozen=True)
-class MeanHead:
-    """The cosine of the sentence and the mean frame. Hashable: static in what is compiled.
-
-    Attributes:
-      name, legend: as `GLSCLHead`'s.
-    """
+class MeanHead(Head):
+    """The cosine of the sentence and the mean frame."""
 
     name = "mean"
     legend = (("Under each frame: its share", "Every frame counts alike, for every caption."),)
@@ -34,7 +32,7 @@ class MeanHead:
     def score(
         self, text: TextFeatures, video: VideoFeatures, prepared: jax.Array | None = None
     ) -> jax.Array:
-        """Every text against every video, float32 [A,B]; arguments as `GLSCLHead.score`'s."""
+        """Every text against every video, float32 [A,B]; arguments as `Head.score`'s."""
         means = self.prepare(video) if prepared is None else prepared
         sentences = _unit(text.sentence.astype(jnp.float32))
         return jnp.einsum("AD,BD->AB", sentences, means, precision=jax.lax.Precision.HIGHEST)
@@ -45,6 +43,10 @@ class MeanHead:
         score = float(self.score(text, video)[0, 0])
         weights = video.mask[0] / jnp.sum(video.mask)
         return Told((Part("cosine", 1.0, score),), weights, None)
+
+    def cost(self, width: int, words: int, frames: int) -> Cost:
+        """The mean of a video, and an inner product a pair."""
+        return Cost(prepared=frames * width, pair=width)
 
 
 def _unit(vectors: jax.Array) -> jax.Array:
