@@ -7,7 +7,11 @@ import torch
 import transformers
 from torch import nn
 
-from glscl_jax.models.encoders.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD
+
+# Every CLIP of OpenAI's, and every transformer that starts from one, has heads of this width.
+HEAD_WIDTH = 64
 
 
 def quick_gelu(x):
@@ -145,7 +149,7 @@ class TorchStep:
     def __call__(self) -> None:
         frames = self.inputs["frames"].permute(0, 1, 4, 2, 3)
         mean, std = (
-            torch.tensor(x, device=self.device)[:, None, None] for x in (IMAGE_MEAN, IMAGE_STD)
+            torch.tensor(x, device=self.device)[:, None, None] for x in (CLIP_MEAN, CLIP_STD)
         )
         batch = {
             "ids": self.inputs["text_ids"].long(),

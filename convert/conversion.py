@@ -79,7 +79,7 @@ def convert_clip(path: str, out: str, options: Options = Options()) -> None:
     if origin.activation is None:
         refuse_wide_heads(config, str(path))
         refuse_vocabulary(config, str(path))
-    config = dataclasses.replace(config, activation=activation)
+    config = dataclasses.replace(config, activation=activation, **origin.head_widths)
     _convert(origin, table, config, pathlib.Path(out), options)
 
 

@@ -13,6 +13,7 @@ from convert.readers import hugging_face
 from glscl_jax.checkpoints.model_dir import LoadedModel, load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.models.encoders.clip import CLIPConfig
 
 FORMATS = ("pytorch", "huggingface")
 
@@ -35,6 +36,8 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
     if to == "pytorch":
         torch = _import_torch()
     loaded = load_model(path, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    if to == "pytorch":
+        _check_heads(loaded.config.clip, path)
     table = _table(loaded, path) if to == "pytorch" and whole else None
     params = loaded.params if table else {"clip": loaded.params["clip"]}
     table = table or (OPENAI if to == "pytorch" else HUGGING_FACE)
@@ -50,6 +53,17 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
     print(f"{out}: {len(tensors)} tensors, names of {table.title}")
     if left_out:
         print(f"left out, as it has no place there: {', '.join(left_out)}")
+
+
+def _check_heads(clip: CLIPConfig, path: str) -> None:
+    """Raises a `UserError` for heads that nobody can tell from a state dict."""
+    usual = CLIPConfig()
+    for name in ("vision_head_width", "text_head_width"):
+        if getattr(clip, name) != getattr(usual, name):
+            raise UserError(
+                f"{path}: {name} is {getattr(clip, name)}, and a state dict does not say so; code "
+                f"takes heads for {getattr(usual, name)} wide: give --to=huggingface"
+            )
 
 
 def _table(loaded: LoadedModel, path: str) -> Table:

@@ -138,7 +138,7 @@ class Retriever:
         Raises:
           ValueError: what is given does not fit the model.
         """
-        frames, mask = checked_video(frames, mask, self.config.clip.image_size)
+        frames, mask = checked_video(frames, mask, self.config.clip.preprocessing)
         most = self._most_frames
         if most is not None and mask.shape[1] > most:
             raise ValueError(

@@ -39,6 +39,8 @@ WRONG = {
     "model.clip.vision_layers": NO_SIZE,
     "model.clip.text_width": [*NO_SIZE, 100],
     "model.clip.text_layers": NO_SIZE,
+    "model.clip.vision_head_width": [*NO_SIZE, 100],
+    "model.clip.text_head_width": [*NO_SIZE, 100],
     "model.clip.embed_dim": [*NO_SIZE, 100],
     "model.clip.context_length": NO_SIZE,
     "model.clip.vocab_size": NO_SIZE,

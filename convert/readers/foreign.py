@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, CLIPConfig
+from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD
 
 # In this order: a SigLIP may have a timm tower, too.
 _KINDS = {
@@ -56,7 +57,8 @@ def refuse_wide_heads(config: CLIPConfig, source: str) -> None:
         name, width = _WIDE_HEADS[config.vision_width]
         raise UserError(
             f"{source} is an open_clip {name} (vision width {config.vision_width}), whose heads "
-            f"are {width} wide: only heads of {HEAD_WIDTH} can be converted"
+            f"are {width} wide, which the file does not say: convert the directory with its "
+            "open_clip_config.json"
         )
 
 
@@ -71,7 +73,7 @@ def refuse_vocabulary(config: CLIPConfig, source: str) -> None:
 
 def refuse_statistics(mean, std, source: str) -> None:
     """Raises a `UserError` if images are normalised by others than CLIP's mean and deviation."""
-    for found, expected in ((mean, IMAGE_MEAN), (std, IMAGE_STD)):
+    for found, expected in ((mean, CLIP_MEAN), (std, CLIP_STD)):
         if found is not None and not _are_close(found, expected):
             raise UserError(
                 f"{source}: its images are normalised by {found}, here by CLIP's {list(expected)}: "

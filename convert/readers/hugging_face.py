@@ -10,7 +10,8 @@ from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import HEAD_WIDTH, IMAGE_MEAN, IMAGE_STD, CLIPConfig
+from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.images import Preprocessing
 from glscl_jax.models.encoders.transformer import LAYER_NORM_EPS
 
 CONFIG = "config.json"
@@ -78,7 +79,9 @@ def read_config(directory: pathlib.Path) -> Said:
     try:
         config = transformers.CLIPConfig.from_dict(settings)
     except Exception as error:
-        raise UserError(f"{path}: no valid CLIPConfig ({str(error).splitlines()[0]})") from error
+        # A validator's name is a line of its own, before what it found.
+        said = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise UserError(f"{path}: no valid CLIPConfig ({said})") from error
     for name, tower in (("text", config.text_config), ("vision", config.vision_config)):
         _check_tower(f"{path}: {name}_config", tower)
     if np.ndim(size := config.vision_config.image_size) and len(set(size)) > 1:
@@ -89,7 +92,12 @@ def read_config(directory: pathlib.Path) -> Said:
     end = config.text_config.eos_token_id
     if type(end) is not int:
         raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
-    return Said(config.text_config.hidden_act, None if end == HIGHEST_ID else end)
+    towers = {"vision": config.vision_config, "text": config.text_config}
+    widths = {
+        f"{name}_head_width": tower.hidden_size // tower.num_attention_heads
+        for name, tower in towers.items()
+    }
+    return Said(config.text_config.hidden_act, widths, None if end == HIGHEST_ID else end)
 
 
 def _check_code(path: pathlib.Path, settings: dict) -> None:
@@ -107,11 +115,6 @@ def _check_tower(where: str, tower) -> None:
     if tower.hidden_act not in _ACTIVATIONS:
         known = " or ".join(_ACTIVATIONS)
         raise UserError(f"{where}.hidden_act is {tower.hidden_act!r}, not {known}")
-    if tower.num_attention_heads * HEAD_WIDTH != tower.hidden_size:
-        raise UserError(
-            f"{where}: {tower.num_attention_heads} heads of width {tower.hidden_size} are not "
-            f"{HEAD_WIDTH} wide each, as heads are here"
-        )
     if tower.layer_norm_eps != LAYER_NORM_EPS:
         raise UserError(f"{where}.layer_norm_eps {tower.layer_norm_eps} is not {LAYER_NORM_EPS}")
 
@@ -135,7 +138,7 @@ def write_directory(
     directory.mkdir()
     safetensors.save_file(tensors, directory / WEIGHTS[0], metadata={"format": "pt"})
     transformers_config(config, tokenizer).save_pretrained(directory)
-    write_json(directory / preprocessing.FILE, _preprocessor(config.image_size))
+    write_json(directory / preprocessing.FILE, _preprocessor(config.preprocessing))
     if tokenizer is not None:
         tokenizer.save(directory, config.context_length)
 
@@ -149,12 +152,12 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
     else:
         start, end = tokenizer.start_id, tokenizer.end_id
 
-    def tower(width: int, layers: int) -> dict:
+    def tower(width: int, layers: int, head: int) -> dict:
         return {
             "hidden_size": width,
             "intermediate_size": 4 * width,
             "num_hidden_layers": layers,
-            "num_attention_heads": width // HEAD_WIDTH,
+            "num_attention_heads": width // head,
             "hidden_act": config.activation,
             "layer_norm_eps": LAYER_NORM_EPS,
             "projection_dim": config.embed_dim,
@@ -162,7 +165,7 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
 
     return transformers.CLIPConfig(
         text_config={
-            **tower(config.text_width, config.text_layers),
+            **tower(config.text_width, config.text_layers, config.text_head_width),
             "vocab_size": config.vocab_size,
             "max_position_embeddings": config.context_length,
             # Not the last rows of the embedding, of which there may be more than of ids.
@@ -171,7 +174,7 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
             "pad_token_id": end,
         },
         vision_config={
-            **tower(config.vision_width, config.vision_layers),
+            **tower(config.vision_width, config.vision_layers, config.vision_head_width),
             "image_size": config.image_size,
             "patch_size": config.patch_size,
         },
@@ -180,18 +183,18 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
     )
 
 
-def _preprocessor(size: int) -> dict:
+def _preprocessor(images: Preprocessing) -> dict:
     """What CLIPImageProcessor reads: resize, crop, scale, normalise."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": size},
+        "size": {"shortest_edge": images.size},
         "resample": 3,
         "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
+        "crop_size": {"height": images.size, "width": images.size},
         "do_rescale": True,
         "do_normalize": True,
-        "image_mean": list(IMAGE_MEAN),
-        "image_std": list(IMAGE_STD),
+        "image_mean": list(images.mean),
+        "image_std": list(images.std),
     }

@@ -8,7 +8,6 @@ from convert.readers.hugging_face import TOKENIZERS
 from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
-from glscl_jax.models.encoders.clip import HEAD_WIDTH
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -22,7 +21,6 @@ _OF_OTHERS = re.compile(
 )
 # Settings at which the model is the CLIP it is here; absent, they have these values.
 _PLAIN = {
-    "head_width": HEAD_WIDTH,
     "mlp_ratio": 4.0,
     "pos_embed_type": "learnable",
     "proj_type": "linear",
@@ -58,7 +56,7 @@ def read_config(directory: pathlib.Path) -> Said:
     _check_tokenizer(path, _section(model, "text_cfg"))
     size = _section(model, "vision_cfg").get("image_size", 224)
     preprocessing.check_open_clip(path, images, size)
-    return Said("quick_gelu" if model.get("quick_gelu") else "gelu")
+    return Said("quick_gelu" if model.get("quick_gelu") else "gelu", _head_widths(model))
 
 
 def model_settings(directory: pathlib.Path) -> dict:
@@ -72,10 +70,13 @@ def _check_towers(path: pathlib.Path, model: dict) -> None:
         raise UserError(f"{path}: its vision tower is no ViT; only ViT CLIPs can be converted")
     if isinstance(size := vision.get("image_size"), list) and len(set(size)) > 1:
         raise UserError(f"{path}: vision_cfg.image_size {size} is not square")
-    heads = text.get("heads", 8)
-    odd = [f"text_cfg.heads {heads}"] if heads * HEAD_WIDTH != text.get("width", 512) else []
+    odd = []
+    if vision.get("width", 768) % vision.get("head_width", 64):
+        odd.append(f"vision_cfg.head_width {vision.get('head_width', 64)}")
+    if text.get("width", 512) % text.get("heads", 8):
+        odd.append(f"text_cfg.heads {text['heads']}")
     for name, tower in (("vision_cfg", vision), ("text_cfg", text)):
-        known = _SHOWN | ({"heads", *_TOKENIZER} if tower is text else set())
+        known = _SHOWN | ({"heads", *_TOKENIZER} if tower is text else {"head_width"})
         odd += [
             f"{name}.{key} {value!r}"
             for key, value in tower.items()
@@ -89,10 +90,16 @@ def _check_towers(path: pathlib.Path, model: dict) -> None:
         if key not in _MODEL and not _is_plain("", key, value)
     ]
     if odd:
-        raise UserError(
-            f"{path} asks for what the model here does not have: {', '.join(odd)} (heads are "
-            f"{HEAD_WIDTH} wide)"
-        )
+        raise UserError(f"{path} asks for what the model here does not have: {', '.join(odd)}")
+
+
+def _head_widths(model: dict) -> dict[str, int]:
+    """Of both towers; what is not said is open_clip's default."""
+    vision, text = _section(model, "vision_cfg"), _section(model, "text_cfg")
+    return {
+        "vision_head_width": vision.get("head_width", 64),
+        "text_head_width": text.get("width", 512) // text.get("heads", 8),
+    }
 
 
 def _is_plain(tower: str, key: str, value) -> bool:

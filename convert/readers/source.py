@@ -35,6 +35,7 @@ class Source:
         that wrappers put before names.
       names: what each is called in the file.
       activation: of the MLPs, where the source says it; None where it does not.
+      head_widths: of the towers, by their names in `CLIPConfig`, where the source says them.
       end_id: the token whose place has the sentence; None if it is the highest of a caption.
       tokenizer: the directory, if the tokenizer's files are in it.
     """
@@ -45,6 +46,7 @@ class Source:
     tensors: Mapping[str, np.ndarray]
     names: Mapping[str, str]
     activation: str | None = None
+    head_widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
     end_id: int | None = None
     tokenizer: pathlib.Path | None = None
 
@@ -95,6 +97,7 @@ def _open_directory(path: pathlib.Path, entry: str | None) -> Source:
                 (path / library.CONFIG, *_files(weights)),
                 _read_weights(weights, entry)[0],
                 activation=said.activation,
+                head_widths=said.head_widths,
                 end_id=said.end_id,
                 tokenizer=path if has_tokenizer else None,
             )

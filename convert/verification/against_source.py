@@ -11,7 +11,7 @@ from convert.readers.source import Source
 from convert.verification import verify
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import HEAD_WIDTH, CLIPConfig
+from glscl_jax.models.encoders.clip import CLIPConfig
 
 
 def assumptions(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
@@ -23,7 +23,7 @@ def assumptions(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
         return []
     return [
         f"activation {clip.activation}",
-        f"heads {HEAD_WIDTH} wide",
+        f"heads {clip.vision_head_width} wide",
         "a causal text mask",
         "the sentence at the highest id, the image at the class token",
     ]

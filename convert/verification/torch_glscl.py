@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from glscl_jax.models.encoders.clip import HEAD_WIDTH, CLIPConfig
+from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
 
 # The released code's frame blocks have a LayerNorm of their own, and a mask of their own.
@@ -21,9 +21,9 @@ PADDED_FRAME = -1e6
 class Block(nn.Module):
     """CLIP's residual attention block."""
 
-    def __init__(self, width: int, activation: str, eps: float):
+    def __init__(self, width: int, heads: int, activation: str, eps: float):
         super().__init__()
-        self.attn = nn.MultiheadAttention(width, width // HEAD_WIDTH, batch_first=True)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ln_1, self.ln_2 = nn.LayerNorm(width, eps), nn.LayerNorm(width, eps)
         self.mlp = nn.ModuleDict(
             {"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)}
@@ -42,9 +42,11 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    def __init__(self, width: int, layers: int, activation: str = "quick_gelu", eps: float = 1e-5):
+    def __init__(self, width: int, layers: int, head: int, activation="quick_gelu", eps=1e-5):
         super().__init__()
-        self.resblocks = nn.ModuleList(Block(width, activation, eps) for _ in range(layers))
+        self.resblocks = nn.ModuleList(
+            Block(width, width // head, activation, eps) for _ in range(layers)
+        )
 
     def forward(self, x, **masks):
         for block in self.resblocks:
@@ -61,7 +63,9 @@ class Vision(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(patches + 1, width))
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.transformer = Stack(width, config.vision_layers, config.activation)
+        self.transformer = Stack(
+            width, config.vision_layers, config.vision_head_width, config.activation
+        )
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
 
     def forward(self, images):
@@ -77,7 +81,9 @@ class CLIP(nn.Module):
         super().__init__()
         width = config.text_width
         self.visual = Vision(config)
-        self.transformer = Stack(width, config.text_layers, config.activation)
+        self.transformer = Stack(
+            width, config.text_layers, config.text_head_width, config.activation
+        )
         self.token_embedding = nn.Embedding(config.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, width))
         self.ln_final = nn.LayerNorm(width)
@@ -103,7 +109,9 @@ class GLSCL(nn.Module):
         self.clip = CLIP(config.clip)
         if self.temporal == "seqTransf":
             self.frame_position_embeddings = nn.Embedding(config.clip.context_length, width)
-            self.transformerClip = Stack(width, config.temporal_layers, eps=FRAME_NORM_EPS)
+            self.transformerClip = Stack(
+                width, config.temporal_layers, config.clip.text_head_width, eps=FRAME_NORM_EPS
+            )
         elif self.temporal == "seqLSTM":
             self.lstm_visual = nn.LSTM(width, width, batch_first=True)
         if "lim" in parts:
@@ -142,7 +150,7 @@ class GLSCL(nn.Module):
 
     def over_frames(self, features, mask):
         x = features + self.frame_position_embeddings.weight[: features.shape[1]]
-        heads, count = features.shape[2] // HEAD_WIDTH, features.shape[1]
+        heads, count = features.shape[2] // self.config.clip.text_head_width, features.shape[1]
         hidden = torch.where(mask > 0, 0.0, PADDED_FRAME)[:, None].expand(-1, count, -1)
         return self.transformerClip(x, attn_mask=hidden.repeat_interleave(heads, dim=0))
 

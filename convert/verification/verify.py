@@ -14,7 +14,7 @@ import numpy as np
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.attention import ALL, Seen
-from glscl_jax.models.encoders.clip import HEAD_WIDTH, CLIPConfig
+from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.encoders.transformer import ResidualBlock
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 
@@ -203,7 +203,7 @@ def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
     # One block is compiled and called as often as there are layers; the whole tower, whose
     # embedding is a stage as well, loops over them.
     block = ResidualBlock(
-        heads=width // HEAD_WIDTH,
+        heads=width // getattr(config, f"{name}_head_width"),
         depth=layers,
         activation=config.activation,
         dtype=jnp.dtype("float32"),

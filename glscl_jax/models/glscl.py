@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from glscl_jax import ranges
 from glscl_jax.models.encoders import attention, temporal
-from glscl_jax.models.encoders.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
+from glscl_jax.models.encoders.clip import CLIP, VARIANTS, CLIPConfig, sentence_feature
 from glscl_jax.models.encoders.transformer import ACTIVATIONS, REMAT
 from glscl_jax.models.heads.features import Features
 from glscl_jax.models.heads.glscl import GLSCLHead
@@ -82,6 +82,7 @@ class GLSCL(nn.Module):
             self.temporal = temporal.TemporalTransformer(
                 config.temporal_layers,
                 config.clip.context_length,
+                config.clip.text_head_width,  # It starts from the text tower's blocks.
                 dtype,
                 config.remat,
                 config.scan,
@@ -107,7 +108,7 @@ class GLSCL(nn.Module):
     def encode_frames(self, frames, mask) -> jax.Array:
         """Frame features [B,V,D] before the head; arguments as `encode_video`'s."""
         batch, count = frames.shape[:2]
-        images = normalize(frames, mask)
+        images = self.config.clip.preprocessing.normalize(frames, mask)
         features = self.clip.vision(images.reshape(-1, *images.shape[2:]))
         features = features.reshape(batch, count, -1)
         return features if self.config.temporal == "None" else self.temporal(features, mask)
@@ -204,11 +205,12 @@ def _check(config: GLSCLConfig) -> None:
     clip = config.clip
     ranges.check(vars(clip), _CLIP_RANGES)
     ranges.check(vars(config), _RANGES)
-    if clip.image_size % clip.patch_size:
-        raise ValueError(f"image_size {clip.image_size} is no multiple of patch {clip.patch_size}")
-    for name in ("vision_width", "text_width", "embed_dim"):
-        if getattr(clip, name) % 64:
-            raise ValueError(f"{name} {getattr(clip, name)} is no multiple of 64, a head's width")
+    clip.check()
+    if config.temporal == "seqTransf" and clip.embed_dim % clip.text_head_width:
+        raise ValueError(
+            f"embed_dim {clip.embed_dim} is no multiple of {clip.text_head_width}, a head's width "
+            "(text_head_width, which the temporal module's are, too)"
+        )
     config.head.check(clip.embed_dim)
 
 

@@ -7,6 +7,7 @@ gradient caching and the blocked loss compute a second time, which is work but n
 
 import dataclasses
 
+from glscl_jax.models.encoders.temporal import multiply_adds
 from glscl_jax.models.glscl import GLSCLConfig
 
 # The backward pass of a product is two products of its size: by its input and by its weights.
@@ -44,23 +45,11 @@ class ForwardFlops:
 def forward_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -> ForwardFlops:
     """FLOPs of a forward pass for each of `batch` clips of `frames` frames and `words` tokens."""
     clip, width = config.clip, config.clip.embed_dim
-    patches = (clip.image_size // clip.patch_size) ** 2
-    frame = (
-        patches * 3 * clip.patch_size**2 * clip.vision_width
-        + clip.vision_layers * _block(1 + patches, clip.vision_width)
-        + clip.vision_width * width  # Only the class token is projected.
-    )
-    text = clip.text_layers * _block(words, clip.text_width) + words * clip.text_width * width
-    temporal = {
-        "seqTransf": config.temporal_layers * _block(frames, width),
-        "seqLSTM": frames * 2 * width * 4 * width,
-        "None": 0,
-    }[config.temporal]
     cost = config.head.cost(width, words, frames)
     return ForwardFlops(
-        vision=2 * frames * frame,
-        text=2 * text,
-        temporal=2 * temporal,
+        vision=2 * frames * clip.vision_multiply_adds(),
+        text=2 * clip.text_multiply_adds(words),
+        temporal=2 * multiply_adds(config.temporal, config.temporal_layers, frames, width),
         head=2 * (cost.text + cost.video),
         score=2 * (batch * cost.pair + cost.prepared),
     )
@@ -69,12 +58,3 @@ def forward_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -
 def training_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -> int:
     """FLOPs of a forward and a backward pass for each clip, without recomputation."""
     return TRAINING * forward_flops(config, batch=batch, words=words, frames=frames).total
-
-
-def _block(length: int, width: int) -> int:
-    """Multiply-adds of a `ResidualBlock`: `12 L D^2 + 2 L^2 D`.
-
-    Four projections of attention and an MLP of 4 D there and back; then the weights of attention
-    and their sum, the masked ones as well.
-    """
-    return 12 * length * width**2 + 2 * length**2 * width

@@ -2,12 +2,17 @@
 
 import numpy as np
 
-from glscl_jax.models.encoders.clip import IMAGE_MEAN, IMAGE_STD, CLIPConfig
+from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.images import Preprocessing
 
-# Of black and of white, and so much beyond as a resize that overshoots goes.
+# So much beyond black and white as a resize that overshoots goes.
 _OVERSHOOT = 1.0
-LOWEST = min(-np.array(IMAGE_MEAN) / IMAGE_STD) - _OVERSHOOT
-HIGHEST = max((1 - np.array(IMAGE_MEAN)) / IMAGE_STD) + _OVERSHOOT
+
+
+def normalized_range(images: Preprocessing) -> tuple[float, float]:
+    """The least and the largest number that a normalised pixel can be."""
+    mean, std = np.array(images.mean), np.array(images.std)
+    return min(-mean / std) - _OVERSHOOT, max((1 - mean) / std) + _OVERSHOOT
 
 
 def checked_text(ids, mask, clip: CLIPConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -38,20 +43,20 @@ def checked_text(ids, mask, clip: CLIPConfig) -> tuple[np.ndarray, np.ndarray]:
     return ids.astype(np.int32), _checked_mask(mask, "a text without a token")
 
 
-def checked_video(frames, mask, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+def checked_video(frames, mask, images: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
     """Frames uint8 or float32 [B,V,H,W,3], and their mask int32 [B,V].
 
     Args:
-      frames: uint8 pixels, or floats already normalised; H = W = `image_size`. What stands where
+      frames: uint8 pixels, or floats already normalised; H = W = `images.size`. What stands where
         no real frame is does not count.
       mask: 0 and 1 [B,V], 1 on real frames, at least one a video.
-      image_size: the model's, in pixels.
+      images: what the model's are to look like.
 
     Raises:
       ValueError: naming what does not fit.
     """
     frames, mask = np.asarray(frames), np.asarray(mask)
-    size = image_size
+    size = images.size
     if frames.shape != (*mask.shape, size, size, 3) or mask.ndim != 2:
         raise ValueError(
             f"frames {frames.shape} and mask {mask.shape} are not [B,V,{size},{size},3] and [B,V]"
@@ -67,12 +72,13 @@ def checked_video(frames, mask, image_size: int) -> tuple[np.ndarray, np.ndarray
         )
     # Where it is not finite, neither comparison holds.
     values = frames.astype(np.float32)
-    fitting = (values >= LOWEST) & (values <= HIGHEST) | (mask == 0)[:, :, None, None, None]
+    lowest, highest = normalized_range(images)
+    fitting = (values >= lowest) & (values <= highest) | (mask == 0)[:, :, None, None, None]
     if not fitting.all():
         raise ValueError(
             f"frames are {frames.dtype} and hold {values[~fitting][0]:g}: floats are normalised, "
-            f"{LOWEST:.1f} to {HIGHEST:.1f} (pixels less CLIP's mean, over its deviation); give "
-            "uint8 pixels to have that done"
+            f"{lowest:.1f} to {highest:.1f} (pixels less the model's mean, over its deviation); "
+            "give uint8 pixels to have that done"
         )
     return values, mask
 

@@ -6,7 +6,6 @@ What is computed does not depend on the mesh: the compiler adds the communicatio
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
@@ -15,31 +14,16 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from glscl_jax.errors import UserError
+from glscl_jax.models.encoders.parameters import (
+    AXES,
+    BATCH,
+    DATA,
+    FSDP,
+    TENSOR,
+    activations_of,
+    split_of,
+)
 from glscl_jax.trees import path_name
-
-DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
-
-# Pattern on a parameter's path -> mesh axes of its last axes; the first match counts, and a
-# layer's leading axis in a stack is never split. An optimiser's moments end in the same paths.
-# The first product of a pair is split over its outputs, the second over its inputs, so that the
-# heads or the hidden units between them never leave their device (Shoeybi et al., 2019).
-PARAMETERS = (
-    (r"(attention/qkv_kernel|(mlp_in|linear_1)/kernel)$", (FSDP, TENSOR)),
-    (r"(attention/qkv_bias|(mlp_in|linear_1)/bias)$", ((TENSOR, FSDP),)),
-    (r"(attention/out|mlp_out|linear_2)/kernel$", (TENSOR, FSDP)),
-    # By rows: each device looks up what it has. Columns would have to change places with examples.
-    (r"token_embedding$", (FSDP, None)),
-    (r"", (FSDP,)),
-)
-
-# Pattern on a module's path -> mesh axes of its input and of its output [B,L,D].
-BATCH = (DATA, FSDP)
-WHOLE, SPLIT = (BATCH, None, None), (BATCH, None, TENSOR)
-ACTIVATIONS = (
-    (r"(blocks|decoder)$", WHOLE, WHOLE),
-    (r"(mlp_in|linear_1)$", WHOLE, SPLIT),
-    (r"(attention/out|mlp_out|linear_2)$", SPLIT, WHOLE),
-)
 
 
 def make_mesh(
@@ -115,13 +99,12 @@ def by_rules(tree, mesh: Mesh):
       mesh: see `make_mesh`.
 
     Returns:
-      The same tree of `NamedSharding`s, by `PARAMETERS`. An axis that its part of the mesh does
-      not divide stays whole.
+      The same tree of `NamedSharding`s, as the modules state them (`encoders.parameters`). An
+      axis that its part of the mesh does not divide stays whole, and so does a stack's of layers.
     """
 
     def sharding(path, leaf):
-        axes = next(axes for pattern, axes in PARAMETERS if re.search(pattern, path_name(path)))
-        return NamedSharding(mesh, _fitting(axes, leaf.shape, mesh))
+        return NamedSharding(mesh, _fitting(split_of(path_name(path)), leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
@@ -168,18 +151,17 @@ def constrain(tree, mesh: Mesh | None, *axes):
 
 
 def constrain_activations(mesh: Mesh | None):
-    """A context in which the model's activations are laid out by `ACTIVATIONS`.
+    """A context in which the model's activations are laid out as modules state them.
 
     The compiler would find most of it from batch and parameters. Told at both ends of each pair
     of products, it cannot settle on splitting anything but examples, heads and hidden units.
     """
 
     def interceptor(call, args, kwargs, context):
-        path = "/".join(context.module.path)
-        found = next((rule for rule in ACTIVATIONS if re.search(rule[0], path)), None)
+        found = activations_of("/".join(context.module.path))
         if found is None or context.method_name != "__call__":
             return call(*args, **kwargs)
-        _, before, after = found
+        before, after = found
         inputs = constrain(args[0], mesh, *before)
         return constrain(call(inputs, *args[1:], **kwargs), mesh, *after)
 

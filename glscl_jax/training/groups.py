@@ -14,15 +14,9 @@ import jax
 import numpy as np
 
 from glscl_jax.errors import UserError
+from glscl_jax.models.encoders.parameters import is_below_blocks, stack_end, tower_of
 from glscl_jax.training.optim_config import OptimConfig
 from glscl_jax.trees import path_name
-
-# Stacks of layers: the first axis counts layers, each of which is a tensor of its own in PyTorch.
-STACKED = re.compile(r"/(blocks|decoder|video_decoder)/")
-
-# What CLIP's towers have below their blocks.
-TOWER = re.compile(r"^clip/(vision|text)/")
-BELOW_BLOCKS = re.compile(r"(_embedding$|/ln_pre/)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +38,10 @@ class Group:
 
 def tensor_names(name: str, shape: tuple[int, ...]) -> list[str]:
     """The names of the tensors in the parameter `name`: one, or one a layer of a stack."""
-    stack = STACKED.search(name)
-    if stack is None:
+    end = stack_end(name)
+    if end is None:
         return [name]
-    return [f"{name[: stack.end()]}{layer}/{name[stack.end() :]}" for layer in range(shape[0])]
+    return [f"{name[:end]}{layer}/{name[end:]}" for layer in range(shape[0])]
 
 
 def heights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -66,17 +60,17 @@ def heights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
       By the same names: int [layers] of a stack, else [1].
     """
     blocks = {
-        tower[0]: shape[0]
+        tower: shape[0]
         for name, shape in shapes.items()
-        if (tower := TOWER.match(name)) and STACKED.search(name)
+        if (tower := tower_of(name)) and stack_end(name)
     }
 
     def height(name, shape):
-        tower, tensors = TOWER.match(name), len(tensor_names(name, shape))
-        if tower and STACKED.search(name):
+        tower, tensors = tower_of(name), len(tensor_names(name, shape))
+        if tower and stack_end(name):
             return tensors - np.arange(tensors)
-        below = tower and BELOW_BLOCKS.search(name)
-        return np.full(tensors, blocks.get(tower[0], 0) + 1 if below else 0)
+        below = tower and is_below_blocks(name)
+        return np.full(tensors, blocks.get(tower, 0) + 1 if below else 0)
 
     return {name: height(name, shape) for name, shape in shapes.items()}
 
@@ -120,7 +114,7 @@ def check_patterns(params, config: OptimConfig) -> None:
     tensors = [tensor for name in shapes for tensor in tensor_names(name, shapes[name])]
     for pattern in config.frozen:
         if not any(re.search(pattern, tensor) for tensor in tensors):
-            layer = next(filter(STACKED.search, tensors), tensors[0])
+            layer = next(filter(stack_end, tensors), tensors[0])
             raise UserError(
                 f"config.optim.frozen: {pattern!r} matches no parameter; they have names like "
                 f"{layer}"

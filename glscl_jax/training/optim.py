@@ -4,7 +4,6 @@ The reference's optimiser is Adam without bias correction and with decoupled wei
 gradient clips in a row, and a learning rate for CLIP a thousand times smaller than the rest's.
 """
 
-import re
 from collections.abc import Callable
 
 import jax
@@ -12,18 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from glscl_jax.training.groups import STACKED, groups_of, map_groups, train_part
+from glscl_jax.models.encoders.parameters import is_half, stack_end
+from glscl_jax.training.groups import groups_of, map_groups, train_part
 from glscl_jax.training.optim_config import OptimConfig
 from glscl_jax.trees import path_name
 
 # torch.nn.utils.clip_grad_norm_ divides by the norm plus this.
 TORCH_CLIP_EPS = 1e-6
-
-# What the released code keeps in float16 on a GPU: CLIP's convolution, linear and attention
-# weights and biases and the two projections, not its LayerNorms, embeddings or logit scale.
-HALF_PRECISION = re.compile(
-    r"^clip/.*(patch_embedding|projection|attention/.*|mlp_(in|out)/(kernel|bias))$"
-)
 
 
 def warmup_cosine(total_steps: int, warmup: float) -> optax.Schedule:
@@ -80,8 +74,7 @@ def _tensor_norms(path, grad: jax.Array) -> jax.Array:
 
     As PyTorch has it: float32, summed in it, then rounded to the gradient's dtype.
     """
-    stacked = STACKED.search(path_name(path))
-    axes = tuple(range(1 if stacked else 0, grad.ndim))
+    axes = tuple(range(1 if stack_end(path_name(path)) else 0, grad.ndim))
     squares = jnp.sum(grad.astype(jnp.float32) ** 2, axis=axes, keepdims=True)
     return _rounding(grad.dtype)(jnp.sqrt(squares))
 
@@ -261,9 +254,7 @@ def cast_params(params, config: OptimConfig):
     """`params` in the dtypes that `config.clip_numerics` keeps them in."""
 
     def cast(path, param):
-        half = config.clip_numerics == "float16_reference" and HALF_PRECISION.search(
-            path_name(path)
-        )
+        half = config.clip_numerics == "float16_reference" and is_half(path_name(path))
         return param.astype(jnp.float16 if half else jnp.float32)
 
     return jax.tree_util.tree_map_with_path(cast, params)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from convert.conversion import Options, convert_clip
+from convert.export import convert_back
 from convert.naming import rules
 from convert.naming.published_names import HUGGING_FACE
 from convert.readers import safetensors_file
+from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
 from tests.clip_sources import (
     copied,
@@ -154,7 +156,10 @@ def test_siglip_and_bert_directories_are_called_by_their_names(directory, tmp_pa
     [
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
         ({"layer_norm_eps": 1e-6}, "layer_norm_eps 1e-06 is not 1e-05"),
-        ({"num_attention_heads": 4}, "4 heads of width 128 are not 64 wide"),
+        (
+            {"num_attention_heads": 3},
+            "(128) is not a multiple of the number of attention heads (3)",
+        ),
     ],
 )
 def test_settings_that_the_model_does_not_have(directory, tmp_path, changes, message):
@@ -219,7 +224,7 @@ def test_the_token_that_a_sentence_is_taken_from(directory, tmp_path, end, given
         ("text", {"embed_cls": True}, "text_cfg.embed_cls True"),
         ("text", {"act_kwargs": {"approximate": "tanh"}}, "text_cfg.act_kwargs"),
         ("text", {"proj_type": "none"}, "text_cfg.proj_type 'none'"),
-        ("text", {"heads": 4}, "text_cfg.heads 4"),
+        ("text", {"heads": 3}, "text_cfg.heads 3"),
         ("text", {"hf_model_name": "roberta-base"}, "text_cfg.hf_model_name 'roberta-base'"),
         ("text", {"hf_tokenizer_name": "bert-base"}, "its tokenizer, bert-base, is not beside it"),
         ("text", {"tokenizer_kwargs": {"clean": "lower"}}, "{'tokenizer_kwargs': {'clean'"),
@@ -244,13 +249,35 @@ def test_open_clips_towers(tmp_path, tower, settings, message):
     [
         ({"changes": {"custom": 1}}, "custom 1"),
         ({"changes": {}, "vision": {"no_ln_pre": True}}, "vision_cfg.no_ln_pre True"),
-        ({"changes": {}, "vision": {"head_width": 80}}, "vision_cfg.head_width 80"),
         ({"changes": {}, "vision": {"layers": [3, 4]}}, "no ViT"),
         ({"changes": {}, "images": {"mean": [0.5, 0.5, 0.5]}}, "normalised by [0.5, 0.5, 0.5]"),
     ],
 )
 def test_open_clip_settings_that_the_model_does_not_have(tmp_path, settings, message):
     assert message in refused(open_clip_directory(tmp_path / "clip", **settings), tmp_path)
+
+
+def test_heads_of_another_width_are_taken_as_a_directory_says(directory, tmp_path):
+    config = json.loads((directory / "config.json").read_text())
+    config["text_config"]["num_attention_heads"] = 4
+    config["vision_config"]["num_attention_heads"] = 8
+    theirs = copied(directory, tmp_path / "hugging face", config=config)
+    # Verified in transformers itself, and what is exported has as many heads again.
+    convert_clip(str(theirs), str(tmp_path / "one"), Options(verify=True))
+    convert_back(str(tmp_path / "one"), str(tmp_path / "back"), "huggingface", whole=False)
+    again = json.loads((tmp_path / "back" / "config.json").read_text())
+    for tower in ("text_config", "vision_config"):
+        heads = again[tower]["num_attention_heads"]
+        assert heads == config[tower]["num_attention_heads"]
+    with pytest.raises(UserError, match="vision_head_width is 8, and a state dict does not"):
+        convert_back(str(tmp_path / "one"), str(tmp_path / "back.pt"), "pytorch", whole=False)
+    theirs = open_clip_directory(
+        tmp_path / "open_clip", {}, vision={"head_width": 16}, text={"heads": 4}
+    )
+    given = Options(verify=True, tokenizer=str(DEMO_MERGES))
+    convert_clip(str(theirs), str(tmp_path / "two"), given)
+    model = json.loads((tmp_path / "two" / "model.json").read_text())["clip"]
+    assert (model["vision_head_width"], model["text_head_width"]) == (16, 32)
 
 
 def test_images_normalised_otherwise(directory, tmp_path):
@@ -262,7 +289,7 @@ def test_images_normalised_otherwise(directory, tmp_path):
 @pytest.mark.parametrize(
     ("width", "name"), [(1280, "ViT-H"), (1408, "ViT-g"), (1664, "ViT-bigG"), (1792, "ViT-e")]
 )
-def test_heads_of_another_width(tmp_path, width, name):
+def test_heads_of_another_width_that_a_file_does_not_show(tmp_path, width, name):
     # Nothing but what the sizes are read from.
     tensors = {
         "visual.conv1.weight": np.zeros((width, 3, 1, 1), np.float16),

@@ -12,14 +12,45 @@ import numpy as np
 from jax.nn import initializers
 
 from glscl_jax.models.encoders.attention import ALL, Seen, filled_up, is_fused
-from glscl_jax.models.encoders.transformer import Transformer, layer_norm, matmul
+from glscl_jax.models.encoders.images import Preprocessing
+from glscl_jax.models.encoders.parameters import FSDP, Traits, state
+from glscl_jax.models.encoders.transformer import (
+    Transformer,
+    block_multiply_adds,
+    layer_norm,
+    matmul,
+)
 
-# Statistics of CLIP's training images; every CLIP weight expects them.
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+_EMBEDDINGS = ("class_embedding", "positional_embedding", "patch_embedding", "token_embedding")
 
-# Every CLIP, and every transformer that starts from one, has heads of this width.
-HEAD_WIDTH = 64
+state(
+    Traits(
+        # By rows: each device looks up what it has. Columns would have to change places with
+        # examples.
+        split={"token_embedding": (FSDP, None)},
+        towers={
+            "clip/vision/": (*_EMBEDDINGS, "/ln_pre/scale", "/ln_pre/bias"),
+            "clip/text/": _EMBEDDINGS,
+        },
+        # CLIP's convolution, linear and attention weights and biases and the two projections, not
+        # its LayerNorms, embeddings or logit scale.
+        half=tuple(
+            ("clip/", end)
+            for end in (
+                "patch_embedding",
+                "projection",
+                "attention/qkv_kernel",
+                "attention/qkv_bias",
+                "attention/out/kernel",
+                "attention/out/bias",
+                "mlp_in/kernel",
+                "mlp_in/bias",
+                "mlp_out/kernel",
+                "mlp_out/bias",
+            )
+        ),
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +60,8 @@ class CLIPConfig:
     Attributes:
       image_size: side of a frame in pixels, a multiple of `patch_size`.
       patch_size: side of a patch in pixels.
-      vision_width, vision_layers: the vision tower's; heads are `HEAD_WIDTH` wide.
-      text_width, text_layers: the text tower's.
+      vision_width, vision_layers, vision_head_width: the vision tower's.
+      text_width, text_layers, text_head_width: the text tower's.
       embed_dim: D, the width that texts and frames share.
       context_length: rows of the text positional embedding.
       vocab_size: rows of the token embedding.
@@ -41,12 +72,53 @@ class CLIPConfig:
     patch_size: int = 32
     vision_width: int = 768
     vision_layers: int = 12
+    vision_head_width: int = 64  # OpenAI's, whatever the width.
     text_width: int = 512
     text_layers: int = 12
+    text_head_width: int = 64
     embed_dim: int = 512
     context_length: int = 77
     vocab_size: int = 49408
     activation: str = "quick_gelu"
+
+    def check(self) -> None:
+        """Raises a `ValueError` for sizes that do not fit together."""
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of patch {self.patch_size}"
+            )
+        for name in ("vision", "text"):
+            width, head = getattr(self, f"{name}_width"), getattr(self, f"{name}_head_width")
+            if width % head:
+                raise ValueError(
+                    f"{name}_width {width} is no multiple of {head}, a head's width "
+                    f"({name}_head_width)"
+                )
+
+    @property
+    def patches(self) -> int:
+        """How many an image is cut into."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What images are to look like: as CLIP's training images."""
+        return Preprocessing(self.image_size)
+
+    def vision_multiply_adds(self) -> int:
+        """Of an image's matrix products."""
+        width = self.vision_width
+        return (
+            self.patches * 3 * self.patch_size**2 * width
+            + self.vision_layers * block_multiply_adds(1 + self.patches, width)
+            + width * self.embed_dim  # Only the class token is projected.
+        )
+
+    def text_multiply_adds(self, words: int) -> int:
+        """Of a text's matrix products."""
+        width = self.text_width
+        blocks = self.text_layers * block_multiply_adds(words, width)
+        return blocks + words * width * self.embed_dim
 
 
 _LARGE = CLIPConfig(
@@ -74,22 +146,6 @@ VARIANTS = {
     "ViT-L/14": _LARGE,
     "ViT-L/14@336": dataclasses.replace(_LARGE, image_size=336),
 }
-
-
-def normalize(frames: jax.Array, mask: jax.Array) -> jax.Array:
-    """Pixels as CLIP was trained on them; places without a frame become zero.
-
-    Args:
-      frames: uint8 [B,V,H,W,3], or float already normalised (only masked then).
-      mask: [B,V], 1 on real frames.
-
-    Returns:
-      float32 [B,V,H,W,3].
-    """
-    if frames.dtype == jnp.uint8:
-        pixels = frames.astype(jnp.float32) / 255.0
-        frames = (pixels - jnp.array(IMAGE_MEAN)) / jnp.array(IMAGE_STD)
-    return jnp.where(mask[:, :, None, None, None] > 0, frames.astype(jnp.float32), 0.0)
 
 
 class VisionTower(nn.Module):
@@ -129,7 +185,7 @@ class VisionTower(nn.Module):
         x, seen = filled_up(x) if fused else (x, ALL)
         x = Transformer(
             config.vision_layers,
-            width // HEAD_WIDTH,
+            width // config.vision_head_width,
             self.dtype,
             activation=config.activation,
             remat=self.remat,
@@ -166,7 +222,7 @@ class TextTower(nn.Module):
         x = embedding[ids].astype(self.dtype) + position[:length].astype(self.dtype)
         x = Transformer(
             config.text_layers,
-            width // HEAD_WIDTH,
+            width // config.text_head_width,
             self.dtype,
             activation=config.activation,
             remat=self.remat,

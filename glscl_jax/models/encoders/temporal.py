@@ -9,8 +9,11 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from glscl_jax.models.encoders.attention import Seen, is_fused
-from glscl_jax.models.encoders.clip import HEAD_WIDTH
-from glscl_jax.models.encoders.transformer import Transformer, torch_linear_uniform
+from glscl_jax.models.encoders.transformer import (
+    Transformer,
+    block_multiply_adds,
+    torch_linear_uniform,
+)
 
 KINDS = ("seqTransf", "seqLSTM", "None")
 
@@ -20,11 +23,19 @@ PADDED_FRAME = -1e6
 LAYER_NORM_EPS = 1e-12
 
 
+def multiply_adds(kind: str, layers: int, frames: int, width: int) -> int:
+    """Of a video's matrix products in a module of this kind, at V and D."""
+    if kind == "seqTransf":
+        return layers * block_multiply_adds(frames, width)
+    return frames * 2 * width * 4 * width if kind == "seqLSTM" else 0
+
+
 class TemporalTransformer(nn.Module):
     """Pre-norm CLIP blocks over frames; the untouched features are added back."""
 
     layers: int
     positions: int
+    head_width: int
     dtype: jnp.dtype
     remat: str
     scan: bool
@@ -40,7 +51,7 @@ class TemporalTransformer(nn.Module):
         x = frames + position[:count].astype(self.dtype)
         x = Transformer(
             self.layers,
-            width // HEAD_WIDTH,
+            width // self.head_width,
             self.dtype,
             remat=self.remat,
             scan=self.scan,

@@ -14,6 +14,39 @@ from jax.nn import initializers
 
 from glscl_jax.models.encoders import attention
 from glscl_jax.models.encoders.attention import ALL, Seen
+from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
+
+# The first product of a pair is split over its outputs, the second over its inputs, so that the
+# heads or the hidden units between them never leave their device (Shoeybi et al., 2019).
+_IN, _OUT = (FSDP, TENSOR), (TENSOR, FSDP)
+_BIAS = ((TENSOR, FSDP),)
+_WHOLE, _SPLIT = (BATCH, None, None), (BATCH, None, TENSOR)
+
+state(
+    Traits(
+        split={
+            "attention/qkv_kernel": _IN,
+            "mlp_in/kernel": _IN,
+            "linear_1/kernel": _IN,
+            "attention/qkv_bias": _BIAS,
+            "mlp_in/bias": _BIAS,
+            "linear_1/bias": _BIAS,
+            "attention/out/kernel": _OUT,
+            "mlp_out/kernel": _OUT,
+            "linear_2/kernel": _OUT,
+        },
+        activations={
+            "blocks": (_WHOLE, _WHOLE),
+            "decoder": (_WHOLE, _WHOLE),
+            "mlp_in": (_WHOLE, _SPLIT),
+            "linear_1": (_WHOLE, _SPLIT),
+            "attention/out": (_SPLIT, _WHOLE),
+            "mlp_out": (_SPLIT, _WHOLE),
+            "linear_2": (_SPLIT, _WHOLE),
+        },
+        stacks=("blocks", "decoder"),
+    )
+)
 
 # torch.nn.LayerNorm's default, which CLIP and the decoder keep; Flax's own default is 1e-6.
 LAYER_NORM_EPS = 1e-5
@@ -253,3 +286,12 @@ def scan_layers(
         length=length,
         unroll=1 if scan else length,
     )
+
+
+def block_multiply_adds(length: int, width: int) -> int:
+    """Multiply-adds of a `ResidualBlock`: `12 L D^2 + 2 L^2 D`.
+
+    Four projections of attention and an MLP of 4 D there and back; then the weights of attention
+    and their sum, the masked ones as well.
+    """
+    return 12 * length * width**2 + 2 * length**2 * width

@@ -9,7 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from glscl_jax.models.encoders.parameters import Traits, state
 from glscl_jax.models.encoders.transformer import DecoderLayer, scan_layers
+
+# Its decoder's stack is a transformer's; the videos', where they have one of their own, is not.
+state(Traits(stacks=("video_decoder",)))
 
 
 class LIM(nn.Module):
