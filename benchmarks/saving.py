@@ -25,9 +25,9 @@ import time
 import jax
 from absl import flags
 
-from benchmarks.jax_glscl import FRAMES, JaxStep, make_inputs
 from benchmarks.machine import machine
 from benchmarks.timing import seconds, summary
+from benchmarks.train_step.jax_glscl import FRAMES, JaxStep, make_inputs
 from glscl_jax import paths
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.workdir import Workdir

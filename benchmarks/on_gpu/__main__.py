@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from benchmarks.gpu_contender import ContenderError, Task, in_process
+from benchmarks.on_gpu.contender import ContenderError, Task, in_process
 from benchmarks.timing import summary
 from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.runtime import program

@@ -14,15 +14,15 @@ here random numbers, of the paper's sizes (K 8, V 12, L 32, D 512).
 
 from absl import flags
 
-from benchmarks import similarity_cost, similarity_memory, similarity_released, similarity_stream
 from benchmarks.machine import machine
+from benchmarks.similarity import cost, memory, released, stream
 from glscl_jax.runtime import program
 
 PARTS = {
-    "a": similarity_released.main,
-    "b": similarity_cost.main,
-    "c": similarity_memory.main,
-    "d": similarity_stream.main,
+    "a": released.main,
+    "b": cost.main,
+    "c": memory.main,
+    "d": stream.main,
 }
 PART = flags.DEFINE_enum("part", "all", [*PARTS, "all"], "Which part to run.")
 

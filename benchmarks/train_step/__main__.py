@@ -19,10 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import layouts
-from benchmarks.jax_glscl import FRAMES, JaxStep, count_flops, make_inputs, matmul_ceiling
 from benchmarks.machine import machine
 from benchmarks.timing import summary, take_turns
+from benchmarks.train_step import layouts
+from benchmarks.train_step.jax_glscl import (
+    FRAMES,
+    JaxStep,
+    count_flops,
+    make_inputs,
+    matmul_ceiling,
+)
 from glscl_jax.models.encoders import transformer
 from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
@@ -59,7 +65,7 @@ def beside_torch() -> None:
     config = GLSCLConfig(dtype=DTYPE.value, remat=REMAT.value)
     contenders = {"this project": JaxStep(config, inputs)}
     if TORCH.value:
-        from benchmarks.torch_glscl import TorchStep
+        from benchmarks.train_step.torch_glscl import TorchStep
 
         contenders["PyTorch"] = TorchStep(inputs)
     times = take_turns(contenders, ROUNDS.value)

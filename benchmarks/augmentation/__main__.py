@@ -17,10 +17,10 @@ from absl import flags
 from PIL import Image
 
 from benchmarks.machine import machine
-from benchmarks.pillow_augment import by_pillow, draws_by_pillow
 from benchmarks.timing import take_turns
 from glscl_jax.runtime import program
 from glscl_jax.training import rand_augment
+from yardsticks.pillow_augment import by_pillow, draws_by_pillow
 
 FRAMES, SIZE = 12, 224
 MAGNITUDE = rand_augment.MAGNITUDE
