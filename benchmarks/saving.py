@@ -12,6 +12,9 @@ many bytes takes of them: that is measured beside it.
 A save takes its size of memory twice, for a copy and for the disk's cache. A virtual machine may
 have to fetch that from its host first, where it had given back what was free. --at_hand has it
 fetched before each save, and leaves the time that it takes out.
+
+Takes 51 s a step of 32 clips, 6 s of 4, on 2 cores of an Intel Xeon, and 2.1 GB of disk for a
+checkpoint of ViT-B/32. The whole was not measured.
 """
 
 import dataclasses

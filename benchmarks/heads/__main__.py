@@ -5,6 +5,8 @@
 
 Nothing is run: the multiply-adds are derived from the formulas (benchmarks/heads/), and XLA
 counts the program it is given for arrays that have a shape only.
+
+Takes 10 s on 2 shared cores of an AMD EPYC.
 """
 
 import dataclasses

@@ -8,6 +8,8 @@ them, and reads those 160 clips, 12 frames of 224 x 224 of each, in turns: from 
 through tf.data onto the device; by this project's decoder anew; and the reference's way, decord
 and Pillow in worker processes. Then the two decoders alone, one thread each, on the same frames.
 Every turn is a process of its own. Last, the pipeline's memory at a batch of 128.
+
+Takes decord, which requirements-bench.txt has. How long was not measured.
 """
 
 import concurrent.futures

@@ -163,7 +163,7 @@ def _augment(task: Task) -> dict:
     """RandAugment of 128 clips of 12 frames of 224 x 224; on a CPU of 2 clips."""
     import jax
 
-    from benchmarks.augmentation.__main__ import make_clips
+    from benchmarks.augmentation.clips import make_clips
     from benchmarks.timing import summary
     from glscl_jax.training import rand_augment
 

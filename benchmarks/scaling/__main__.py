@@ -6,6 +6,8 @@
 Forced devices share the processor's cores: nothing here is a speed. Bytes and FLOPs are read from
 the compiled module (`hlo`), the tables of real chips computed from formulas that are compared with
 it (`formulas`, `chips`).
+
+Takes 5 minutes, --table 2 minutes, on 2 cores of an Intel Xeon.
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import precision, saving
-from benchmarks.on_gpu import __main__ as on_gpu
+from benchmarks.on_gpu import steps as on_gpu
 from benchmarks.on_gpu.contender import ContenderError, Task
 from benchmarks.timing import take_turns
 from benchmarks.train_step import layouts
