@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.annotations.counts import PUBLISHED
-from glscl_jax.input_pipeline.annotations.validation import DEFAULT_SIZES
+from glscl_jax.input_pipeline.annotations import BENCHMARKS
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.models.glscl import GLSCLConfig
 from tests.conftest import REPO
@@ -44,7 +43,7 @@ RELEASED = {
 
 def captions_of(dataset: str, held_out: int = 0) -> np.ndarray:
     """The number of captions of each training clip, int64 [N], without the clips held out."""
-    train = next(count for count in PUBLISHED[dataset].counts if "train" in count.splits)
+    train = next(count for count in BENCHMARKS[dataset].counts if "train" in count.splits)
     clips, captions = train.videos[1], train.captions[1]
     return (captions // clips + (np.arange(clips) < captions % clips))[held_out:]
 
@@ -80,7 +79,7 @@ def table() -> Iterator[str]:
         if dataset in RELEASED:
             beside = "{:,} pairs, {:,}, {:,}".format(*reference(dataset))
         yield _line(dataset, planned(dataset), beside)
-        if size := DEFAULT_SIZES.get(dataset):
+        if size := BENCHMARKS[dataset].validation_size:
             yield _line(f"{dataset}, {size} videos held out", planned(dataset, size), "-")
 
 
