@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+from glscl_jax.figures import FIGURES
 from glscl_jax.input_pipeline.annotations.clip import Clip
 
 # The split that results are of, as it is called here in every benchmark.
@@ -52,8 +53,8 @@ class Figures:
 
     def as_dict(self) -> dict[str, float | None]:
         """By the field's names; R@50 was not reported."""
-        values = (self.r1, self.r5, self.r10, self.median, self.mean)
-        return dict(zip(("R@1", "R@5", "R@10", "MdR", "MnR"), values, strict=True))
+        names = (name for name in FIGURES if name != "R@50")
+        return dict(zip(names, dataclasses.astuple(self), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
