@@ -62,8 +62,8 @@ bench: .venv/bench slow
 	$(HUGE_PAGES) $(PY) -m benchmarks.saving --clips=32 --usual=1
 	$(PY) -m benchmarks.on_gpu
 	$(PY) -m benchmarks.convert
-	$(PY) -m benchmarks.head_flops
-	$(PY) -m benchmarks.input
+	$(PY) -m benchmarks.heads
+	$(PY) -m benchmarks.inputs
 	$(PY) -m benchmarks.augmentation
 	$(PY) -m benchmarks.scaling
 

@@ -5,6 +5,8 @@
 Writes a Hugging Face directory of 428 million parameters (1.7 GB), converts it with
 `python -m convert.clip` in a process of its own, and takes that process's time and the most
 memory it ever held. Fails above 60 s, or 2.2 times the parameters' size in float32.
+
+Takes 16 s for the conversion on 2 cores of an Intel Xeon; what comes before it was not measured.
 """
 
 import os

@@ -12,6 +12,9 @@ many bytes takes of them: that is measured beside it.
 A save takes its size of memory twice, for a copy and for the disk's cache. A virtual machine may
 have to fetch that from its host first, where it had given back what was free. --at_hand has it
 fetched before each save, and leaves the time that it takes out.
+
+Takes 51 s a step of 32 clips, 6 s of 4, on 2 cores of an Intel Xeon, and 2.1 GB of disk for a
+checkpoint of ViT-B/32. The whole was not measured.
 """
 
 import dataclasses
@@ -25,9 +28,9 @@ import time
 import jax
 from absl import flags
 
-from benchmarks.jax_glscl import FRAMES, JaxStep, make_inputs
 from benchmarks.machine import machine
 from benchmarks.timing import seconds, summary
+from benchmarks.train_step.jax_glscl import FRAMES, JaxStep, make_inputs
 from glscl_jax import paths
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.workdir import Workdir

@@ -8,7 +8,8 @@ import pathlib
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import rank_files, run_card
 from glscl_jax.evaluation.rank_files import QueryRanks
-from glscl_jax.evaluation.run_card_text import DIRECTIONS, LABELS
+from glscl_jax.evaluation.run_card_text import LABELS
+from glscl_jax.figures import DIRECTIONS, more_is_better
 from glscl_jax.files import read_json
 from glscl_jax.retrieval import bootstrap
 from glscl_jax.retrieval.bootstrap import Difference
@@ -76,7 +77,7 @@ def compare(a: Run, b: Run) -> dict[str, dict[str, Difference]]:
             groups=groups[name],
             confidence=CONFIDENCE,
         )
-        for name in rank_files.DIRECTIONS
+        for name in DIRECTIONS
     }
 
 
@@ -90,7 +91,7 @@ def _check_same_queries(a: Run, b: Run) -> None:
                 f"{a.directory} and {b.directory} have another {key} ({str(one)[:12]} and "
                 f"{str(other)[:12]}): {way_out}"
             )
-    for name in rank_files.DIRECTIONS:
+    for name in DIRECTIONS:
         queries = (
             zip(run.ranks[name].clip_ids, run.ranks[name].captions, strict=True) for run in (a, b)
         )
@@ -124,5 +125,4 @@ def table(a: Run, b: Run, found: dict[str, dict[str, Difference]]) -> str:
 
 
 def _better(figure: str, difference: float) -> str:
-    more_is_better = figure.startswith("R@")
-    return "B is better" if (difference > 0) == more_is_better else "A is better"
+    return "B is better" if (difference > 0) == more_is_better(figure) else "A is better"

@@ -9,7 +9,7 @@ import sys
 import zlib
 
 from benchmarks.inputs import figures
-from benchmarks.moving_clips import HEIGHT, WIDTH
+from yardsticks.moving_clips import HEIGHT, WIDTH
 
 
 def by_pyav(path: pathlib.Path):

@@ -10,9 +10,11 @@ import itertools
 
 import numpy as np
 
-from glscl_jax.retrieval.metrics import RECALLS_AT, Retrieval
+from glscl_jax import figures
+from glscl_jax.figures import RECALLS_AT
+from glscl_jax.retrieval.metrics import Retrieval
 
-DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+DIRECTIONS = {name: label.replace("-", " ") for name, label in figures.DIRECTIONS.items()}
 # From low to high, readable by the colour-blind and in print.
 COLOUR_MAP = "viridis"
 # Inches; a figure fills a phone's width with letters that can still be read.

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from glscl_jax.errors import UserError
+from glscl_jax.figures import DIRECTIONS
 from glscl_jax.files import unfinished
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoded_split import EncodedSplit
@@ -27,7 +28,6 @@ from glscl_jax.spreadsheet import escaped, unescaped
 RANKS, TOP = "ranks.csv", "top.csv"
 RANK_COLUMNS = ("direction", "query", "clip_id", "caption", "optimistic", "pessimistic")
 TOP_COLUMNS = ("direction", "query", "place", "clip_id", "caption", "score")
-DIRECTIONS = ("t2v", "v2t")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def write_top(out: pathlib.Path, top: dict[str, TopK], encoded: EncodedSplit) ->
     captions, videos = _names(encoded)
     rows = (
         (name, query, place, *items[item], f"{score:.7g}")
-        for name, items in (("t2v", videos), ("v2t", captions))
+        for name, items in zip(DIRECTIONS, (videos, captions), strict=True)
         for query, (found, scores) in enumerate(zip(top[name].items, top[name].scores, strict=True))
         for place, (item, score) in enumerate(zip(found, scores, strict=True), 1)
     )

@@ -19,7 +19,8 @@ from glscl_jax.checkpoints.model_dir import LoadedModel
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import published_results
 from glscl_jax.evaluation.published_results import Published
-from glscl_jax.evaluation.run_card_text import DIRECTIONS, LABELS, page
+from glscl_jax.evaluation.run_card_text import LABELS, page
+from glscl_jax.figures import DIRECTIONS
 from glscl_jax.files import read_json, write_json, write_text
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.models.encoders.clip import variant_of
@@ -88,7 +89,7 @@ def direction_facts(result: metrics.Retrieval, owner: np.ndarray, legacy: bool) 
     Captions of one video are drawn together: they are not independent.
     """
     facts = metrics.summary(result)
-    for name, groups in (("t2v", owner), ("v2t", None)):
+    for name, groups in zip(DIRECTIONS, (owner, None), strict=True):
         places = getattr(result, name)
         drawn = bootstrap.intervals(places.mean, groups=groups)
         facts[name]["interval_95"] = {key: [x.low, x.high] for key, x in drawn.items()}

@@ -1,10 +1,9 @@
 """results.md: a run card to read."""
 
+from glscl_jax.figures import DIRECTIONS, FIGURES
 from glscl_jax.retrieval import rerank
 
 LABELS = {"none": "none", "qbnorm": rerank.QB_NORM, "dual_softmax": rerank.DUAL_SOFTMAX}
-DIRECTIONS = {"t2v": "text-to-video", "v2t": "video-to-text"}
-FIGURES = ("R@1", "R@5", "R@10", "R@50", "MdR", "MnR")
 
 
 def page(card: dict) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from glscl_jax.figures import RECALLS_AT
 from glscl_jax.retrieval import metrics
 
 # Weights held at once: 32 MB of float64.
@@ -168,7 +169,7 @@ def _draws(
 def _figures(ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """`metrics.recalls` of ranks [queries] taken weights [samples, queries] times each."""
     total = weights.sum(axis=1)
-    hits = np.stack([ranks <= k for k in metrics.RECALLS_AT], axis=1)
+    hits = np.stack([ranks <= k for k in RECALLS_AT], axis=1)
     shares = 100.0 * (weights @ hits) / total[:, None]
     return np.column_stack([shares, _medians(ranks, weights, total), weights @ ranks / total])
 

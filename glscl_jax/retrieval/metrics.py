@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 
 from glscl_jax.errors import UserError
+from glscl_jax.figures import DIRECTIONS, FIGURES, RECALLS_AT
 
 TIES = ("mean", "optimistic", "pessimistic")
-RECALLS_AT = (1, 5, 10, 50)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Recalls:
     def as_dict(self) -> dict[str, float]:
         """By the names the field uses: R@k, MdR, MnR."""
         values = dataclasses.astuple(self)
-        return dict(zip(("R@1", "R@5", "R@10", "R@50", "MdR", "MnR"), values, strict=True))
+        return dict(zip(FIGURES, values, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ def legacy_recalls(scores: np.ndarray, owner: np.ndarray) -> dict[str, Recalls]:
     there are queries (see `legacy_ranks`): only for comparing with figures made in that way.
     """
     result = retrieval(scores, owner)
-    return {name: recalls(legacy_ranks(getattr(result, name))) for name in ("t2v", "v2t")}
+    return {name: recalls(legacy_ranks(getattr(result, name))) for name in DIRECTIONS}
 
 
 def check_finite(features_name: str, array: np.ndarray, names: list[str]) -> None:
@@ -186,11 +186,10 @@ def table(result: Retrieval, ties: str = "mean") -> str:
     Where the right item ties with others, the rows of the other tie rules stand below that of
     the chosen one, and a warning says for how many queries.
     """
-    rows = {"text-to-video": result.t2v, "video-to-text": result.v2t}
-    names = ("R@1", "R@5", "R@10", "R@50", "MdR", "MnR")
-    lines = [" " * 14 + "".join(f"{name:>8}" for name in names)]
+    lines = [" " * 14 + "".join(f"{name:>8}" for name in FIGURES)]
     warnings = []
-    for label, places in rows.items():
+    for direction, label in DIRECTIONS.items():
+        places = getattr(result, direction)
         lines.append(_table_row(label, getattr(places, ties)))
         if places.tied:
             others = (tie for tie in TIES if tie != ties)
@@ -210,11 +209,12 @@ def _table_row(label: str, places: np.ndarray) -> str:
 
 def summary(result: Retrieval) -> dict:
     """Every figure under every tie rule, as JSON holds it."""
+    return {name: _summary(getattr(result, name)) for name in DIRECTIONS}
+
+
+def _summary(places: Ranks) -> dict:
     return {
-        name: {
-            **{tie: recalls(getattr(places, tie)).as_dict() for tie in TIES},
-            "queries": len(places.mean),
-            "tied_queries": places.tied,
-        }
-        for name, places in (("t2v", result.t2v), ("v2t", result.v2t))
+        **{tie: recalls(getattr(places, tie)).as_dict() for tie in TIES},
+        "queries": len(places.mean),
+        "tied_queries": places.tied,
     }

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import layouts, on_gpu, precision, saving
-from benchmarks.gpu_contender import ContenderError, Task
-from benchmarks.jax_glscl import fresh_state, make_inputs
+from benchmarks import precision, saving
+from benchmarks.on_gpu import steps as on_gpu
+from benchmarks.on_gpu.contender import ContenderError, Task
 from benchmarks.timing import take_turns
+from benchmarks.train_step import layouts
+from benchmarks.train_step.jax_glscl import fresh_state, make_inputs
 from configs import demo
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.models.encoders.clip import VARIANTS
@@ -182,9 +184,9 @@ def test_what_there_is_no_time_for_is_named(capsys):
 
 
 def test_fused_attention_compared():
-    from benchmarks import gpu_attention
+    from benchmarks.on_gpu import attention
 
-    found = gpu_attention.compare(8, "texts", True)
+    found = attention.compare(8, "texts", True)
     differences = [float(part.split()[-1]) for part in found.split(", ")]
     assert len(differences) == 4
     assert max(differences) < 0.05, found
@@ -193,7 +195,7 @@ def test_fused_attention_compared():
 @pytest.mark.parametrize("variant", ["tiny", "ViT-B/16"])
 def test_pytorch_s_model_has_as_many_parameters(variant):
     torch = pytest.importorskip("torch")
-    from benchmarks.torch_glscl import TorchGLSCL
+    from benchmarks.train_step.torch_glscl import TorchGLSCL
 
     with torch.device("meta"):
         theirs = sum(x.numel() for x in TorchGLSCL(VARIANTS[variant]).parameters())

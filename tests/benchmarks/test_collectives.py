@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks import hlo, scaling_chips, scaling_formulas
-from benchmarks.collectives import collectives, sent_by_axis
-from benchmarks.scaling_step import TINY, Step
+from benchmarks.scaling import chips, formulas, hlo
+from benchmarks.scaling.collectives import collectives, sent_by_axis
+from benchmarks.scaling.compiled_step import TINY, Step
 from glscl_jax.runtime import sharding
 
 MESH = {"data": 2, "fsdp": 4}
@@ -151,27 +151,24 @@ def test_a_sum_over_one_axis():
 
 def test_formulas_by_hand():
     step = Step(TINY, 6, 20, 64, (("data", 4), ("fsdp", 2)), loss_block=16)
-    size, found = scaling_formulas.sizes(TINY, 6, 20), scaling_formulas.cost(step)
+    size, found = formulas.sizes(TINY, 6, 20), formulas.cost(step)
     assert size.embedding == 1024 * 128
-    assert scaling_formulas.blocks_of(step) == 4
+    assert formulas.blocks_of(step) == 4
     assert found.sent["data"] == 4 * size.layers / 2 * 2 * 3 / 4
     # Each block's texts are gathered forward and backward, and their gradient is summed.
     row = (1 + 8) * 128 * 4
     assert found.sent["data+fsdp"] == 7 / 8 * (8 * size.embedding + 64 * row * 4)
     # Micro-batches sum the gradient as often as there are, whatever their number.
-    halves = scaling_formulas.cost(Step(TINY, 6, 20, 64, step.axes, 32, 16))
+    halves = formulas.cost(Step(TINY, 6, 20, 64, step.axes, 32, 16))
     assert halves.sent["data"] == 2 * found.sent["data"]
 
 
 def test_a_chip_s_links():
     step = Step(TINY, 6, 20, 512, (("data", 8), ("fsdp", 8)))
-    rates = {
-        axes: scaling_chips.rate(scaling_chips.H100, step, axes)
-        for axes in ("data", "fsdp", "data+fsdp")
-    }
+    rates = {axes: chips.rate(chips.H100, step, axes) for axes in ("data", "fsdp", "data+fsdp")}
     # One adapter a GPU; a ring through all of a machine's GPUs has eight.
     assert rates == {"data": 50e9, "fsdp": 450e9, "data+fsdp": 400e9}
-    found = scaling_chips.outlook(step, scaling_chips.H100, per_clip=1e10)
+    found = chips.outlook(step, chips.H100, per_clip=1e10)
     # Eight clips a chip of 10 GB each do not fit into 80 GB, four do.
     assert found.clips_at_once == 256
     assert math.isclose(found.encoder, found.cost.encoder_flops / (0.4 * 989e12))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import head_flops
+from benchmarks.heads import __main__ as head_flops
 from benchmarks.heads import dicosa, glscl, mean_pooling, x_pool
 from benchmarks.heads.head import Sizes
 from glscl_jax.errors import UserError
@@ -228,7 +228,7 @@ def test_the_released_decoder_runs_for_every_block():
 
 
 def test_the_table(run_program):
-    out = run_program("benchmarks.head_flops").stdout
+    out = run_program("benchmarks.heads").stdout
     published = {
         "CLIP4Clip": "0.5",
         "DiCoSA": "0.51",
@@ -250,7 +250,7 @@ def test_the_table(run_program):
 
 
 def test_the_table_at_other_sizes(run_program):
-    out = run_program("benchmarks.head_flops", "--texts=10", "--videos=2000000").stdout
+    out = run_program("benchmarks.heads", "--texts=10", "--videos=2000000").stdout
     assert "10 texts x 2,000,000 videos" in out
     assert "X-CLIP" not in out
     assert "275.0" not in out

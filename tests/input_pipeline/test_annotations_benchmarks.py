@@ -13,8 +13,8 @@ import pytest
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import (
+    BENCHMARKS,
     READERS,
-    counts,
     lsmdc,
     msrvtt,
     plain_pickle,
@@ -68,6 +68,21 @@ def test_every_file_finds_its_clip(benchmarks, dataset):
     assert apart == list(clips.values())
     with pytest.raises(UserError, match="nowhere: No such file"):
         READERS[dataset](benchmarks / dataset, benchmarks / "nowhere")
+
+
+@pytest.mark.parametrize("dataset", benchmark_files.DATASETS)
+def test_a_record_names_the_splits_of_its_files(benchmarks, dataset):
+    record = BENCHMARKS[dataset]
+    there = {clip.split for clip in record.read(benchmarks / dataset, None)}
+    assert record.name == dataset
+    assert {count.splits[0] for count in record.counts} == there
+    # What is carved is counted with what it is carved from, and nothing is where there is some.
+    carved = {split for count in record.counts for split in count.splits} - there
+    assert carved == ({"val"} if record.validation_size else set())
+
+
+def test_every_benchmark_has_files_here():
+    assert set(benchmark_files.DATASETS) == BENCHMARKS.keys() == READERS.keys() - {"folder"}
 
 
 def test_msrvtt(benchmarks):
@@ -583,7 +598,7 @@ def test_the_real_msrvtt_files(real, size, train):
     clips = read(f"msrvtt_{size}", folder)
     assert splits(clips) == {"train": train, "test": 1_000}
     assert clips["video9770"].captions == ("a person is connecting something to system",)
-    (pair, test) = counts.PUBLISHED[f"msrvtt_{size}"].counts
+    (pair, test) = BENCHMARKS[f"msrvtt_{size}"].counts
     assert pair.videos == (train, train)
     assert pair.captions == (20 * train, 20 * train)
     assert test.captions == (1_000, 1_000)
@@ -604,7 +619,7 @@ def test_the_real_lists_are_of_the_official_split(real):
         (folder / name).write_text(json.dumps({"videos": videos, "sentences": sentences}))
         first += len(of)
     there = splits(read("msrvtt_full", folder))
-    for count in counts.PUBLISHED["msrvtt_full"].counts:
+    for count in BENCHMARKS["msrvtt_full"].counts:
         assert count.videos == (there[count.splits[0]],) * 2
         assert count.captions == (20 * count.videos[0],) * 2
     for size in ("9k", "7k"):
@@ -622,7 +637,7 @@ def test_the_real_msvd_files(real):
     told = collections.Counter()
     for clip in clips.values():
         told[clip.split] += len(clip.captions)
-    for count in counts.PUBLISHED["msvd"].counts:
+    for count in BENCHMARKS["msvd"].counts:
         assert (told[count.splits[0]],) * 2 == count.captions
     benchmark_files.as_pickle(folder)
     assert read("msvd", folder) == clips

@@ -13,8 +13,8 @@ import pytest
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import prepare, rendered
-from glscl_jax.input_pipeline.annotations import READERS, Clip
-from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
+from glscl_jax.input_pipeline.annotations import BENCHMARKS, READERS, Clip
+from glscl_jax.input_pipeline.annotations.benchmark import Count
 from glscl_jax.input_pipeline.prepared_data import Settings
 from glscl_jax.input_pipeline.preparing import builder, doctor
 from glscl_jax.input_pipeline.preparing.checkup import Checkup, Row
@@ -57,15 +57,15 @@ def test_nothing_to_say(whole, monkeypatch):
         Count((split,), (n, n), (3 * n, 3 * n))
         for split, n in [("train", 12), ("val", 4), ("test", 4)]
     )
-    published = dataclasses.replace(PUBLISHED["msvd"], counts=counts)
-    monkeypatch.setitem(PUBLISHED, "msvd", published)
+    published = dataclasses.replace(BENCHMARKS["msvd"], counts=counts)
+    monkeypatch.setitem(BENCHMARKS, "msvd", published)
     clips, found = examine(whole)
     assert not found.remarkable
     assert found.partial({"train": 12, "val": 4, "test": 4}) == ""
     assert found.median == pytest.approx(benchmark_files.SECONDS, abs=0.1)
     prepare.check_findings(found, len(clips), max_failed_share=0.0, allow_partial=False)
     # A split that nobody published is counted all the same.
-    monkeypatch.setitem(PUBLISHED, "msvd", dataclasses.replace(published, counts=counts[::-1][:2]))
+    monkeypatch.setitem(BENCHMARKS, "msvd", dataclasses.replace(published, counts=counts[::-1][:2]))
     assert [row.published is None for row in examine(whole)[1].rows] == [False, False, True]
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import moving_clips
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.models.encoders.clip import normalize
+from yardsticks import moving_clips
 
 SIZE, NUM_FRAMES = 224, 12
 SECONDS = {"long": 14, "short": 5}

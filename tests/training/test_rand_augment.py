@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.pillow_augment import PILLOW, by_pillow, draws_by_pillow
 from configs import demo
 from glscl_jax import train
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.runtime import sharding
 from glscl_jax.training import rand_augment, recipe, steps
+from yardsticks.pillow_augment import PILLOW, by_pillow, draws_by_pillow
 
 HEIGHT, WIDTH = 44, 60
 MAGNITUDES = (-9.9, -7.31, -6.5, 0.0, 3.21, 6.96, 7.5, 9.9)

@@ -1,40 +1,33 @@
 """Each data set's own annotation files -> `Clip` records.
 
 A reader takes the folder that `--source` names, and the one with the videos where that is another,
-and returns the clips, or raises one `UserError`. To add a benchmark, write its reader and enter it
-in `READERS`; its key is what `--dataset` takes. Its published counts belong into `counts.py`.
+and returns the clips, or raises one `UserError`. To add a benchmark, write its reader and, in the
+same file, its `Benchmark`, and enter that in `BENCHMARKS`; its name is what `--dataset` takes.
 """
 
-import functools
 import pathlib
-from collections.abc import Callable
 
-from glscl_jax.input_pipeline.annotations import folder, msrvtt
-from glscl_jax.input_pipeline.annotations.activitynet import read_activitynet
+from glscl_jax.input_pipeline.annotations import folder
+from glscl_jax.input_pipeline.annotations.activitynet import ACTIVITYNET
+from glscl_jax.input_pipeline.annotations.benchmark import Benchmark, Reader
 from glscl_jax.input_pipeline.annotations.clip import Clip
-from glscl_jax.input_pipeline.annotations.didemo import read_didemo
+from glscl_jax.input_pipeline.annotations.didemo import DIDEMO
 from glscl_jax.input_pipeline.annotations.folder import read_folder
-from glscl_jax.input_pipeline.annotations.lsmdc import read_lsmdc
-from glscl_jax.input_pipeline.annotations.msrvtt import read_msrvtt, read_msrvtt_full
-from glscl_jax.input_pipeline.annotations.msvd import read_msvd
+from glscl_jax.input_pipeline.annotations.lsmdc import LSMDC
+from glscl_jax.input_pipeline.annotations.msrvtt import MSRVTT_7K, MSRVTT_9K, MSRVTT_FULL
+from glscl_jax.input_pipeline.annotations.msvd import MSVD
 from glscl_jax.input_pipeline.annotations.reading import Reading
-from glscl_jax.input_pipeline.annotations.vatex import read_vatex
+from glscl_jax.input_pipeline.annotations.vatex import VATEX
 
-Reader = Callable[[pathlib.Path, pathlib.Path | None], list[Clip]]
+_ALL = (MSRVTT_9K, MSRVTT_7K, MSRVTT_FULL, MSVD, VATEX, LSMDC, DIDEMO, ACTIVITYNET)
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 
 READERS: dict[str, Reader] = {
     "folder": read_folder,
-    "msrvtt_9k": functools.partial(read_msrvtt, train_list=msrvtt.TRAIN_9K),
-    "msrvtt_7k": functools.partial(read_msrvtt, train_list=msrvtt.TRAIN_7K),
-    "msrvtt_full": read_msrvtt_full,
-    "msvd": read_msvd,
-    "vatex": read_vatex,
-    "lsmdc": read_lsmdc,
-    "didemo": read_didemo,
-    "activitynet": read_activitynet,
+    **{name: benchmark.read for name, benchmark in BENCHMARKS.items()},
 }
 
-__all__ = ["READERS", "Clip", "Reader", "Reading", "read", "read_folder"]
+__all__ = ["BENCHMARKS", "READERS", "Benchmark", "Clip", "Reader", "Reading", "read", "read_folder"]
 
 
 def read(dataset: str, source: pathlib.Path, videos: pathlib.Path | None = None) -> Reading:

@@ -4,6 +4,7 @@ import math
 import pathlib
 
 from glscl_jax.input_pipeline.annotations import tables
+from glscl_jax.input_pipeline.annotations.benchmark import Benchmark, Count, Figures, Result
 from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.paragraph import paragraph
 from glscl_jax.input_pipeline.annotations.source import Source
@@ -58,3 +59,25 @@ def _clip(name: str, value, files: Source, split: str) -> Clip:
     if not end:
         raise RowError("duration 0: give the video's")
     return Clip(name, files.video(name), (paragraph(entry["sentences"]),), 0.0, end, split)
+
+
+ACTIVITYNET = Benchmark(
+    name="activitynet",
+    title="ActivityNet val_1",
+    read=read_activitynet,
+    counts=(
+        # 10,009 and 4,917 (val_1): Krishna et al. 2017, as counted by Liu et al. 2019; the
+        # paragraphs: Zhang et al. 2018.
+        Count.paragraphs(("train", "val"), 10_009, 10_009),
+        Count.paragraphs(("test",), 4_917, 4_917),
+    ),
+    source="Krishna et al. 2017; Zhang et al. 2018 (paragraphs, tested on val_1)",
+    validation_size=500,
+    results=(
+        Result(
+            "ViT-B/32",
+            Figures(41.4, 72.1, 83.9, None, 7.5),
+            Figures(40.6, 71.8, 84.1, None, 7.1),
+        ),
+    ),
+)

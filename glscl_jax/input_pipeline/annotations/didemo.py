@@ -3,6 +3,7 @@
 import pathlib
 
 from glscl_jax.input_pipeline.annotations import tables
+from glscl_jax.input_pipeline.annotations.benchmark import Benchmark, Count, Figures, Result
 from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.paragraph import paragraph
 from glscl_jax.input_pipeline.annotations.source import Source, stem
@@ -52,3 +53,26 @@ def _descriptions(path: pathlib.Path) -> dict[str, list[str]]:
             told.setdefault(name, []).append(tables.caption(entry["description"], "description"))
     faults.check()
     return told
+
+
+DIDEMO = Benchmark(
+    name="didemo",
+    title="DiDeMo",
+    read=read_didemo,
+    counts=(
+        # 8,395: Hendricks et al. 2017. 8,392: the list of Liu et al. 2019, its README says so.
+        Count.paragraphs(("train",), 8_392, 8_395),
+        # 1,065: both.
+        Count.paragraphs(("val",), 1_065, 1_065),
+        # 1,004: both; 1,003 with CLIP4Clip (Luo et al. 2022).
+        Count.paragraphs(("test",), 1_003, 1_004),
+    ),
+    source="Hendricks et al. 2017; Liu et al. 2019 (8,392 train); Luo et al. 2022 (1,003 test)",
+    results=(
+        Result(
+            "ViT-B/32",
+            Figures(46.7, 75.0, 82.9, None, 13.0),
+            Figures(45.9, 74.5, 83.1, None, 9.5),
+        ),
+    ),
+)

@@ -6,11 +6,13 @@ published, in its own two files or in the one that circulates with CLIP4Clip's r
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Container, Iterable, Iterator
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import csv_file, tables
+from glscl_jax.input_pipeline.annotations.benchmark import Benchmark, Count, Figures, Result
 from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.source import Source
 from glscl_jax.input_pipeline.annotations.tables import Faults, RowError
@@ -203,3 +205,67 @@ def _row(record: dict | RowError) -> dict:
     if not record:
         raise RowError("empty: delete the line")
     return record
+
+
+# Yu et al. 2018 (JSFusion), one caption a video; counted.
+_TEST_1K_A = Count.exactly(("test",), 1_000, 1_000)
+# Of both lists of training videos, which are tested alike.
+_RESULTS = (
+    Result("ViT-B/32", Figures(48.1, 73.9, 82.3, 2, 13.8), Figures(47.1, 73.0, 83.2, 2, 10.3)),
+    Result(
+        "ViT-B/32",
+        Figures(50.0, 73.7, 82.8, 1.5, 14.2),
+        Figures(49.4, 74.5, 83.9, 2, 9.6),
+        rerank="qbnorm",
+    ),
+    Result("ViT-B/16", Figures(49.5, 75.1, 83.9, 2, 12.6), Figures(48.9, 76.3, 85.8, 2, 8.4)),
+    Result(
+        "ViT-B/16",
+        Figures(50.5, 75.2, 83.8, 1, 12.8),
+        Figures(49.2, 76.1, 86.2, 2, 8.5),
+        rerank="qbnorm",
+    ),
+)
+
+MSRVTT_9K = Benchmark(
+    name="msrvtt_9k",
+    title="MSR-VTT 1k-A",
+    read=functools.partial(read_msrvtt, train_list=TRAIN_9K),
+    counts=(
+        # Ids: Gabeur et al. 2020 (MMT), counted. Captions: 20 a video, Xu et al. 2016.
+        Count.exactly(("train", "val"), 9_000, 180_000),
+        _TEST_1K_A,
+    ),
+    source="Xu et al. 2016 (20 captions a video); Yu et al. 2018 (test 1k-A); Gabeur et al. 2020"
+    " (9k)",
+    validation_size=500,
+    results=_RESULTS,
+)
+MSRVTT_7K = Benchmark(
+    name="msrvtt_7k",
+    title="MSR-VTT 1k-A",
+    read=functools.partial(read_msrvtt, train_list=TRAIN_7K),
+    counts=(
+        # Ids: the list of Miech et al. 2019 (HowTo100M), counted. Captions: as above.
+        Count.exactly(("train", "val"), 7_010, 140_200),
+        _TEST_1K_A,
+    ),
+    source="Xu et al. 2016 (20 captions a video); Yu et al. 2018 (test 1k-A); Miech et al. 2019"
+    " (7k)",
+    validation_size=500,
+    results=_RESULTS,
+)
+# The paper has no figures of this one, whose test split is another.
+MSRVTT_FULL = Benchmark(
+    name="msrvtt_full",
+    title="MSR-VTT full",
+    read=read_msrvtt_full,
+    counts=(
+        # Videos: Xu et al. 2016. Captions: 20 a video; the table in the README of Dong et al. 2021
+        # (hybrid_space) says the same of each split.
+        Count.exactly(("train",), 6_513, 130_260),
+        Count.exactly(("val",), 497, 9_940),
+        Count.exactly(("test",), 2_990, 59_800),
+    ),
+    source="Xu et al. 2016 (the official split, 20 captions a video)",
+)

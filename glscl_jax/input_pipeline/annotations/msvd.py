@@ -10,6 +10,7 @@ import pathlib
 import re
 
 from glscl_jax.input_pipeline.annotations import plain_pickle, tables
+from glscl_jax.input_pipeline.annotations.benchmark import Benchmark, Count, Figures, Result
 from glscl_jax.input_pipeline.annotations.clip import Clip
 from glscl_jax.input_pipeline.annotations.source import Source
 from glscl_jax.input_pipeline.annotations.tables import Faults, RowError
@@ -146,3 +147,24 @@ def _joined(words) -> str:
     if not isinstance(words, list | tuple):
         raise RowError(f"caption {words!r} is no list of words: fetch the file anew")
     return tables.caption(" ".join(tables.string(word, "word") for word in words))
+
+
+MSVD = Benchmark(
+    name="msvd",
+    title="MSVD",
+    read=read_msvd,
+    counts=(
+        # Ids: Venugopalan et al. 2015. Captions: captions_msvd.json. All counted.
+        Count.exactly(("train",), 1_200, 48_774),
+        Count.exactly(("val",), 100, 4_290),
+        Count.exactly(("test",), 670, 27_763),
+    ),
+    source="Venugopalan et al. 2015 (the split); captions as counted in captions_msvd.json",
+    results=(
+        Result(
+            "ViT-B/32",
+            Figures(47.5, 76.3, 86.1, None, 9.8),
+            Figures(69.1, 91.5, 94.8, None, 3.2),
+        ),
+    ),
+)

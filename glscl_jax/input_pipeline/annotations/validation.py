@@ -5,17 +5,15 @@ import hashlib
 from collections.abc import Sequence
 
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.annotations import BENCHMARKS
 from glscl_jax.input_pipeline.annotations.clip import Clip
-
-# Videos held out by default. MSR-VTT's 1k-A split and ActivityNet have no validation videos; the
-# reference picks its best epoch on the test split, which then says nothing of unseen videos.
-DEFAULT_SIZES = {"msrvtt_9k": 500, "msrvtt_7k": 500, "activitynet": 500}
 
 
 def default_size(dataset: str, clips: Sequence[Clip]) -> int:
     """Videos to hold out: the benchmark's number, less where only a few videos are there."""
     videos = {_video(clip) for clip in clips if clip.split == "train"}
-    return min(DEFAULT_SIZES.get(dataset, 0), len(videos) // 4)
+    benchmark = BENCHMARKS.get(dataset)
+    return min(benchmark.validation_size, len(videos) // 4) if benchmark else 0
 
 
 def carve(clips: Sequence[Clip], size: int) -> list[Clip]:

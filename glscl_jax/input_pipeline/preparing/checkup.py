@@ -5,8 +5,8 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from glscl_jax.input_pipeline.annotations.benchmark import Count
 from glscl_jax.input_pipeline.annotations.clip import Clip
-from glscl_jax.input_pipeline.annotations.counts import Count
 from glscl_jax.input_pipeline.annotations.source import WAY_OUT
 
 _SHOWN = 5

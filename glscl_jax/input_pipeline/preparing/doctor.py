@@ -14,8 +14,9 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 
+from glscl_jax.input_pipeline.annotations import BENCHMARKS
+from glscl_jax.input_pipeline.annotations.benchmark import Count
 from glscl_jax.input_pipeline.annotations.clip import Clip
-from glscl_jax.input_pipeline.annotations.counts import PUBLISHED, Count
 from glscl_jax.input_pipeline.annotations.source import files_below, links_out, videos_below
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure, Row
@@ -71,7 +72,7 @@ def examine(
     lengths |= {
         path: _measured(path, lengths[path], pictures_rate) for path in _outliers(lengths, median)
     }
-    published = PUBLISHED.get(dataset)
+    published = BENCHMARKS.get(dataset)
     files = {*files_below(folder), *strays} if missing else ()
     near = near_matches(missing, files, probes.keys(), folder)
     failures = [Failure(c, probes[c.video].reason) for c in clips if probes[c.video].reason]

@@ -1,39 +1,18 @@
-"""What a GPU makes of this project: training steps, fused attention, scores, augmentation.
-
-    python -m benchmarks.on_gpu                     on a GPU: within 8 minutes
-    python -m benchmarks.on_gpu --minutes=20 --only=step --variants=ViT-L/14 --clips=64
-    python -m benchmarks.on_gpu --only=step         on a CPU: a tiny model, to show that it works
-
-The step is a whole one in bfloat16: both towers, temporal module, LIM, losses, backward pass and
-optimiser. PyTorch's beside it has autocast to bfloat16, torch.compile, fused attention and a fused
-AdamW, and recomputes layers only where it would not fit otherwise. Each row is a process of its
-own with the whole device to itself; what the minutes do not suffice for is named and left out.
-
-Utilisation is the model's FLOPs (`model_flops.py`: matrix products without recomputation) over
-time, as a share of what a chain of 8192 x 8192 products reaches in the same run.
-
-Needs jax, flax, optax and absl, torch and transformers for PyTorch's rows, Pillow for its own;
-nothing of the input pipeline.
-"""
+"""Rows of training steps on a GPU: this project's in every layout, and PyTorch's."""
 
 import dataclasses
 import statistics
 import time
 from collections.abc import Iterator
 
-from absl import flags
-
-from benchmarks.gpu_contender import ContenderError, Task, in_process
+from benchmarks.on_gpu.contender import ContenderError, Task, in_process
 from benchmarks.timing import summary
-from glscl_jax.models.encoders.clip import VARIANTS
-from glscl_jax.runtime import program
 
 # The aims, on a GPU: the second is PyTorch's time over this project's.
 UTILISATION, SPEED_UP = {"ViT-B/16": 0.40}, 1.2
 # Attention and remat of this project's rows, the most telling ones first.
 LAYOUTS = (("fused", "dots"), ("plain", "dots"), ("fused", "full"), ("plain", "full"))
 MORE_LAYOUTS = (("fused", "none"), ("plain", "none"))
-PARTS = ("attention", "step", "scores", "augment")
 # A process that has less time than this left would not get through.
 SHORTEST = 30.0
 
@@ -46,10 +25,6 @@ class Size:
     clips: int
     frames: int
     steps: int
-
-
-FULL = Size(("ViT-B/16", "ViT-B/32"), 128, 12, 10)
-SMALL = Size(("tiny",), 4, 3, 2)
 
 
 class Clock:
@@ -68,41 +43,6 @@ class Clock:
         except ContenderError as error:
             print(f"  {name:<34}{'does not fit' if error.out_of_memory else error}", flush=True)
             return None
-
-
-def main(_):
-    clock = Clock(flags.FLAGS.minutes)
-    ceiling = in_process(Task("ceiling"))
-    on_cpu = ceiling["platform"] == "cpu"
-    size = chosen(SMALL if on_cpu else FULL)
-    print(ceiling["machine"])
-    if on_cpu:
-        print("there is no GPU here: what follows shows that the program works, and no more")
-    square = f"{ceiling['size']} x {ceiling['size']}"
-    print(f"ceiling: {ceiling['ceiling'] / 1e12:.2f} TFLOP/s in {square} bfloat16 products")
-    parts = flags.FLAGS.only or PARTS
-    if "attention" in parts:
-        print("\nfused attention against written out, float32 on the same numbers", flush=True)
-        show(clock.run("attention", Task("attention")))
-    if "step" in parts:
-        steps(clock, size, ceiling, compiled=not on_cpu)
-    for part in ("scores", "augment"):
-        if part in parts:
-            print(f"\n{part}", flush=True)
-            show(clock.run(part, Task(part)))
-
-
-def chosen(usual: Size) -> Size:
-    """`usual` with what the flags change."""
-    given = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Size)}
-    given["variants"] = tuple(given["variants"] or ())
-    return dataclasses.replace(usual, **{name: value for name, value in given.items() if value})
-
-
-def show(found: dict | None) -> None:
-    """Prints what a task says line by line."""
-    for line in (found or {}).get("lines", ()):
-        print(f"  {line}", flush=True)
 
 
 def steps(clock: Clock, size: Size, ceiling: dict, compiled: bool) -> None:
@@ -163,22 +103,3 @@ def torch_attempts(size: Size, variant: str, compiled: bool) -> Iterator[Task]:
     yield dataclasses.replace(task, checkpointing=True)
     if compiled:
         yield dataclasses.replace(task, compiled=False, checkpointing=True)
-
-
-def _define_flags() -> None:
-    flags.DEFINE_float("minutes", 8.0, "After which nothing new is begun.", lower_bound=0.1)
-    flags.DEFINE_multi_enum("only", None, PARTS, "These parts alone; repeatable.")
-    flags.DEFINE_list("variants", None, "CLIP's sizes.")
-    flags.DEFINE_integer("clips", None, "Clips in a batch.", lower_bound=2)
-    flags.DEFINE_integer("frames", None, "Frames a clip.", lower_bound=1)
-    flags.DEFINE_integer("steps", None, "Timed steps of a row.", lower_bound=1)
-    flags.register_validator(
-        "variants",
-        lambda names: all(name in VARIANTS for name in names or ()),
-        f"there are {', '.join(VARIANTS)}",
-    )
-
-
-if __name__ == "__main__":
-    _define_flags()
-    program.run(main)

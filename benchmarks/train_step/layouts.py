@@ -15,8 +15,8 @@ import time
 
 import jax
 
-from benchmarks.jax_glscl import count_flops, fresh_state, jitted_step, make_inputs
 from benchmarks.timing import take_turns
+from benchmarks.train_step.jax_glscl import count_flops, fresh_state, jitted_step, make_inputs
 from glscl_jax.models.encoders.transformer import REMAT
 from glscl_jax.models.glscl import GLSCLConfig
 

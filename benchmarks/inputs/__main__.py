@@ -1,13 +1,15 @@
 """Clips a second from disk to a batch, prepared or decoded anew, beside the reference's way.
 
     pip install --no-deps -r requirements-bench.txt
-    python -m benchmarks.input
+    python -m benchmarks.inputs
 
 Renders 40 videos of 320 x 240, 10 to 15 s at 30 frames a second, cuts 4 clips from each, prepares
 them, and reads those 160 clips, 12 frames of 224 x 224 of each, in turns: from the prepared data
 through tf.data onto the device; by this project's decoder anew; and the reference's way, decord
 and Pillow in worker processes. Then the two decoders alone, one thread each, on the same frames.
 Every turn is a process of its own. Last, the pipeline's memory at a batch of 128.
+
+Takes decord, which requirements-bench.txt has. How long was not measured.
 """
 
 import concurrent.futures
@@ -24,11 +26,11 @@ import tempfile
 
 from absl import flags
 
-from benchmarks import moving_clips
 from benchmarks.inputs.figures import BATCH, Figures
 from benchmarks.machine import machine
 from glscl_jax.errors import UserError
 from glscl_jax.runtime import program
+from yardsticks import moving_clips
 
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns that each way takes.", lower_bound=1)
 VIDEOS = flags.DEFINE_integer("videos", 40, "Videos to render.", lower_bound=BATCH)

@@ -12,7 +12,7 @@ import re
 import jax
 from jax.sharding import AbstractMesh
 
-from benchmarks.scaling_step import OPTIM, Step, begun
+from benchmarks.scaling.compiled_step import OPTIM, Step, begun
 from glscl_jax.profiling.model_flops import TRAINING, forward_flops
 from glscl_jax.runtime import sharding
 from glscl_jax.runtime.sharding import DATA, FSDP

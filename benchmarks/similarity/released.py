@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks.similarity_features import BLOCKING, FRAMES, QUERIES, WIDTH, WORDS, Lim
+from benchmarks.similarity.features import BLOCKING, FRAMES, QUERIES, WIDTH, WORDS, Lim
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.retrieval.score_blocks import score_in_blocks
 

@@ -6,6 +6,8 @@
 The same draws on the same clips of 12 frames of 224 x 224, in turns: compiled by JAX for the
 default device, and by Pillow, a frame at a time, on one core, which is the way of the reference's
 workers. Then each operation alone. Frames are on the device already, where a step has them.
+
+Takes Pillow. How long was not measured.
 """
 
 import functools
@@ -14,15 +16,14 @@ import statistics
 import jax
 import numpy as np
 from absl import flags
-from PIL import Image
 
+from benchmarks.augmentation.clips import FRAMES, SIZE, make_clips
 from benchmarks.machine import machine
-from benchmarks.pillow_augment import by_pillow, draws_by_pillow
 from benchmarks.timing import take_turns
 from glscl_jax.runtime import program
 from glscl_jax.training import rand_augment
+from yardsticks.pillow_augment import by_pillow, draws_by_pillow
 
-FRAMES, SIZE = 12, 224
 MAGNITUDE = rand_augment.MAGNITUDE
 
 
@@ -58,15 +59,6 @@ def row(name: str, times: dict[str, list[float]], clips: int) -> str:
         f"{name:<14}{jax_ms:>10.1f}{pillow_ms:>10.1f}{pillow_ms / jax_ms:>8.2f}"
         f"   ({'; '.join(spans)})"
     )
-
-
-def make_clips(count: int) -> np.ndarray:
-    """Soft colours with a little noise, uint8 [B,V,H,W,3]."""
-    rng = np.random.default_rng(0)
-    soft = rng.integers(30, 220, (count, 6, 6, 3), dtype=np.uint8)
-    soft = [Image.fromarray(one).resize((SIZE, SIZE), Image.BICUBIC) for one in soft]
-    noise = rng.integers(0, 20, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
-    return np.stack([np.asarray(one) + noise for one in soft])
 
 
 def run_one(operation, clip) -> None:

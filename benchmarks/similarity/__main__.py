@@ -1,6 +1,6 @@
 """What the scores of all pairs cost: against the released way, against N, in memory, on a GPU.
 
-    python -m benchmarks.similarity              all parts, about 6 minutes on 2 cores
+    python -m benchmarks.similarity              all parts
     python -m benchmarks.similarity --part=c     one of them
 
     a  1,000 x 1,000 as this project computes it, and as released
@@ -10,19 +10,21 @@
 
 All start from what CLIP's towers and the temporal module give: text tokens and frame features,
 here random numbers, of the paper's sizes (K 8, V 12, L 32, D 512).
+
+Takes about 6 minutes on 2 cores of an Intel Xeon, part d left out.
 """
 
 from absl import flags
 
-from benchmarks import similarity_cost, similarity_memory, similarity_released, similarity_stream
 from benchmarks.machine import machine
+from benchmarks.similarity import cost, memory, released, stream
 from glscl_jax.runtime import program
 
 PARTS = {
-    "a": similarity_released.main,
-    "b": similarity_cost.main,
-    "c": similarity_memory.main,
-    "d": similarity_stream.main,
+    "a": released.main,
+    "b": cost.main,
+    "c": memory.main,
+    "d": stream.main,
 }
 PART = flags.DEFINE_enum("part", "all", [*PARTS, "all"], "Which part to run.")
 

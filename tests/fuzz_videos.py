@@ -1,6 +1,6 @@
 """Damages small videos in many ways and reads them: nothing may escape but named failures.
 
-    python -m benchmarks.fuzz_videos --files=10000
+    python -m tests.fuzz_videos --files=10000
 
 Bytes flipped, runs of them overwritten, cut short, headers alone patched; in the usual containers.
 The same seed gives the same files. Ends with status 1 where anything else than a `VideoError`

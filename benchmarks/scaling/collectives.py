@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from benchmarks.hlo import Instruction, Module
+from benchmarks.scaling.hlo import Instruction, Module
 
 # Bytes that a device sends for each byte of the larger of operand and result, in a group of n: the
 # least that any algorithm can do, which rings reach (Thakur et al., 2005).

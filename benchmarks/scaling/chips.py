@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from benchmarks.scaling_formulas import BATCH, Cost, clips_at_once, cost
-from benchmarks.scaling_step import Step
+from benchmarks.scaling.compiled_step import Step
+from benchmarks.scaling.formulas import BATCH, Cost, clips_at_once, cost
 from glscl_jax.runtime.sharding import DATA, FSDP
 
 UTILISATION = 0.4  # Of a chip's peak, that the matrix products reach: an assumption.

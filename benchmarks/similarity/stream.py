@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import similarity_features
-from benchmarks.similarity_features import BFLOAT16, BLOCKING, FRAMES, PAIR_FLOPS, QUERIES, WIDTH
+from benchmarks.similarity import features
+from benchmarks.similarity.features import BFLOAT16, BLOCKING, FRAMES, PAIR_FLOPS, QUERIES, WIDTH
 from glscl_jax.models.heads.features import VideoFeatures
 from glscl_jax.retrieval.ranking import text_ranks_in_blocks
 
@@ -32,7 +32,7 @@ def main():
 
 def lines(texts: int, videos: int) -> list[str]:
     """Ranks once to compile, once to be timed; what came of it, a line each."""
-    text = jax.tree.map(jnp.asarray, similarity_features.texts(texts, BFLOAT16))
+    text = jax.tree.map(jnp.asarray, features.texts(texts, BFLOAT16))
     owner = np.arange(texts) * (videos // texts)
     blocking = {"text_block": TEXT_BLOCK, "video_block": VIDEO_BLOCK, **BLOCKING}
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import similarity_features
-from benchmarks.similarity_features import BLOCKING, FRAMES, QUERIES, WIDTH, WORDS, Lim
+from benchmarks.similarity import features
+from benchmarks.similarity.features import BLOCKING, FRAMES, QUERIES, WIDTH, WORDS, Lim
 from glscl_jax.retrieval.score_blocks import Blocks, score_in_blocks
 
 SIZES = flags.DEFINE_list("sizes", ["1000", "2000", "4000", "8000"], "Part b: the Ns.")
@@ -23,7 +23,7 @@ def main():
     sizes = [int(size) for size in SIZES.value]
     lim = Lim()
     per_item(lim, 1)  # Compiles.
-    largest = similarity_features.texts(max(sizes)), similarity_features.videos(max(sizes))
+    largest = features.texts(max(sizes)), features.videos(max(sizes))
     print(f"N texts x N videos, K {QUERIES}, V {FRAMES}, L {WORDS}, D {WIDTH}, float32")
     print(f"{'N':>8}{'items, s':>12}{'pairs, s':>12}{'bare, s':>12}{'pairs / bare':>14}")
     rows = []

@@ -57,7 +57,7 @@ def in_process(task: Task, seconds: float | None = None) -> dict:
             [
                 sys.executable,
                 "-m",
-                "benchmarks.gpu_contender",
+                "benchmarks.on_gpu.contender",
                 json.dumps(dataclasses.asdict(task)),
             ],
             capture_output=True,
@@ -84,8 +84,8 @@ def _ceiling(task: Task) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.jax_glscl import matmul_ceiling
     from benchmarks.machine import machine
+    from benchmarks.train_step.jax_glscl import matmul_ceiling
 
     platform = jax.default_backend()
     size = 512 if platform == "cpu" else 8192
@@ -95,16 +95,16 @@ def _ceiling(task: Task) -> dict:
 
 def _attention(task: Task) -> dict:
     """How far the fused kernel's values and gradients are from the formula's."""
-    from benchmarks import gpu_attention
+    from benchmarks.on_gpu import attention
 
-    return {"lines": gpu_attention.lines()}
+    return {"lines": attention.lines()}
 
 
 def _jax(task: Task) -> dict:
     """Step times, seconds to compile, bytes at most, and the model's FLOPs in a step."""
     import jax
 
-    from benchmarks.jax_glscl import WORDS, JaxStep, make_inputs
+    from benchmarks.train_step.jax_glscl import WORDS, JaxStep, make_inputs
     from glscl_jax.models.encoders.clip import VARIANTS
     from glscl_jax.models.glscl import GLSCLConfig
     from glscl_jax.profiling.model_flops import training_flops
@@ -130,8 +130,8 @@ def _torch(task: Task) -> dict:
     """Step times under bfloat16 autocast, and bytes at most."""
     import torch
 
-    from benchmarks.jax_glscl import make_inputs
-    from benchmarks.torch_glscl import TorchStep
+    from benchmarks.train_step.jax_glscl import make_inputs
+    from benchmarks.train_step.torch_glscl import TorchStep
     from glscl_jax.models.encoders.clip import VARIANTS
 
     clip = VARIANTS[task.variant]
@@ -153,17 +153,17 @@ def _scores(task: Task) -> dict:
     """10,000 texts ranked among 1,000,000 videos; on a CPU 100 among 1,000."""
     import jax
 
-    from benchmarks import similarity_stream
+    from benchmarks.similarity import stream
 
     sizes = (100, 1000) if jax.default_backend() == "cpu" else (10_000, 1_000_000)
-    return {"lines": similarity_stream.lines(*sizes)}
+    return {"lines": stream.lines(*sizes)}
 
 
 def _augment(task: Task) -> dict:
     """RandAugment of 128 clips of 12 frames of 224 x 224; on a CPU of 2 clips."""
     import jax
 
-    from benchmarks.augmentation import make_clips
+    from benchmarks.augmentation.clips import make_clips
     from benchmarks.timing import summary
     from glscl_jax.training import rand_augment
 

@@ -22,21 +22,21 @@ def main():
 
 
 def measured(texts: int, videos: int) -> str:
-    from benchmarks import similarity_features
-    from benchmarks.similarity_features import BFLOAT16, BLOCKING
+    from benchmarks.similarity import features
+    from benchmarks.similarity.features import BFLOAT16, BLOCKING
     from glscl_jax.retrieval.ranking import text_ranks_in_blocks
 
-    text = similarity_features.texts(texts, BFLOAT16)
-    video = similarity_features.videos(videos, BFLOAT16)
+    text = features.texts(texts, BFLOAT16)
+    video = features.videos(videos, BFLOAT16)
     owner = np.arange(texts) * (videos // texts)
-    features = sum(x.nbytes for x in (text.sentence, text.queries, video.frames, video.queries))
+    held = sum(x.nbytes for x in (text.sentence, text.queries, video.frames, video.queries))
     before = peak()
     start = time.perf_counter()
     ranks = text_ranks_in_blocks(text, video, owner, **BLOCKING)
     seconds = time.perf_counter() - start
     lines = (
         f"text-to-video ranks of {texts:,} texts among {videos:,} videos, bfloat16 features",
-        f"{'features':<40}{features / 1e9:10.2f} GB",
+        f"{'features':<40}{held / 1e9:10.2f} GB",
         f"{'most memory held before ranking':<40}{before / 1e9:10.2f} GB",
         f"{'most memory ever held':<40}{peak() / 1e9:10.2f} GB",
         f"{'the score matrix, never held':<40}{4 * texts * videos / 1e9:10.2f} GB",

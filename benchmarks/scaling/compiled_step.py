@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from benchmarks import hlo
-from benchmarks.collectives import Collective, collectives, sent_by_axis
+from benchmarks.scaling import hlo
+from benchmarks.scaling.collectives import Collective, collectives, sent_by_axis
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params

@@ -1,0 +1,1 @@
+"""RandAugment, on the device and beside Pillow's."""

@@ -1,0 +1,1 @@
+"""A training step of this project, and the same model in PyTorch."""

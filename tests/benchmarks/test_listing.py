@@ -1,0 +1,86 @@
+"""The list of benchmarks, and what they keep away from: the library, its tests, and libraries."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import __main__ as listing
+from tests.server import REPO
+
+# What a machine with a GPU may lack: all that reads recipes, data sets and videos.
+MISSING = (
+    "ml_collections",
+    "tensorflow",
+    "tensorflow_datasets",
+    "tensorboardX",
+    "av",
+    "matplotlib",
+)
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    """Modules that a file imports, wherever it does; of `from A import b` both A and A.b."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
+
+
+def test_every_benchmark_is_listed(capsys):
+    listing.main()
+    printed = capsys.readouterr().out
+    modules = [line.split()[-1] for line in printed.splitlines() if line.startswith("python -m ")]
+    folders = {
+        path.name for path in (REPO / "benchmarks").iterdir() if (path / "__init__.py").exists()
+    }
+    singles = {"convert", "precision", "saving"}
+    assert modules == sorted(f"benchmarks.{name}" for name in folders | singles)
+    assert "5 minutes, --table 2 minutes, on 2 cores of an Intel Xeon" in printed
+    assert "  Time and memory of converting a full-size CLIP" in printed
+
+
+@pytest.mark.parametrize("where", ["Makefile", "README.md", "docs"])
+def test_what_is_said_to_run_is_there(where):
+    path = REPO / where
+    text = "".join(
+        file.read_text(encoding="utf-8") for file in [path, *path.glob("*.md")] if file.is_file()
+    )
+    told = {word.strip("`.,;:)") for word in text.split() if word.startswith("benchmarks.")}
+    assert told <= {benchmark.module for benchmark in listing.benchmarks()}
+
+
+def test_nothing_needs_the_benchmarks():
+    for part in ("glscl_jax", "convert", "configs", "yardsticks", "tests"):
+        for path in (REPO / part).rglob("*.py"):
+            if (REPO / "tests" / "benchmarks") not in path.parents:
+                assert not {name for name in imports(path) if name.split(".")[0] == "benchmarks"}, (
+                    path
+                )
+
+
+def test_a_gpu_s_rows_need_no_more_than_a_training_step():
+    found = set()
+    for path in (REPO / "benchmarks" / "on_gpu").glob("*.py"):
+        found |= {name for name in imports(path) if name.startswith(("benchmarks.", "glscl_jax."))}
+    code = "\n".join(
+        [
+            "import contextlib, importlib, sys",
+            f"sys.modules.update(dict.fromkeys({MISSING}))",
+            f"for name in {sorted(found)}:",
+            "    package, _, last = name.rpartition('.')",
+            "    try:",
+            "        importlib.import_module(name)",
+            "    except ModuleNotFoundError as error:",
+            "        if error.name != name or not hasattr(importlib.import_module(package), last):",
+            "            raise",
+            "import benchmarks.on_gpu.__main__",
+        ]
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
