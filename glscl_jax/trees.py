@@ -10,12 +10,12 @@ def path_name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def copied(params: dict) -> dict:
+def copy(params: dict) -> dict:
     """float32 copies, also of what is float32: a buffer in two places cannot be donated."""
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
 
 
-def overlaid(params: dict, average: dict | None) -> dict:
+def merge(params: dict, average: dict | None) -> dict:
     """`params` with what `average` has in its place."""
     if average is None:
         return params

@@ -17,7 +17,7 @@ from glscl_jax.checkpoints.model_dir import BEST, damaged, reason, steps_on_disk
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.trees import copied, overlaid, part_of
+from glscl_jax.trees import copy, merge, part_of
 
 
 class Checkpoints:
@@ -134,8 +134,8 @@ class Checkpoints:
         raw, average = progress.pop("raw", None), None
         if abstract.ema is not None:
             average = part_of(params, abstract.ema)
-            average = copied(average) if raw is None else average
-        return TrainState(params=overlaid(params, raw), ema=average, **progress)
+            average = copy(average) if raw is None else average
+        return TrainState(params=merge(params, raw), ema=average, **progress)
 
     def close(self) -> None:
         """Waits for the last save; raises a `UserError` if it failed."""

@@ -4,7 +4,7 @@ import flax.struct
 import jax
 import optax
 
-from glscl_jax.trees import overlaid
+from glscl_jax.trees import merge
 
 
 @flax.struct.dataclass
@@ -35,4 +35,4 @@ class TrainState:
     @property
     def evaluated(self) -> dict:
         """The parameters to validate with and to keep: the average, where there is one."""
-        return overlaid(self.params, self.ema)
+        return merge(self.params, self.ema)

@@ -11,10 +11,10 @@ from flax import traverse_util
 
 from glscl_jax.training.groups import groups_of
 from glscl_jax.training.optim_config import OptimConfig
-from glscl_jax.trees import copied, part_of
+from glscl_jax.trees import copy, part_of
 
 
-def begun(params: dict, config: OptimConfig) -> dict | None:
+def init(params: dict, config: OptimConfig) -> dict | None:
     """The average before the first update: float32 copies; None where `config.ema` is 0.
 
     What is frozen has none; a stack that trains in part is copied whole.
@@ -27,10 +27,10 @@ def begun(params: dict, config: OptimConfig) -> dict | None:
         for path, leaf in traverse_util.flatten_dict(params).items()
         if groups["/".join(path)].label != "frozen"
     }
-    return copied(traverse_util.unflatten_dict(trained))
+    return copy(traverse_util.unflatten_dict(trained))
 
 
-def moved(average: dict | None, params: dict, config: OptimConfig) -> dict | None:
+def update(average: dict | None, params: dict, config: OptimConfig) -> dict | None:
     """The average after an update that led to `params`."""
     if average is None:
         return None

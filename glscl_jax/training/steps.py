@@ -44,7 +44,7 @@ def init_state(
     params = cast_params(params, config)
     # Made twice: a buffer that stands in two places cannot be donated.
     step, nonfinite = (jnp.zeros((), jnp.int32) for _ in range(2))
-    return TrainState(step, params, optimizer.init(params), nonfinite, ema.begun(params, config))
+    return TrainState(step, params, optimizer.init(params), nonfinite, ema.init(params, config))
 
 
 def train_step(
@@ -87,7 +87,7 @@ def train_step(
     def applied():
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = hold_logit_scale(optax.apply_updates(state.params, updates))
-        return params, opt_state, ema.moved(state.ema, params, optim)
+        return params, opt_state, ema.update(state.ema, params, optim)
 
     params, opt_state, average = jax.lax.cond(
         finite, applied, lambda: (state.params, state.opt_state, state.ema)

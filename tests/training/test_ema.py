@@ -35,7 +35,7 @@ def state(config, step=7):
     if begun.ema is None:
         return begun.replace(step=jnp.int32(step))
     trained = part_of(params(1), begun.ema)
-    return begun.replace(step=jnp.int32(step), ema=ema.moved(begun.ema, trained, config))
+    return begun.replace(step=jnp.int32(step), ema=ema.update(begun.ema, trained, config))
 
 
 def abstract(config, axes):
@@ -60,21 +60,21 @@ def assert_same(one, other):
 
 
 def test_it_begins_as_a_copy_and_goes_towards_the_parameters():
-    first = ema.begun(params(0), AVERAGED)
+    first = ema.init(params(0), AVERAGED)
     assert "patch_embedding" not in first["clip"]["vision"]
     assert_same(first["lim"], params(0)["lim"])
-    after = ema.moved(first, params(1), AVERAGED)
+    after = ema.update(first, params(1), AVERAGED)
     old, new = (params(seed)["lim"]["queries"] for seed in (0, 1))
     np.testing.assert_allclose(after["lim"]["queries"], 0.9 * old + 0.1 * new, rtol=1e-5)
     # What does not move has an average that does not either, not by a rounding.
-    assert_same(ema.moved(first, params(0), AVERAGED), first)
-    assert ema.begun(params(0), PLAIN) is None
+    assert_same(ema.update(first, params(0), AVERAGED), first)
+    assert ema.init(params(0), PLAIN) is None
 
 
 def test_half_precision_is_averaged_in_float32():
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params(0))
-    first = ema.begun(half, AVERAGED)
-    after = ema.moved(first, jax.tree.map(lambda leaf: leaf * 1.01, half), AVERAGED)
+    first = ema.init(half, AVERAGED)
+    after = ema.update(first, jax.tree.map(lambda leaf: leaf * 1.01, half), AVERAGED)
     assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {jnp.dtype("float32")}
 
 
@@ -102,7 +102,7 @@ def test_an_average_can_begin_at_a_checkpoint_that_has_none(tmp_path):
     restored = checkpoints.restore(abstract(AVERAGED, {"data": 8}))
     checkpoints.close()
     assert_same(restored.replace(ema=None), before)
-    assert_same(restored.ema, ema.begun(before.params, AVERAGED))
+    assert_same(restored.ema, ema.init(before.params, AVERAGED))
 
 
 def test_other_frozen_parameters_are_refused_and_the_way_out_named(tmp_path):
