@@ -207,6 +207,7 @@ def test_a_third_head_ranks_and_is_told_of_without_a_word_elsewhere(features, tm
     ).read_text(encoding="utf-8")
     assert "nearest frame " in page
     assert "One frame counts." in page
+    assert 'class="most"' in page
 
 
 def config_with(head: str, **changes):

@@ -252,6 +252,7 @@ def test_a_clip_alone_is_ranked_by_the_mean_of_the_frames(workdir, shapes, evalu
     assert rank_files.read_ranks(out)["t2v"].ranks.mean.tolist() == ranks
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "cosine " in page
+    assert 'class="most"' not in page  # every frame counts alike
     assert "GIM" not in page
     assert "LIM" not in page
 
