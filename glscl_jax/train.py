@@ -8,15 +8,22 @@ The work directory holds the config, the plan (pairs, steps an epoch and in all)
 (metrics.jsonl and TensorBoard's), and the checkpoints. Started again on the same one, a run goes on
 where it stopped, exactly. At SIGTERM it saves and ends with status 75; with 69 when another of its
 processes is lost. docs/training.md has clusters.
+
+In Python the same is `from glscl_jax.train import train`:
+
+    train(configs.demo.get_config("tiny"), "runs/tiny")
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
+import os
+from collections.abc import Collection
 
 import jax
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_override_values
 
 from glscl_jax import paths
@@ -31,7 +38,7 @@ from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
-from glscl_jax.runtime import launch, processes, program, sharding
+from glscl_jax.runtime import launch, launch_flags, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.training import continued, inherited, inputs, rand_augment, recipe, steps
 from glscl_jax.training.groups import check_patterns, trained_layers
@@ -41,33 +48,73 @@ from glscl_jax.training.optim import make_optimizer
 from glscl_jax.training.validation import Validation
 from glscl_jax.training.warm_start import start_params
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
-)
-WORKDIR = paths.define(
-    "workdir", None, "Where the run's files go. A run that is there already goes on."
-)
-PROFILE = flags.DEFINE_string(
-    "profile", "", "Steps to trace into the workdir's profile/: how many, or FIRST:LAST."
-)
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a recipe is run, beside what it says; the flags of `train`.
+
+    Attributes:
+      commanded: paths of the settings that were given one by one and not by a config file, such as
+        "data.tokenizer": they stand against a checkpoint's, see `training.inherited`.
+      profile: steps to trace, how many or "FIRST:LAST"; "" for none.
+      peer_timeout: seconds to wait for other processes to see the work directory.
+    """
+
+    commanded: Collection[str] = ()
+    profile: str = ""
+    peer_timeout: int = launch.Peers.peer_timeout
 
 
-def main(_):
-    with launch.joined(), contextlib.ExitStack() as claims:
-        commanded = get_override_values(flags.FLAGS[CONFIG.name])
-        chosen = inherited.chosen(CONFIG.value, commanded)
-        return train(CONFIG.value, chosen, Workdir(WORKDIR.value), claims)
+def _define_flags() -> None:
+    config_flags.DEFINE_config_file(
+        "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
+    )
+    paths.define("workdir", None, "Where the run's files go. A run that is there already goes on.")
+    flags.DEFINE_string(
+        "profile",
+        Options.profile,
+        "Steps to trace into the workdir's profile/: how many, or FIRST:LAST.",
+    )
+    launch_flags.define()
+    flags.mark_flags_as_required(["config", "workdir"])
 
 
-def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int:
-    """Trains to the end, or to a scheduler's notice; returns the program's exit status.
+def main(_) -> int:
+    """Runs the program."""
+    values, peers = flags.FLAGS, launch_flags.given()
+    with launch.joined(peers):
+        return train(
+            values["config"].value,
+            values["workdir"].value,
+            commanded=get_override_values(values["config"]),
+            profile=values["profile"].value,
+            peer_timeout=peers.peer_timeout,
+        )
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike, **options) -> int:
+    """Trains to the end, or to a scheduler's notice.
 
     Args:
       config: the recipe.
-      chosen: `inherited.Chosen`, what was chosen in it.
       workdir: where the run is to be, or is.
-      claims: of the work directory, until the program ends.
+      options: fields of `Options`.
+
+    Returns:
+      The program's exit status: 0, or `PREEMPTED_STATUS` where it was told to end.
+
+    Raises:
+      UserError: naming what does not fit, or what could not be written.
     """
+    with contextlib.ExitStack() as claims:
+        # The caller's config stays as it is.
+        config = config.copy_and_resolve_references()
+        return _train(config, Workdir(workdir), Options(**options), claims)
+
+
+def _train(config, workdir: Workdir, options: Options, claims: contextlib.ExitStack) -> int:
+    """As `train`; the work directory is claimed until `claims` are closed."""
+    chosen = inherited.chosen(config, options.commanded)
     # Everything that can be wrong is found before the work directory is touched.
     paths.settle(config)
     launch.check_agreement(config, places=PLACES)
@@ -79,7 +126,7 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     mesh, data, tokenizer, plan = opened.mesh, opened.data, opened.tokenizer, opened.plan
     processes.check_same({"data": data.identity, "tokenizer": tokenizer.sha256})
     total = plan.num_steps
-    trace.read_window(PROFILE.value, 0, total)
+    trace.read_window(options.profile, 0, total)
     model = GLSCL(settings.model)
     shapes = jax.eval_shape(lambda: init_params(model, 0))
     check_patterns(shapes, settings.optim)
@@ -96,7 +143,7 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
         say(inherited.told(source, config, settings.model))
 
     processes.by_first(lambda: claims.enter_context(workdir.claimed()))
-    processes.check_shared(workdir.path, "--workdir", launch.PEER_TIMEOUT.value)
+    processes.check_shared(workdir.path, "--workdir", options.peer_timeout)
     groups = trained_layers(shapes, settings.optim)
     first, old = max(steps_on_disk(workdir.checkpoints), default=0), workdir.last_config()
     processes.check_same({"the last checkpoint's step": first})
@@ -121,9 +168,9 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     if first and old:
         updates = first - int(state.nonfinite)
         tell_changes(old, config, first, updates, settings, total, plan.steps_per_epoch)
-    window = trace.window_left(PROFILE.value, first, total)
-    if PROFILE.value and window is None:
-        say(f"--profile={PROFILE.value}: those steps are past, so this start traces none")
+    window = trace.window_left(options.profile, first, total)
+    if options.profile and window is None:
+        say(f"--profile={options.profile}: those steps are past, so this start traces none")
     if data.settings.partial:
         say(f"partial: {data.settings.partial}")
     say(plan.told())
@@ -281,5 +328,5 @@ def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh, state
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    _define_flags()
     program.run(main)
