@@ -9,6 +9,8 @@
 SOURCE is OpenAI's TorchScript archive or a state dict with its names, a Hugging Face CLIPModel
 directory, or an open_clip state dict or directory, told apart by looking into it. OUT is a new
 directory that `glscl_jax.train` starts from (--config.init_from=OUT).
+
+In Python the same are `convert.conversion.convert_clip` and `convert.export.convert_back`.
 """
 
 from absl import flags
@@ -18,24 +20,29 @@ from convert.conversion import Options, convert_clip
 from convert.export import convert_back
 from glscl_jax.runtime import program
 
-flags.adopt_module_key_flags(program_flags)
-ACTIVATION = flags.DEFINE_enum(
-    "activation",
-    None,
-    ["quick_gelu", "gelu"],
-    "Of the MLPs; needed where the source does not say it, as tensors do not show it.",
-)
+
+def _define_flags() -> None:
+    program_flags.define()
+    flags.adopt_module_key_flags(program_flags)
+    flags.DEFINE_enum(
+        "activation",
+        None,
+        ["quick_gelu", "gelu"],
+        "Of the MLPs; needed where the source does not say it, as tensors do not show it.",
+    )
 
 
-def main(argv):
+def main(argv) -> None:
+    """Runs the program."""
     _, source, out = argv
-    if program_flags.TO.value:
-        program_flags.refuse_beside_to(ACTIVATION)
-        convert_back(source, out, program_flags.TO.value, whole=False)
+    if to := program_flags.way_back("activation"):
+        convert_back(source, out, to, whole=False)
     else:
-        options = Options(activation=ACTIVATION.value, **program_flags.common_options())
+        activation = flags.FLAGS["activation"].value
+        options = Options(activation=activation, **program_flags.common_options())
         convert_clip(source, out, options)
 
 
 if __name__ == "__main__":
+    _define_flags()
     program.run(main, positional=("SOURCE", "OUT"))

@@ -7,6 +7,8 @@
 SOURCE is a state dict of GLSCL, or of CLIP4Clip (which has no LIM). Sizes, sharing and the kind
 of temporal module are read off its tensors; what they do not show is given by flags. OUT is a new
 directory that `glscl_jax.evaluate` and `glscl_jax.load` read and `glscl_jax.train` starts from.
+
+In Python the same are `convert.conversion.convert_glscl` and `convert.export.convert_back`.
 """
 
 from absl import flags
@@ -16,31 +18,37 @@ from convert.conversion import Options, convert_glscl
 from convert.export import convert_back
 from glscl_jax.runtime import program
 
-flags.adopt_module_key_flags(program_flags)
-SETTINGS = {
-    "temperature": flags.DEFINE_float("temperature", 3.0, "Of the GIM's softmax.", lower_bound=0),
-    "lim_weight": flags.DEFINE_float("lim_weight", 0.5, "Of the LIM's score beside the GIM's."),
-    "lim_heads": flags.DEFINE_integer("lim_heads", 8, "Heads of the LIM decoder.", lower_bound=1),
-    "share_queries": flags.DEFINE_bool(
+# Settings of the model, with which its tensors compute, and that they do not show.
+SETTINGS = ("temperature", "lim_weight", "lim_heads", "share_queries", "share_decoder")
+
+
+def _define_flags() -> None:
+    program_flags.define()
+    flags.adopt_module_key_flags(program_flags)
+    flags.DEFINE_float("temperature", 3.0, "Of the GIM's softmax.", lower_bound=0)
+    flags.DEFINE_float("lim_weight", 0.5, "Of the LIM's score beside the GIM's.")
+    flags.DEFINE_integer("lim_heads", 8, "Heads of the LIM decoder.", lower_bound=1)
+    flags.DEFINE_bool(
         "share_queries",
         None,
         "Whether texts and videos share them; by default told from noun_queries.",
-    ),
-    "share_decoder": flags.DEFINE_bool(
+    )
+    flags.DEFINE_bool(
         "share_decoder", None, "The same of the decoder; told from transformer_decoder_spatial."
-    ),
-}
+    )
 
 
-def main(argv):
+def main(argv) -> None:
+    """Runs the program."""
     _, source, out = argv
-    if program_flags.TO.value:
-        program_flags.refuse_beside_to(*SETTINGS.values())
-        convert_back(source, out, program_flags.TO.value, whole=True)
+    if to := program_flags.way_back(*SETTINGS):
+        convert_back(source, out, to, whole=True)
     else:
-        given = {name: flag.value for name, flag in SETTINGS.items() if flag.value is not None}
+        given = {name: flags.FLAGS[name].value for name in SETTINGS}
+        given = {name: value for name, value in given.items() if value is not None}
         convert_glscl(source, out, Options(head=given, **program_flags.common_options()))
 
 
 if __name__ == "__main__":
+    _define_flags()
     program.run(main, positional=("SOURCE", "OUT"))

@@ -1,4 +1,4 @@
-"""The flags that both programs have. Imported by programs alone: importing it defines them."""
+"""The flags that both programs have."""
 
 from absl import flags
 
@@ -7,50 +7,57 @@ from convert.export import FORMATS
 from glscl_jax import paths
 from glscl_jax.errors import UserError
 
-VERIFY = flags.DEFINE_bool(
-    "verify", False, "Compute with the source in PyTorch, too, and compare stage by stage."
-)
-DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "That parameters are written in.")
-TOKENIZER = paths.define(
-    "tokenizer",
-    None,
-    "A merges file (OpenAI's bpe_simple_vocab_16e6.txt.gz), a Hugging Face directory, or a name on "
-    "its hub; by default the source's own, else CLIP's from the hub.",
-)
-ENTRY = flags.DEFINE_string(
-    "entry",
-    None,
-    "The dictionary of a training checkpoint that is converted, where several are models: "
-    "model, ema, ...",
-)
-IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size",
-    None,
-    "Side of the images in pixels, if another than the source's: its positions are interpolated.",
-    lower_bound=1,
-)
-ALLOW_NONFINITE = flags.DEFINE_bool(
-    "allow_nonfinite", False, "Convert NaN and infinite weights, too."
-)
-TO = flags.DEFINE_enum(
-    "to", None, FORMATS, "The way back: SOURCE is a checkpoint directory, OUT what this says."
-)
+# Those that say something of a conversion, but not of the way back.
+_FORWARD = ("verify", "dtype", "tokenizer", "entry", "image_size", "allow_nonfinite")
 
 
-def refuse_beside_to(*others: flags.FlagHolder) -> None:
-    """Raises a `UserError` for a flag that the way back has no use for."""
-    for flag in (VERIFY, DTYPE, TOKENIZER, ENTRY, IMAGE_SIZE, ALLOW_NONFINITE, *others):
-        if flag.present:
-            raise UserError(f"--{flag.name} says nothing beside --to: leave it out")
+def define() -> None:
+    """Defines the flags."""
+    flags.DEFINE_bool(
+        "verify", False, "Compute with the source in PyTorch, too, and compare stage by stage."
+    )
+    flags.DEFINE_enum("dtype", "float32", list(DTYPES), "That parameters are written in.")
+    paths.define(
+        "tokenizer",
+        None,
+        "A merges file (OpenAI's bpe_simple_vocab_16e6.txt.gz), a Hugging Face directory, or a "
+        "name on its hub; by default the source's own, else CLIP's from the hub.",
+    )
+    flags.DEFINE_string(
+        "entry",
+        None,
+        "The dictionary of a training checkpoint that is converted, where several are models: "
+        "model, ema, ...",
+    )
+    flags.DEFINE_integer(
+        "image_size",
+        None,
+        "Side of the images in pixels, if another than the source's: its positions are "
+        "interpolated.",
+        lower_bound=1,
+    )
+    flags.DEFINE_bool("allow_nonfinite", False, "Convert NaN and infinite weights, too.")
+    flags.DEFINE_enum(
+        "to", None, FORMATS, "The way back: SOURCE is a checkpoint directory, OUT what this says."
+    )
+
+
+def way_back(*others: str) -> str | None:
+    """What --to says, once the flags are parsed.
+
+    Args:
+      others: flags of the program itself that the way back has no use for.
+
+    Raises:
+      UserError: one that it has no use for is given.
+    """
+    to = flags.FLAGS["to"].value
+    for name in (*_FORWARD, *others) if to else ():
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} says nothing beside --to: leave it out")
+    return to
 
 
 def common_options() -> dict:
     """`conversion.Options` as far as these flags give them."""
-    return {
-        "verify": VERIFY.value,
-        "dtype": DTYPE.value,
-        "tokenizer": TOKENIZER.value,
-        "entry": ENTRY.value,
-        "image_size": IMAGE_SIZE.value,
-        "allow_nonfinite": ALLOW_NONFINITE.value,
-    }
+    return {name: flags.FLAGS[name].value for name in _FORWARD}

@@ -8,154 +8,141 @@ The work directory holds the config, the plan (pairs, steps an epoch and in all)
 (metrics.jsonl and TensorBoard's), and the checkpoints. Started again on the same one, a run goes on
 where it stopped, exactly. At SIGTERM it saves and ends with status 75; with 69 when another of its
 processes is lost. docs/training.md has clusters.
+
+In Python the same is `from glscl_jax.train import train`:
+
+    train(configs.demo.get_config("tiny"), "runs/tiny")
 """
 
 import contextlib
-import functools
-import itertools
+import os
 
 import jax
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_override_values
 
 from glscl_jax import paths
-from glscl_jax.checkpoints.model_dir import load_model, parameters_sha256, steps_on_disk
+from glscl_jax.checkpoints.model_dir import steps_on_disk
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
-from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.checkpoints.workdir import PLACES, Workdir, as_json
-from glscl_jax.input_pipeline.captions import captions
-from glscl_jax.input_pipeline.cut_captions import Cut
-from glscl_jax.input_pipeline.prepared_data import PreparedData
-from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.glscl import GLSCL, init_params
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
-from glscl_jax.runtime import launch, processes, program, sharding
+from glscl_jax.runtime import launch, launch_flags, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
-from glscl_jax.training import continued, inherited, inputs, rand_augment, recipe, steps
-from glscl_jax.training.groups import check_patterns, trained_layers
+from glscl_jax.training import inherited, inputs
 from glscl_jax.training.logbook import Log, Logbook
 from glscl_jax.training.nonfinite import NonFinite
-from glscl_jax.training.optim import make_optimizer
-from glscl_jax.training.validation import Validation
-from glscl_jax.training.warm_start import start_params
-
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
+from glscl_jax.training.run import (
+    Options,
+    Run,
+    check_asked,
+    compiled_step,
+    open_run,
+    other_params,
+    start,
 )
-WORKDIR = paths.define(
-    "workdir", None, "Where the run's files go. A run that is there already goes on."
-)
-PROFILE = flags.DEFINE_string(
-    "profile", "", "Steps to trace into the workdir's profile/: how many, or FIRST:LAST."
-)
+from glscl_jax.training.telling import finished, say, tell_start
 
 
-def main(_):
-    with launch.joined(), contextlib.ExitStack() as claims:
-        commanded = get_override_values(flags.FLAGS[CONFIG.name])
-        chosen = inherited.chosen(CONFIG.value, commanded)
-        return train(CONFIG.value, chosen, Workdir(WORKDIR.value), claims)
+def _define_flags() -> None:
+    config_flags.DEFINE_config_file(
+        "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
+    )
+    paths.define("workdir", None, "Where the run's files go. A run that is there already goes on.")
+    flags.DEFINE_string(
+        "profile",
+        Options.profile,
+        "Steps to trace into the workdir's profile/: how many, or FIRST:LAST.",
+    )
+    launch_flags.define()
+    flags.mark_flags_as_required(["config", "workdir"])
 
 
-def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int:
-    """Trains to the end, or to a scheduler's notice; returns the program's exit status.
+def main(_) -> int:
+    """Runs the program."""
+    values, peers = flags.FLAGS, launch_flags.given()
+    with launch.joined(peers):
+        return train(
+            values["config"].value,
+            values["workdir"].value,
+            commanded=get_override_values(values["config"]),
+            profile=values["profile"].value,
+            peer_timeout=peers.peer_timeout,
+        )
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike, **options) -> int:
+    """Trains to the end, or to a scheduler's notice.
 
     Args:
       config: the recipe.
-      chosen: `inherited.Chosen`, what was chosen in it.
       workdir: where the run is to be, or is.
-      claims: of the work directory, until the program ends.
+      options: fields of `Options`.
+
+    Returns:
+      The program's exit status: 0, or `PREEMPTED_STATUS` where it was told to end.
+
+    Raises:
+      UserError: naming what does not fit, or what could not be written.
     """
-    # Everything that can be wrong is found before the work directory is touched.
-    paths.settle(config)
-    launch.check_agreement(config, places=PLACES)
-    source = processes.by_all(lambda: inputs.origin(config, workdir))
-    processes.check_same({"a run to go on with": bool(source and source.goes_on)})
-    given, config = config, inherited.resolved(config, source, chosen)
-    settings = recipe.read(config)
-    opened = processes.by_all(lambda: inputs.open_inputs(given, config, settings, source, chosen))
-    mesh, data, tokenizer, plan = opened.mesh, opened.data, opened.tokenizer, opened.plan
-    processes.check_same({"data": data.identity, "tokenizer": tokenizer.sha256})
-    total = plan.num_steps
-    trace.read_window(PROFILE.value, 0, total)
-    model = GLSCL(settings.model)
-    shapes = jax.eval_shape(lambda: init_params(model, 0))
-    check_patterns(shapes, settings.optim)
-    optimizer = make_optimizer(settings.optim, total)
-    validation = Validation(config, data, tokenizer, model, mesh)
-    processes.check_same({"number of steps": total})
-    loaded = None
-    if source and not source.goes_on:
-        loaded = load_model(source.directory, sharding.replicated(mesh)).params
-        if jax.process_count() > 1:
-            sha256 = parameters_sha256(loaded)
-            processes.check_same({"config.init_from's parameters": sha256})
-        inputs.check_fit(loaded, settings, model)
-        say(inherited.told(source, config, settings.model))
+    with contextlib.ExitStack() as claims:
+        # The caller's config stays as it is.
+        config = config.copy_and_resolve_references()
+        return _train(config, Workdir(workdir), Options(**options), claims)
 
-    processes.by_first(lambda: claims.enter_context(workdir.claimed()))
-    processes.check_shared(workdir.path, "--workdir", launch.PEER_TIMEOUT.value)
-    groups = trained_layers(shapes, settings.optim)
-    first, old = max(steps_on_disk(workdir.checkpoints), default=0), workdir.last_config()
-    processes.check_same({"the last checkpoint's step": first})
-    processes.by_first(
-        lambda: workdir.begin(
-            config,
-            settings.model,
-            data.identity,
-            tokenizer,
-            groups,
-            plan,
-            step=first,
-            goes_on=first < total,
-        )
-    )
+
+def _train(config, workdir: Workdir, options: Options, claims: contextlib.ExitStack) -> int:
+    """As `train`; the work directory is claimed until `claims` are closed."""
+    # 1. Check the settings; up to 3 all that can be wrong is found, and nothing is written.
+    asked = check_asked(config, workdir, options)
+
+    # 2. Open what the run works with: data, tokenizer, devices, another run's parameters.
+    run = open_run(asked, workdir, options)
+    loaded, total = other_params(run), run.total
+    if loaded is not None:
+        say(inherited.told(run.source, run.config, run.settings.model))
+
+    # 3. Claim the work directory, and write down in it what the run is made with.
+    first, old = claim(run, claims)
     if first >= total:
-        say(finished(config, first, total, workdir))
+        say(finished(run, first))
         return 0
-    checkpoints = Checkpoints(workdir, config.keep_checkpoints)
-    state = start(config, settings, model, optimizer, checkpoints, mesh, loaded)
-    del loaded  # Else all of its parameters would be held as long as the run lasts.
-    if first and old:
-        updates = first - int(state.nonfinite)
-        tell_changes(old, config, first, updates, settings, total, plan.steps_per_epoch)
-    window = trace.window_left(PROFILE.value, first, total)
-    if PROFILE.value and window is None:
-        say(f"--profile={PROFILE.value}: those steps are past, so this start traces none")
-    if data.settings.partial:
-        say(f"partial: {data.settings.partial}")
-    say(plan.told())
-    if idle := recipe.without_part(config, settings.model):
-        say(idle)
-    tell_cut_captions(config, data, tokenizer)
-    announce(config, state, first, total, mesh)
 
-    batches = inputs.training_batches(config, data, tokenizer, first, total)
-    log = open_log(config, settings, workdir, mesh, first, total)
-    tracer = trace.Trace(window, workdir.profile, log.pause)
-    step = compiled_step(config, settings, model, optimizer, mesh, state)
-    step = CompiledStep(step, log.write_compiled)
-    nonfinite = NonFinite(config.max_nonfinite, int(state.nonfinite), inputs.clip_ids(config, data))
-    validate_every = config.validate_every or plan.steps_per_epoch
+    # 4. The state to go on from.
+    checkpoints = Checkpoints(workdir, run.config.keep_checkpoints)
+    state = start(run, checkpoints, loaded)
+    del loaded  # Else all of its parameters would be held as long as the run lasts.
+    tell_start(run, state, first, old)
+
+    # 5. Step by step: train, log, validate, save.
+    batches = inputs.training_batches(run.config, run.data, run.tokenizer, first, total)
+    log = open_log(run, first)
+    window = trace.window_left(options.profile, first, total)
+    tracer = trace.Trace(window, workdir.profile, log.paused)
+    step = CompiledStep(compiled_step(run, state), log.write_compiled)
+    look_up = inputs.clip_ids(run.config, run.data)
+    nonfinite = NonFinite(run.config.max_nonfinite, int(state.nonfinite), look_up)
     preemption, done = Preemption(), first
     for number, batch in enumerate(log.watch(batches), first + 1):
         with tracer.step(number):
-            state, figures = step(state, sharding.put_batch(inputs.on_device(batch), mesh))
+            state, figures = step(state, sharding.put_batch(inputs.on_device(batch), run.mesh))
             done = log.add(figures)
         nonfinite.add(done, figures, batch["clip_index"])
-        last = done == total
-        preempted = preemption.reached(done) and not last
-        if validation.split and (done % validate_every == 0 or last) and not preempted:
-            scores = log.pause(lambda state=state: validation(state.evaluated))
+        preempted = preemption.reached(done) and done < total
+        if validates(run, done) and not preempted:
+            with log.paused():
+                scores = run.validation(state.evaluated)
             log.write_validation(scores)
-            log.pause(lambda state=state, scores=scores: checkpoints.save(state, scores))
-        elif last or preempted or _is_due(config.checkpoint_every, done):
-            log.pause(lambda state=state: checkpoints.save(state))
+            with log.paused():
+                checkpoints.save(state, scores)
+        elif preempted or done == total or _is_due(run.config.checkpoint_every, done):
+            with log.paused():
+                checkpoints.save(state)
         if preempted:
             break
 
+    # 6. End, when all is on disk.
     nonfinite.look()
     checkpoints.close()
     log.close()
@@ -166,122 +153,53 @@ def train(config, chosen, workdir: Workdir, claims: contextlib.ExitStack) -> int
     return 0
 
 
-def finished(config, done: int, total: int, workdir: Workdir) -> str:
-    """A line on a run that has nothing left to do."""
-    if done > total:
-        name = "num_steps" if config.num_steps else "num_epochs"
-        said = f"{name} {config[name]}" + ("" if config.num_steps else f", which is {total} steps,")
-        return (
-            f"nothing to train: config.{said} is below the {done} steps that the run has done; it "
-            f"stays as it is in {workdir.path}"
+def claim(run: Run, claims: contextlib.ExitStack) -> tuple[int, dict | None]:
+    """Makes the work directory this run's, until `claims` are closed.
+
+    Returns:
+      The last step that is saved in it, 0 for none, and the config of the run's last start, None
+      for a fresh one.
+
+    Raises:
+      UserError: another run is in it, or was; or the processes do not share it.
+    """
+    workdir = run.workdir
+    processes.by_first(lambda: claims.enter_context(workdir.claimed()))
+    processes.check_shared(workdir.path, "--workdir", run.options.peer_timeout)
+    first, old = max(steps_on_disk(workdir.checkpoints), default=0), workdir.last_config()
+    processes.check_same({"the last checkpoint's step": first})
+    processes.by_first(
+        lambda: workdir.begin(
+            run.config,
+            run.settings.model,
+            run.data.identity,
+            run.tokenizer,
+            run.groups,
+            run.plan,
+            step=first,
+            goes_on=first < run.total,
         )
-    return (
-        f"nothing to train: the run has reached its last step, {total}; its files are in "
-        f"{workdir.path}"
     )
+    return first, old
 
 
-def tell_changes(
-    old: dict, config, step: int, updates: int, settings, total: int, per_epoch: int
-) -> None:
-    """Lines on what changed since the run's last start."""
-    before = continued.Schedule.of_config(old, per_epoch)
-    after = continued.Schedule.of(settings.optim, total)
-    for line in continued.told(old, as_json(config), step, updates, before, after):
-        say(line)
+def open_log(run: Run, first: int) -> Log:
+    """The run's log, which only the first process writes."""
+    logbook = Logbook(run.workdir, first) if jax.process_index() == 0 else None
+    against = utilisation.of_training(run.settings.model, run.config, run.mesh)
+    return Log(run.config, logbook, first, run.total, against)
 
 
-def say(line: str) -> None:
-    """Prints a line, once for all processes."""
-    if jax.process_index() == 0:
-        print(line, flush=True)
+def validates(run: Run, done: int) -> bool:
+    """Whether the validation split is looked at after so many steps."""
+    every = run.config.validate_every or run.plan.steps_per_epoch
+    return bool(run.validation.split) and (_is_due(every, done) or done == run.total)
 
 
 def _is_due(every: int, done: int) -> bool:
     return bool(every) and done % every == 0
 
 
-def tell_cut_captions(config, data: PreparedData, tokenizer: Tokenizer) -> None:
-    """A line for each split that the run reads of which captions lose their end."""
-    if jax.process_index():
-        return
-    for split in filter(None, (config.data.train_split, config.data.validation_split)):
-        texts = itertools.chain.from_iterable(captions(data, split))
-        if line := Cut.of(texts, tokenizer, config.data.num_words).told(split):
-            say(line)
-
-
-def start(config, settings, model, optimizer, checkpoints, mesh, loaded) -> TrainState:
-    """The state to go on from: the last checkpoint's, or step 0's.
-
-    That one is fresh, or has the parameters `loaded` of `config.init_from` and the rest fresh.
-    """
-
-    def begun(loaded=None):
-        params = init_params(model, config.seed)
-        if loaded is not None:
-            params = start_params(params, loaded, settings.model)
-        return steps.init_state(params, optimizer, settings.optim)
-
-    abstract = jax.eval_shape(begun)
-    shardings = sharding.by_rules(abstract, mesh)
-    if checkpoints.latest is not None:
-        return checkpoints.restore(
-            jax.tree.map(
-                lambda leaf, sharded: jax.ShapeDtypeStruct(
-                    leaf.shape, leaf.dtype, sharding=sharded
-                ),
-                abstract,
-                shardings,
-            )
-        )
-    # No device ever holds more than its part of a fresh state.
-    return jax.jit(begun, out_shardings=shardings)(loaded)
-
-
-def announce(config, state, first: int, total: int, mesh) -> None:
-    """One line on what is about to run."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    device = jax.devices()[0]
-    where = f"{mesh.size} x {device.device_kind} ({device.platform})"
-    hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    say(
-        f"training {count:,} parameters from step {first} to {total}, "
-        f"batches of {config.batch_size} clips, on {where}{hosts}"
-    )
-    if (share := sharding.device_share(state)) < 1:
-        axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-        say(f"{axes}: a device holds {100 * share:.2f} % of parameters and optimiser state")
-
-
-def open_log(config, settings: recipe.Recipe, workdir, mesh, first: int, total: int) -> Log:
-    """The run's log, which only the first process writes."""
-    logbook = Logbook(workdir, first) if jax.process_index() == 0 else None
-    against = utilisation.of_training(settings.model, config, mesh)
-    return Log(config, logbook, first, total, against)
-
-
-def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh, state):
-    """`steps.train_step` under jit: (state, batch) -> (state, metrics), the old state donated.
-
-    The new state lies as `state` does.
-    """
-    step = functools.partial(
-        steps.train_step,
-        model=model,
-        optimizer=optimizer,
-        optim=settings.optim,
-        weights=settings.losses,
-        seed=config.seed,
-        microbatch=config.microbatch,
-        mesh=mesh,
-    )
-    if config.data.augment:
-        step = rand_augment.augmented(step, seed=config.seed, mesh=mesh)
-    where = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
-
-
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    _define_flags()
     program.run(main)

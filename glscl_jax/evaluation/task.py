@@ -118,9 +118,13 @@ class Task:
 
 
 def open_task(
-    checkpoint: str, config: ConfigDict | None, split: str | None, step: int | None, out: str | None
+    checkpoint: str | os.PathLike,
+    config: ConfigDict | None,
+    split: str | None,
+    step: int | None,
+    out: str | os.PathLike | None,
 ) -> Task:
-    """Opens everything; the arguments are the flags of `evaluate`.
+    """Opens everything; the arguments are those of `options.Options`.
 
     Raises:
       UserError: naming what is not there, damaged, or does not fit the rest.
@@ -131,7 +135,10 @@ def open_task(
     processes.check_same({"parameters": sha256})
 
     def rest() -> Task:
-        own = Workdir(loaded.directory).config() if config is None else config
+        if config is None:
+            own = Workdir(loaded.directory).config()
+        else:
+            own = config.copy_and_resolve_references()  # The caller's stays as it is.
         paths.settle(own)
         recipe.check_reading(own, loaded.model.config)
         problems, part = Problems(), split or own.data.test_split
@@ -148,7 +155,7 @@ def open_task(
             problems.attempt(check_split, data, part, "--split")
         problems.raise_all()
         failed = failed_clips(own.data.dir, part)
-        directory = _writable(pathlib.Path(out or loaded.directory))
+        directory = _writable(paths.local(out or loaded.directory, "--out"))
         return Task(loaded, sha256, own, data, part, tokenizer, failed, mesh, directory)
 
     task = processes.by_all(rest)

@@ -22,6 +22,10 @@ too many of them and nothing is made. Rows that are not taken are in bad_rows.cs
 ended early goes on from what is decoded.
 
 With --beam_runner the clips are decoded on Apache Beam (requirements-beam.txt).
+
+In Python the same is `from glscl_jax.input_pipeline.prepare import prepare_source`:
+
+    prepare_source("videos", "prepared", frame_rate=2.0)
 """
 
 import collections
@@ -35,7 +39,8 @@ from absl import flags
 
 from glscl_jax import paths
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.annotations import Clip, source
+from glscl_jax.input_pipeline.annotations import Clip, Reading
+from glscl_jax.input_pipeline.annotations import source as annotation_source
 from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from glscl_jax.input_pipeline.decoding.picture_folder import holds_pictures
@@ -46,11 +51,13 @@ from glscl_jax.input_pipeline.preparing import (
     decoding_pool,
     doctor,
     failures,
-    source_flags,
+    prepare_flags,
+    source_reading,
 )
 from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.preparing.decode_cache import Losses, Store
 from glscl_jax.input_pipeline.preparing.failures import DAMAGED_FILE, FAILED_FILE
+from glscl_jax.input_pipeline.preparing.options import Options
 from glscl_jax.runtime import lock, program
 
 LOCK_FILE = ".preparing.lock"
@@ -218,105 +225,86 @@ def check_pictures_rate(clips: Sequence[Clip], pictures_rate: float | None) -> N
         )
 
 
-def _define_flags() -> None:
-    source_flags.define()
-    paths.define("data_dir", None, "Folder to write the data set to.")
-    flags.DEFINE_boolean("check", False, "Only say what is missing or wrong; write nothing.")
-    flags.DEFINE_float("frame_rate", 1.0, "Frames stored per second of video.", lower_bound=0.001)
-    flags.DEFINE_integer("image_size", 224, "Height and width of the frames.", lower_bound=1)
-    flags.DEFINE_boolean(
-        "stored_pixels",
-        False,
-        "Leave pixels that are not square as they are stored, as the reference does; by default"
-        " pictures are stretched to what a player shows.",
-    )
-    flags.DEFINE_float(
-        "pictures_rate",
-        None,
-        "Pictures a second of videos that are folders of numbered pictures; needed where one is.",
-        lower_bound=0.001,
-    )
-    flags.DEFINE_integer("jpeg_quality", 95, "Of the frames.", lower_bound=1, upper_bound=100)
-    flags.DEFINE_float(
-        "max_failed_share",
-        0.01,
-        "Share of the clips that may fail; with more of them nothing is made.",
-        lower_bound=0.0,
-        upper_bound=1.0,
-    )
-    flags.DEFINE_integer(
-        "workers", os.cpu_count() or 1, "Threads that decode; processes on Beam.", lower_bound=1
-    )
-    flags.DEFINE_enum(
-        "beam_runner", None, list(beam.RUNNERS), "Decode on this engine of Apache Beam."
-    )
-    flags.DEFINE_string("beam_options", "", "Its options, as '--flag=value --other=value'.")
-    flags.DEFINE_boolean(
-        "overwrite",
-        False,
-        "Replace a data set that is there. Needed too where only video files have changed: what is"
-        " compared is annotations and flags.",
-    )
+def check_source(source: str | os.PathLike, **options) -> Checkup:
+    """Looks at every file of a data set, prints what is missing or wrong, and writes nothing.
 
+    Args:
+      source: the folder of annotations and videos.
+      options: fields of `preparing.options.Options`.
 
-def main(_) -> None:
-    """Runs the program."""
-    values = flags.FLAGS
-    if not values.data_dir and not values.check:
-        raise UserError("--data_dir is missing: name a folder to write to, or --check alone")
-    with source.links_followed(values.follow_links):
-        run(values, None if values.check else pathlib.Path(values.data_dir))
-
-
-def run(values: flags.FlagValues, data_dir: pathlib.Path | None) -> None:
-    """Does what the flags say; without a `data_dir` only looks."""
-    folder = source_flags.videos()
-    reading = source_flags.read(data_dir)
-    clips = reading.clips
-    check_pictures_rate(clips, values.pictures_rate)
-    bad = None if values.allow_partial else source_flags.refusal(reading, data_dir)
-    if not data_dir:
+    Raises:
+      UserError: `prepare_source` would refuse it.
+    """
+    asked = Options(source, **options)
+    with annotation_source.links_followed(asked.follow_links):
+        folder, reading = _read(asked, None)
         checkup = doctor.examine(
-            clips,
+            reading.clips,
             folder,
-            values.dataset,
-            workers=values.workers,
-            pictures_rate=values.pictures_rate,
+            asked.dataset,
+            workers=asked.threads,
+            pictures_rate=asked.pictures_rate,
         )
-        print(checkup.table())
-    if bad:
-        raise bad
-    if not data_dir:
-        check_findings(checkup, len(clips), values.max_failed_share, values.allow_partial)
-        return
+    print(checkup.table())
+    if refused := _refusal(asked, reading, None):
+        raise refused
+    total = len(reading.clips)
+    check_findings(checkup, total, asked.max_failed_share, asked.allow_partial)
+    return checkup
+
+
+def prepare_source(
+    source: str | os.PathLike, data_dir: str | os.PathLike, **options
+) -> PrepareReport:
+    """Prepares what a folder holds, and says what came of it; see `prepare`.
+
+    Args:
+      source: the folder of annotations and videos.
+      data_dir: the folder to write to. One that holds the same already stays as it is.
+      options: fields of `preparing.options.Options`.
+
+    Raises:
+      UserError: naming what cannot be read or written, what is missing, or what `data_dir` holds
+        instead.
+    """
+    asked = Options(source, **options)
+    with annotation_source.links_followed(asked.follow_links):
+        return _prepare_source(asked, paths.local(data_dir, "--data_dir"))
+
+
+def _prepare_source(options: Options, data_dir: pathlib.Path) -> PrepareReport:
+    folder, reading = _read(options, data_dir)
+    if refused := _refusal(options, reading, data_dir):
+        raise refused
+    clips = reading.clips
     settings = Settings(
-        values.dataset,
-        values.frame_rate,
-        values.image_size,
-        values.jpeg_quality,
+        options.dataset,
+        options.frame_rate,
+        options.image_size,
+        options.jpeg_quality,
         builder.annotations_digest(clips),
-        stored_pixels=values.stored_pixels,
-        pictures_rate=values.pictures_rate,
+        stored_pixels=options.stored_pixels,
+        pictures_rate=options.pictures_rate,
     )
     engine = None
-    if values.beam_runner:
-        engine = beam.engine(values.beam_runner, values.beam_options, values.workers)
-    elif values.beam_options:
+    if options.beam_runner:
+        engine = beam.engine(options.beam_runner, options.beam_options, options.threads)
+    elif options.beam_options:
         raise UserError("--beam_options without --beam_runner: name one, or leave them out")
-    if holds_data(data_dir) and not values.overwrite:
+    if holds_data(data_dir) and not options.overwrite:
         there = open_data(data_dir)
         check_settings(there.settings, settings, data_dir)
         told = _summary(there.splits, len(clips), data_dir, there.settings.partial)
         print(f"{data_dir} is prepared already: {told}")
-        return
+        return PrepareReport(there.splits, (), partial=there.settings.partial)
     report = prepare(
         clips,
         folder,
         data_dir,
         settings,
-        workers=values.workers,
-        max_failed_share=values.max_failed_share,
-        allow_partial=values.allow_partial,
+        workers=options.threads,
+        max_failed_share=options.max_failed_share,
+        allow_partial=options.allow_partial,
         engine=engine,
         left_out=f"{len(reading.bad):,} bad rows left out" if reading.bad else "",
     )
@@ -324,6 +312,18 @@ def run(values: flags.FlagValues, data_dir: pathlib.Path | None) -> None:
     if report.damaged:
         told = f"{len(report.damaged)} of them without all of their frames"
         print(f"{told}: {data_dir / DAMAGED_FILE} lists them")
+    return report
+
+
+def _read(options: Options, data_dir: pathlib.Path | None) -> tuple[pathlib.Path, Reading]:
+    """The folder of the videos, and what the annotations hold."""
+    folder, reading = options.video_folder, source_reading.read(options, data_dir)
+    check_pictures_rate(reading.clips, options.pictures_rate)
+    return folder, reading
+
+
+def _refusal(options: Options, reading: Reading, data_dir: pathlib.Path | None) -> UserError | None:
+    return None if options.allow_partial else source_reading.refusal(reading, data_dir)
 
 
 def _summary(splits: dict[str, int], total: int, data_dir: pathlib.Path, partial: str) -> str:
@@ -335,6 +335,19 @@ def _summary(splits: dict[str, int], total: int, data_dir: pathlib.Path, partial
     return f"{made} of {total} clips ({each}){failed}{short}"
 
 
+def main(_) -> None:
+    """Runs the program."""
+    data_dir, check = flags.FLAGS.data_dir, flags.FLAGS.check
+    if not data_dir and not check:
+        raise UserError("--data_dir is missing: name a folder to write to, or --check alone")
+    options = dataclasses.asdict(prepare_flags.given())
+    if check:
+        check_source(**options)
+    else:
+        prepare_source(data_dir=data_dir, **options)
+
+
 if __name__ == "__main__":
-    _define_flags()
+    prepare_flags.define()
+    flags.adopt_module_key_flags(prepare_flags)
     program.run(main)

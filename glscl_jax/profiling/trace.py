@@ -94,17 +94,17 @@ class Trace:
         self,
         window: Window | None,
         directory: pathlib.Path,
-        pause: Callable[[Callable[[], None]], object],
+        paused: Callable[[], contextlib.AbstractContextManager],
     ):
         """Begins.
 
         Args:
           window: which steps; none for no trace.
           directory: gets `plugins/profile/TIME/`, where TensorBoard looks for traces.
-          pause: runs its argument when the device has nothing left to do, off the clock.
+          paused: a context that is entered when the device has nothing left to do, off the clock.
         """
         self._window = window if jax.process_index() == 0 else None
-        self._directory, self._pause = directory, pause
+        self._directory, self._paused = directory, paused
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
@@ -114,12 +114,14 @@ class Trace:
             yield
             return
         if number == window.first:
-            self._pause(self._start)
+            with self._paused():
+                self._start()
         # By this name and number TensorBoard's step-time view knows a step.
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
         if number == window.last:
-            self._pause(self._stop)
+            with self._paused():
+                self._stop()
 
     def _start(self) -> None:
         options = jax.profiler.ProfileOptions()

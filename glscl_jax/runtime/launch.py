@@ -1,10 +1,11 @@
 """Starts a program in several processes: they find each other, and end when one is lost.
 
-A cluster says who is there (see `cluster`). Elsewhere flags do: --coordinator host:port
+A cluster says who is there (see `cluster`). Elsewhere `Peers` do, by flags: --coordinator host:port
 --num_processes N --process_id I, in every process the same but for the last.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -17,7 +18,6 @@ import time
 from collections.abc import Collection, Iterator
 
 import jax
-from absl import flags
 
 # Behind jax.distributed: the client that tells who lives.
 from jax._src import distributed
@@ -37,41 +37,43 @@ PACKAGE = pathlib.Path(__file__).parents[1]
 _FORCED = "xla_force_host_platform_device_count"
 _ONE_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "host:port of process 0, to start several processes by hand."
-)
-NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "With --coordinator: how many there are.", lower_bound=1
-)
-PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0
-)
-PEER_TIMEOUT = flags.DEFINE_integer(
-    "peer_timeout",
-    60,
-    "Seconds to wait for the other processes at the start, and after which one that is not heard "
-    "of ends the run.",
-    lower_bound=2,
-)
+
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """How this process finds the others of its run; the flags of `launch_flags`.
+
+    Attributes:
+      coordinator: host:port of process 0, to start several by hand; "" leaves it to a cluster.
+      num_processes: how many there are then.
+      process_id: which of them this is then, from 0.
+      peer_timeout: seconds to wait for the others at the start, and after which one that is not
+        heard of ends the run.
+    """
+
+    coordinator: str = ""
+    num_processes: int | None = None
+    process_id: int | None = None
+    peer_timeout: int = 60
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
+def joined(peers: Peers = Peers()) -> Iterator[None]:
     """Joins the run's other processes for the body, if there are any; before JAX's first use.
 
     While it runs, a process that dies ends the others with a line and `PEER_LOST_STATUS`; process
     0, through which they meet, with the runtime's own message and an abort.
 
     Raises:
-      UserError: the flags do not fit together, or the others cannot be reached.
+      UserError: what `peers` says does not fit together, or the others cannot be reached.
     """
-    place = _place()
+    place = _place(peers)
     if place is None:
         if _FORCED in os.environ.get("XLA_FLAGS", ""):
             _one_order()
         yield
         return
-    _connect(place)
+    timeout = peers.peer_timeout
+    _connect(place, timeout)
     watch = _Watch()
     watch.start()
     try:
@@ -79,13 +81,13 @@ def joined() -> Iterator[None]:
     except UserError:
         # Mostly one that all have met. Whoever left at once would take the others' words away.
         if _all_have_ended():
-            _leave(watch)
+            _leave(watch, timeout)
         raise
     except jax.errors.JaxRuntimeError:
         # Communication that breaks off is mostly a peer's death, which the watch will name.
-        watch.join(2 * PEER_TIMEOUT.value)
+        watch.join(2 * timeout)
         raise
-    _leave(watch)
+    _leave(watch, timeout)
 
 
 def check_agreement(
@@ -124,38 +126,38 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _place() -> cluster.Place | None:
-    """Which of several processes this is, by flags or by a cluster; None if it is alone."""
+def _place(peers: Peers) -> cluster.Place | None:
+    """Which of several processes this is, as given or by a cluster; None if it is alone."""
     given = {
-        "--num_processes": NUM_PROCESSES.value is not None,
-        "--process_id": PROCESS_ID.value is not None,
+        "--num_processes": peers.num_processes is not None,
+        "--process_id": peers.process_id is not None,
     }
-    if COORDINATOR.value:
+    if peers.coordinator:
         if missing := [name for name, there in given.items() if not there]:
             raise UserError(f"--coordinator needs {missing[0]} beside it")
-        host, colon, port = COORDINATOR.value.rpartition(":")
+        host, colon, port = peers.coordinator.rpartition(":")
         if not (host and colon and port.isdigit()):
-            raise UserError(f"--coordinator {COORDINATOR.value}: give host:port, e.g. node1:1234")
-        if PROCESS_ID.value >= NUM_PROCESSES.value:
+            raise UserError(f"--coordinator {peers.coordinator}: give host:port, e.g. node1:1234")
+        if peers.process_id >= peers.num_processes:
             raise UserError(
-                f"--process_id {PROCESS_ID.value} of --num_processes {NUM_PROCESSES.value}: "
-                f"take 0 to {NUM_PROCESSES.value - 1}"
+                f"--process_id {peers.process_id} of --num_processes {peers.num_processes}: "
+                f"take 0 to {peers.num_processes - 1}"
             )
-        if NUM_PROCESSES.value == 1:
+        if peers.num_processes == 1:
             return None
-        return cluster.Place(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        return cluster.Place(peers.coordinator, peers.num_processes, peers.process_id)
     if alone := [name for name, there in given.items() if there]:
         raise UserError(f"{alone[0]} needs --coordinator host:port beside it")
-    return cluster.place(PEER_TIMEOUT.value)
+    return cluster.place(peers.peer_timeout)
 
 
-def _connect(place: cluster.Place) -> None:
+def _connect(place: cluster.Place, timeout: int) -> None:
     # Otherwise the runtime ends a process whose peer has died, with a page of its own words.
     jax.config.update("jax_enable_recoverability", True)
     _one_order()
     if place.number:
-        _wait_for(place.address)
-    told = f"could not meet the other processes at {place.address} within {PEER_TIMEOUT.value} s"
+        _wait_for(place.address, timeout)
+    told = f"could not meet the other processes at {place.address} within {timeout} s"
     way_out = "see that all are started and reach it, or raise --peer_timeout"
     try:
         jax.distributed.initialize(
@@ -165,8 +167,8 @@ def _connect(place: cluster.Place) -> None:
             local_device_ids=cluster.own_gpu(),
             # It has been asked who is there.
             cluster_detection_method="deactivate",
-            initialization_timeout=PEER_TIMEOUT.value,
-            heartbeat_timeout_seconds=PEER_TIMEOUT.value,
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=timeout,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
@@ -174,7 +176,7 @@ def _connect(place: cluster.Place) -> None:
     state = distributed.global_state
     try:
         state.client.key_value_set(f"host/{state.process_id}", socket.gethostname())
-        state.client.wait_at_barrier("start", 1000 * PEER_TIMEOUT.value)
+        state.client.wait_at_barrier("start", 1000 * timeout)
     except RuntimeError as error:
         raise UserError(f"{told}: {way_out}") from error
     hosts = _hosts()
@@ -218,17 +220,17 @@ def _all_have_ended() -> bool:
     return True
 
 
-def _leave(watch: "_Watch") -> None:
+def _leave(watch: "_Watch", timeout: int) -> None:
     """Returns when all have done their work, and this process has nothing to do with them."""
     # However long one is at work alone: if it dies, the watch ends the others.
     _client().wait_at_barrier("done", _DAY_MILLISECONDS)
     watch.stop()
     # Nobody goes while another still watches.
-    _client().wait_at_barrier("unwatched", 1000 * PEER_TIMEOUT.value)
+    _client().wait_at_barrier("unwatched", 1000 * timeout)
     state = distributed.global_state
     if state.process_id == 0:
         # Has what the others meet through: one that finds it gone while it leaves aborts.
-        end = time.monotonic() + PEER_TIMEOUT.value
+        end = time.monotonic() + timeout
         while len(_client().get_live_nodes(list(range(state.num_processes)))) > 1:
             if time.monotonic() > end:
                 break
@@ -248,14 +250,14 @@ def _end(named: str) -> None:
     os._exit(PEER_LOST_STATUS)
 
 
-def _wait_for(address: str) -> None:
+def _wait_for(address: str, timeout: int) -> None:
     """Returns when something answers there; the runtime would abort if nothing did.
 
     Raises:
-      UserError: nothing has for --peer_timeout seconds.
+      UserError: nothing has for `timeout` seconds.
     """
     host, _, port = address.rpartition(":")
-    end = time.monotonic() + PEER_TIMEOUT.value
+    end = time.monotonic() + timeout
     while True:
         try:
             socket.create_connection((host, int(port)), timeout=1).close()
@@ -263,7 +265,7 @@ def _wait_for(address: str) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise UserError(
-                    f"the coordinator {address} could not be reached within {PEER_TIMEOUT.value} s "
+                    f"the coordinator {address} could not be reached within {timeout} s "
                     f"({error.strerror or error}): see that process 0 runs there, or raise "
                     "--peer_timeout"
                 ) from error

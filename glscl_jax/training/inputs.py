@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from glscl_jax.checkpoints.model_dir import steps_on_disk
 from glscl_jax.checkpoints.workdir import Workdir
@@ -18,6 +19,25 @@ from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited, recipe
 from glscl_jax.training.warm_start import start_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a run is asked to be, each setting by itself found good.
+
+    Attributes:
+      given: the recipe as it was given.
+      config: the same, with what it leaves open filled in.
+      settings: typed, of it.
+      source: what the run goes on from; None for nothing.
+      chosen: what somebody chose in the recipe.
+    """
+
+    given: ConfigDict
+    config: ConfigDict
+    settings: recipe.Recipe
+    source: inherited.Source | None
+    chosen: inherited.Chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +57,15 @@ class Inputs:
     plan: Plan
 
 
-def open_inputs(given, config, settings: recipe.Recipe, source, chosen) -> Inputs:
+def open_inputs(asked: Asked) -> Inputs:
     """Lays out the devices, opens data and tokenizer, and plans the run.
 
     Raises:
       UserError: naming all in which they, the config and the checkpoint do not fit.
     """
-    problems = Problems()
+    config, source, problems = asked.config, asked.source, Problems()
     if source:
-        problems.attempt(inherited.check, given, source, chosen)
+        problems.attempt(inherited.check, asked.given, source, asked.chosen)
     if mesh := problems.attempt(sharding.make_mesh, axes=config.mesh.to_dict()):
         batch_size, eval_batch_size = config.batch_size, config.eval_batch_size
         problems.attempt(sharding.check_batch_size, batch_size, mesh)
@@ -53,9 +73,9 @@ def open_inputs(given, config, settings: recipe.Recipe, source, chosen) -> Input
         problems.attempt(sharding.check_batch_size, eval_batch_size, mesh, "eval_batch_size")
     plan = None
     if data := problems.attempt(_open_data, config):
-        problems.attempt(check_data, config, settings, data, source)
+        problems.attempt(check_data, asked, data)
         plan = problems.attempt(planned, config, data)
-    tokenizer = problems.attempt(open_tokenizer, config, settings, source, chosen)
+    tokenizer = problems.attempt(open_tokenizer, asked)
     problems.raise_all()
     return Inputs(mesh, data, tokenizer, plan)
 
@@ -67,17 +87,17 @@ def _open_data(config) -> PreparedData:
     return open_data(config.data.dir)
 
 
-def check_data(config, settings: recipe.Recipe, data: PreparedData, source) -> None:
+def check_data(asked: Asked, data: PreparedData) -> None:
     """Raises a `UserError` with all in which the data is not what the config asks for."""
-    problems = Problems()
+    config, problems = asked.config, Problems()
     flags_of = {"frame_rate": "config.data.frame_rate"}
-    if not source:  # A checkpoint's is what it is.
+    if not asked.source:  # A checkpoint's is what it is.
         flags_of["image_size"] = "config.model.clip.image_size"
     problems.attempt(
         pipeline.check_settings,
         data,
         frame_rate=config.data.frame_rate,
-        image_size=settings.model.clip.image_size,
+        image_size=asked.settings.model.clip.image_size,
         flags_of=flags_of,
     )
     if (split := config.data.validation_split) and split not in data.splits:
@@ -100,13 +120,14 @@ def planned(config, data: PreparedData) -> Plan:
     )
 
 
-def open_tokenizer(config, settings: recipe.Recipe, source, chosen) -> Tokenizer:
+def open_tokenizer(asked: Asked) -> Tokenizer:
     """The checkpoint's or the config's tokenizer, checked against vocabulary and context."""
-    if source and source.tokenizer and "data.tokenizer" not in chosen.commanded:
+    config, source = asked.config, asked.source
+    if source and source.tokenizer and "data.tokenizer" not in asked.chosen.commanded:
         tokenizer = Tokenizer.load(source.tokenizer)
     else:
         tokenizer = Tokenizer.open(config.data.tokenizer)
-    clip = settings.model.clip
+    clip = asked.settings.model.clip
     if tokenizer.vocab_size > clip.vocab_size:
         raise UserError(
             f"config.data.tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} entries, "

@@ -1,10 +1,12 @@
 """What a run tells: lines on the terminal, metrics.jsonl, TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 
 import jax
 
@@ -215,13 +217,13 @@ class Log:
             figures[f"memory/{used.place}_peak_gib"] = used.peak / memory.GIB
         return figures
 
-    def pause(self, work):
-        """Does something that the speeds leave out; returns what it returns."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around something that the speeds leave out."""
         jax.block_until_ready(self._pending)  # Still the step's own time.
         before = time.perf_counter()
-        result = work()
+        yield
         self._since += time.perf_counter() - before
-        return result
 
     def write_validation(self, scores: dict[str, float]):
         if self._logbook is None:

@@ -1,5 +1,6 @@
 """Traces: which steps --profile means, and what a real run leaves behind."""
 
+import contextlib
 import gzip
 import json
 
@@ -142,15 +143,16 @@ def test_it_goes_on_with_other_settings_and_traces_no_more(run, shapes, forks):
 def test_a_trace_that_cannot_be_written_ends_no_training(tmp_path, capsys):
     blocked = tmp_path / "profile"
     blocked.write_text("a file where the folder should be")
-    paused = []
+    pauses = []
 
-    def pause(work):
-        paused.append(work)
-        work()
+    @contextlib.contextmanager
+    def paused():
+        yield
+        pauses.append(None)
 
-    tracer = trace.Trace(trace.Window(2, 3), blocked, pause)
+    tracer = trace.Trace(trace.Window(2, 3), blocked, paused)
     for number in range(1, 5):
         with tracer.step(number):
             jax.numpy.ones(3).block_until_ready()
-    assert len(paused) == 2
+    assert len(pauses) == 2
     assert "could not be written" in capsys.readouterr().out

@@ -7,7 +7,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from configs import common, demo, folder
 from convert import checkpoint_output
@@ -256,16 +255,14 @@ def test_what_does_not_fit_is_found_before_anything_is_made(shapes, refusal, con
 
 
 def test_each_that_does_not_fit_has_a_line(shapes, converted, tmp_path):
-    from glscl_jax import train
-    from glscl_jax.checkpoints.workdir import Workdir
+    from glscl_jax.train import train
 
-    absl_flags.FLAGS(["test", "--config=configs/folder.py"])
     config = folder.get_config()
     changes = {"init_from": str(converted), "data.num_words": 30, "data.frame_rate": 1.0}
     changes |= {"data.dir": str(shapes / "data"), "batch_size": 8, "eval_batch_size": 8}
     changed(changes | {"model.clip.activation": "quick_gelu"}, config)
     with pytest.raises(UserError) as caught:
-        train.train(config, inherited.chosen(config), Workdir(tmp_path / "run"), None)
+        train(config, tmp_path / "run")
     lines = str(caught.value).splitlines()
     named = ("config.model.clip.activation", "frame_rate", "config.data.num_words")
     assert len(lines) == 4

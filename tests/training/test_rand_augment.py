@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from configs import demo
-from glscl_jax import train
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.runtime import sharding
 from glscl_jax.training import rand_augment, recipe, steps
+from glscl_jax.training.run import compiled_step
 from yardsticks.pillow_augment import PILLOW, by_pillow, draws_by_pillow
 
 HEIGHT, WIDTH = 44, 60
@@ -150,7 +150,10 @@ def test_the_config_says_whether_training_augments(batch, monkeypatch, asked):
     mesh = sharding.make_mesh(jax.devices()[:2])
     state = TrainState(jnp.int32(4), {}, {}, jnp.int32(0))
     state = jax.device_put(state, sharding.by_rules(state, mesh))
-    step = train.compiled_step(config, recipe.read(config), None, None, mesh, state)
+    asked = types.SimpleNamespace(
+        config=config, settings=recipe.read(config), model=None, optimizer=None, mesh=mesh
+    )
+    step = compiled_step(asked, state)
     _, seen = step(state, sharding.put_batch({"frames": batch}, mesh))
     expected = (
         jax.jit(rand_augment.augment)(batch, rand_augment.draw(7, 4, len(batch)))
