@@ -37,5 +37,10 @@ def main(argv):
         convert_clip(source, out, options)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     program.run(main, positional=("SOURCE", "OUT"))
+
+
+if __name__ == "__main__":
+    cli()

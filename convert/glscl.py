@@ -42,5 +42,10 @@ def main(argv):
         convert_glscl(source, out, Options(model=given, **program_flags.common_options()))
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     program.run(main, positional=("SOURCE", "OUT"))
+
+
+if __name__ == "__main__":
+    cli()

@@ -280,6 +280,11 @@ def compiled_step(config, settings: recipe.Recipe, model, optimizer, mesh, state
     return jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     flags.mark_flags_as_required(["config", "workdir"])
     program.run(main)
+
+
+if __name__ == "__main__":
+    cli()

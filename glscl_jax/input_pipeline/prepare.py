@@ -335,6 +335,11 @@ def _summary(splits: dict[str, int], total: int, data_dir: pathlib.Path, partial
     return f"{made} of {total} clips ({each}){failed}{short}"
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     _define_flags()
     program.run(main)
+
+
+if __name__ == "__main__":
+    cli()
