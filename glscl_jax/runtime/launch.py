@@ -18,13 +18,10 @@ from collections.abc import Collection, Iterator
 
 import jax
 from absl import flags
-
-# Behind jax.distributed: the client that tells who lives.
-from jax._src import distributed
 from ml_collections import ConfigDict
 
 from glscl_jax.errors import UserError
-from glscl_jax.runtime import cluster, processes
+from glscl_jax.runtime import cluster, jax_internals, processes
 
 # sysexits.h's EX_UNAVAILABLE: nothing is wrong with what was asked for; start again.
 PEER_LOST_STATUS = 69
@@ -72,6 +69,16 @@ def joined() -> Iterator[None]:
         yield
         return
     _connect(place)
+    if jax_internals.peers() is None:
+        print(
+            f"warning: JAX {jax.__version__} does not tell which processes live: one that is lost "
+            f"ends the others only when JAX notices, after {PEER_TIMEOUT.value} s or more",
+            file=sys.stderr,
+            flush=True,
+        )
+        yield
+        jax.distributed.shutdown()
+        return
     watch = _Watch()
     watch.start()
     try:
@@ -171,7 +178,9 @@ def _connect(place: cluster.Place) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
         raise UserError(f"{told} ({reason}): {way_out}") from error
-    state = distributed.global_state
+    state = jax_internals.peers()
+    if state is None:
+        return
     try:
         state.client.key_value_set(f"host/{state.process_id}", socket.gethostname())
         state.client.wait_at_barrier("start", 1000 * PEER_TIMEOUT.value)
@@ -184,7 +193,7 @@ def _connect(place: cluster.Place) -> None:
 
 def _hosts() -> list[str]:
     """Of each process, once all have passed the start."""
-    state = distributed.global_state
+    state = jax_internals.peers()
     ask = state.client.blocking_key_value_get
     return [ask(f"host/{number}", 10_000) for number in range(state.num_processes)]
 
@@ -225,7 +234,7 @@ def _leave(watch: "_Watch") -> None:
     watch.stop()
     # Nobody goes while another still watches.
     _client().wait_at_barrier("unwatched", 1000 * PEER_TIMEOUT.value)
-    state = distributed.global_state
+    state = jax_internals.peers()
     if state.process_id == 0:
         # Has what the others meet through: one that finds it gone while it leaves aborts.
         end = time.monotonic() + PEER_TIMEOUT.value
@@ -271,7 +280,7 @@ def _wait_for(address: str) -> None:
 
 
 def _client():
-    return distributed.global_state.client
+    return jax_internals.peers().client
 
 
 class _Watch(threading.Thread):
@@ -279,7 +288,8 @@ class _Watch(threading.Thread):
 
     def __init__(self):
         super().__init__(name="peers", daemon=True)
-        state = distributed.global_state
+        state = jax_internals.peers()
+        self._first = state.process_id == 0
         self._all = list(range(state.num_processes))
         self._hosts = _hosts()
         self._born = state.client.get_live_nodes(self._all)
@@ -294,7 +304,7 @@ class _Watch(threading.Thread):
             lost = self._lost()
             if lost and not self._stopped.wait(_LOOK_SECONDS):
                 # Process 0 answers the others, who are to see for themselves first.
-                time.sleep(0 if distributed.global_state.process_id else 3 * _LOOK_SECONDS)
+                time.sleep(3 * _LOOK_SECONDS if self._first else 0)
                 lost = self._lost() or lost
                 _end(", ".join(f"{number} on {self._hosts[number]}" for number in lost))
 
