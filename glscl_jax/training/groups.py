@@ -75,8 +75,9 @@ def heights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         tower, tensors = TOWER.match(name), len(tensor_names(name, shape))
         if tower and STACKED.search(name):
             return tensors - np.arange(tensors)
-        below = tower and BELOW_BLOCKS.search(name)
-        return np.full(tensors, blocks.get(tower[0], 0) + 1 if below else 0)
+        if tower and BELOW_BLOCKS.search(name):
+            return np.full(tensors, blocks.get(tower[0], 0) + 1)
+        return np.full(tensors, 0)
 
     return {name: height(name, shape) for name, shape in shapes.items()}
 

@@ -1,5 +1,7 @@
 """What training minimises, and its gradient: of a batch whole, or in micro-batches."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,7 @@ def encode_pairs(
     params: dict, batch: dict[str, jax.Array], dropout_key: jax.Array | None, *, model: GLSCL
 ) -> Features:
     """Features of a batch of B pairs; no dropout without a key. Arguments as `batch_losses`'."""
-    text, video, _ = model.apply(
+    text, video, _ = model.apply(  # pyright: ignore[reportAssignmentType]
         {"params": params},
         batch["text_ids"],
         batch["text_mask"],
@@ -125,7 +127,8 @@ def gradient(
         with constrain_activations(mesh):
             features = encode_pairs(params, part, key, model=model)
         # The mask is no function of the parameters.
-        return features.replace(video=features.video.replace(mask=None))
+        video = dataclasses.replace(features.video, mask=None)
+        return dataclasses.replace(features, video=video)
 
     def joint(params, features):
         video = features.video.replace(mask=batch["frame_mask"])
