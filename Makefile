@@ -2,7 +2,7 @@
 # make demo      renders, prepares, trains and evaluates the demo in demo/ (about 15 minutes)
 # make test      lint and tests (about 19 minutes on 2 cores of an AMD EPYC)
 # make slow      the tests of several processes, which make test leaves out
-# make lint      ruff alone
+# make lint      ruff, and the types of glscl_jax/models, retrieval and training
 # make bench     the slow tests and the speed tables
 # make lock      the exact versions anew, after requirements*.txt changed (needs uv)
 # make clean     forgets the demo
@@ -54,6 +54,7 @@ slow: .venv/dev
 lint: .venv/dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m basedpyright --pythonpath $(PY)
 
 bench: .venv/bench slow
 	$(PY) -m benchmarks.similarity

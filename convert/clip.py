@@ -43,6 +43,11 @@ def main(argv) -> None:
         convert_clip(source, out, options)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     _define_flags()
     program.run(main, positional=("SOURCE", "OUT"))
+
+
+if __name__ == "__main__":
+    cli()

@@ -49,6 +49,11 @@ def main(argv) -> None:
         convert_glscl(source, out, Options(head=given, **program_flags.common_options()))
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     _define_flags()
     program.run(main, positional=("SOURCE", "OUT"))
+
+
+if __name__ == "__main__":
+    cli()

@@ -182,6 +182,12 @@ def compared(argv) -> None:
 
 COMMANDS = {"compare": program.Command(compared, ("RUN_A", "RUN_B"))}
 
-if __name__ == "__main__":
+
+def cli() -> None:
+    """Runs the program."""
     _define_flags()
     program.run(main, commands=COMMANDS, before_flags=take_own_config)
+
+
+if __name__ == "__main__":
+    cli()

@@ -200,6 +200,11 @@ def _is_due(every: int, done: int) -> bool:
     return bool(every) and done % every == 0
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     _define_flags()
     program.run(main)
+
+
+if __name__ == "__main__":
+    cli()

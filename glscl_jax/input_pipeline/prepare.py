@@ -347,7 +347,12 @@ def main(_) -> None:
         prepare_source(data_dir=data_dir, **options)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     prepare_flags.define()
     flags.adopt_module_key_flags(prepare_flags)
     program.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -116,6 +116,7 @@ def encode_split(
     begun = time.perf_counter()
     kept = keep.done if keep else 0
     for number in range(kept):
+        assert keep is not None
         gathering.add_videos(keep.get("video", number))
     new = _encoded_videos(encoder, params, batches)
     if show:

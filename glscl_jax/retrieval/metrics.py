@@ -94,7 +94,8 @@ def recalls(ranks: np.ndarray) -> Recalls:
     if not len(ranks):
         raise ValueError("no queries, so no recall")
     shares = (100.0 * np.mean(ranks <= k) for k in RECALLS_AT)
-    return Recalls(*map(float, shares), float(np.median(ranks)), float(np.mean(ranks)))
+    middle = float(np.median(ranks)), float(np.mean(ranks))
+    return Recalls(*map(float, shares), *middle)  # pyright: ignore[reportCallIssue]
 
 
 def text_to_video(scores: np.ndarray, owner: np.ndarray) -> Ranks:
@@ -170,7 +171,7 @@ def check_finite(features_name: str, array: np.ndarray, names: list[str]) -> Non
     # A slice at a time: the mask of a whole split's frame features would be gigabytes.
     slices = (array[start : start + 1024] for start in range(0, len(names), 1024))
     finite = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in map(np.asarray, slices)]
-    broken = np.flatnonzero(~np.concatenate(finite)) if finite else ()
+    broken = np.flatnonzero(~np.concatenate(finite)) if finite else np.empty(0, int)
     if len(broken):
         name = names[broken[0]]
         shown = repr(name if len(name) <= 100 else name[:97] + "...")

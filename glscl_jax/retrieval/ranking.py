@@ -165,7 +165,7 @@ def _count(texts: _Texts, videos: _Videos | None, scores, real):
     before = texts.before + jnp.sum(scores > own, axis=1, dtype=jnp.int32)
     level = texts.level + jnp.sum(scores == own, axis=1, dtype=jnp.int32)
     broken = texts.broken + _broken(scores, real)
-    return texts.replace(before=before, level=level, broken=broken), videos
+    return dataclasses.replace(texts, before=before, level=level, broken=broken), videos
 
 
 def _count_groups(videos: _Videos, scores, group) -> _Videos:
@@ -176,8 +176,8 @@ def _count_groups(videos: _Videos, scores, group) -> _Videos:
     whole = (jnp.arange(len(best)) < group[-1])[:, None]
     before = jnp.sum(whole & (best > videos.own), axis=0, dtype=jnp.int32)
     level = jnp.sum(whole & (best == videos.own), axis=0, dtype=jnp.int32)
-    return videos.replace(
-        open=best[group[-1]], before=videos.before + before, level=videos.level + level
+    return dataclasses.replace(
+        videos, open=best[group[-1]], before=videos.before + before, level=videos.level + level
     )
 
 
@@ -202,7 +202,7 @@ class _Ranking:
         if np.any(owner[:-1] > owner[1:]):
             text = jax.tree.map(lambda x: x[self.order], text)
         self.owner = owner[self.order]
-        self.blocks = Blocks(text, video, **blocking)
+        self.blocks = Blocks(text, video, **blocking)  # pyright: ignore[reportCallIssue]
         self.own = self._own_scores()
 
     def _own_scores(self) -> np.ndarray:

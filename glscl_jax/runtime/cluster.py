@@ -9,10 +9,10 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
-# Behind `jax.distributed.initialize`, which does not say whether there is a cluster.
-from jax._src import clusters
+import jax
 
 from glscl_jax.errors import UserError
+from glscl_jax.runtime import jax_internals
 
 # Not Kubernetes as such: the pods of an indexed job are as often runs of their own.
 _MPI, _SLURM, _GKE = "ompi", "slurm", "gketpu"
@@ -49,6 +49,9 @@ def place(timeout: int) -> Place | None:
     Raises:
       UserError: there is a cluster, and it does not say who takes part.
     """
+    if jax_internals.cluster_types() is None:
+        _check_alone()
+        return None
     found = None
     try:
         found = _cluster()
@@ -104,7 +107,18 @@ def _cluster():
 def _known(names) -> list:
     """In the order in which JAX asks for them."""
     names = set(names)
-    return [x for x in clusters.ClusterEnv._cluster_types if x.name in names]
+    return [x for x in jax_internals.cluster_types() or () if x.name in names]
+
+
+def _check_alone() -> None:
+    """Raises a `UserError` where variables tell of several processes that nobody can count."""
+    for name, kind in (("SLURM_NTASKS", "SLURM"), ("OMPI_COMM_WORLD_SIZE", "Open MPI")):
+        if os.environ.get(name, "1") != "1":
+            raise UserError(
+                f"{name} tells of several processes, but JAX {jax.__version__} does not let itself "
+                f"be asked about {kind}: {BY_HAND} (N 1, I 0 for one alone), or install JAX 0.12"
+            )
+    _check_tpu_variables()
 
 
 def _place_in(found, timeout: int) -> Place | None:

@@ -45,19 +45,24 @@ def check(flag: str, argv: Sequence[str], config: ConfigDict | None = None) -> N
 
 
 def located(flag: str, argv: Sequence[str]) -> list[str]:
-    """`argv` where --FLAG=configs/... names the project's own recipe, in any folder without one.
+    """`argv` where --FLAG names one of the project's own recipes and there is no such file.
+
+    "folder", "folder.py", "configs/folder" and "configs/folder.py" all name the one that lies
+    where the library is installed.
 
     Args:
       flag: the name of a flag that `config_flags.DEFINE_config_file` made.
       argv: the program's arguments.
     """
-    found, ours = list(argv), pathlib.Path(__file__).parents[2]
+    found = list(argv)
 
     def place(given: str) -> str:
         name, colon, variant = given.partition(":")
-        own = ours / name
-        among_ours = pathlib.PurePath(name).parts[:1] == ("configs",) and own.is_file()
-        return f"{own}{colon}{variant}" if among_ours and not pathlib.Path(name).exists() else given
+        parts = pathlib.PurePath(name).parts
+        ours = len(parts) == 1 or (len(parts) == 2 and parts[0] == "configs")
+        own = _recipes().get(parts[-1].removesuffix(".py")) if ours else None
+        # A folder of a recipe's name may well be there: `make demo` makes one.
+        return f"{own}{colon}{variant}" if own and not pathlib.Path(name).is_file() else given
 
     for number, argument in enumerate(argv):
         if argument == "--":
@@ -109,6 +114,8 @@ def load(flag: str, given: str) -> ConfigDict:
     if not path.exists():
         meant = path.with_name(path.name + ".py")
         hint = f"; did you mean {meant}?" if meant.is_file() else ""
+        if not hint and path.parts == (path.stem,):
+            hint = f", nor a recipe of that name: there are {', '.join(_recipes())}"
         raise UserError(f"{told}: there is no such file{hint}")
     try:
         get_config = getattr(_run(path), "get_config", None)
@@ -129,6 +136,12 @@ def load(flag: str, given: str) -> ConfigDict:
 
 
 _NO_RECIPES = ("__init__.py", "common.py")
+
+
+def _recipes() -> dict[str, pathlib.Path]:
+    """The project's own, by name."""
+    folder = pathlib.Path(__file__).parents[2] / "configs"
+    return {x.stem: x for x in sorted(folder.glob("*.py")) if x.name not in _NO_RECIPES}
 
 
 def _run(path: pathlib.Path):

@@ -18,13 +18,10 @@ import time
 from collections.abc import Collection, Iterator
 
 import jax
-
-# Behind jax.distributed: the client that tells who lives.
-from jax._src import distributed
 from ml_collections import ConfigDict
 
 from glscl_jax.errors import UserError
-from glscl_jax.runtime import cluster, processes
+from glscl_jax.runtime import cluster, jax_internals, processes
 
 # sysexits.h's EX_UNAVAILABLE: nothing is wrong with what was asked for; start again.
 PEER_LOST_STATUS = 69
@@ -74,6 +71,16 @@ def joined(peers: Peers = Peers()) -> Iterator[None]:
         return
     timeout = peers.peer_timeout
     _connect(place, timeout)
+    if jax_internals.peers() is None:
+        print(
+            f"warning: JAX {jax.__version__} does not tell which processes live: one that is lost "
+            f"ends the others only when JAX notices, after {timeout} s or more",
+            file=sys.stderr,
+            flush=True,
+        )
+        yield
+        jax.distributed.shutdown()
+        return
     watch = _Watch()
     watch.start()
     try:
@@ -173,7 +180,9 @@ def _connect(place: cluster.Place, timeout: int) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
         raise UserError(f"{told} ({reason}): {way_out}") from error
-    state = distributed.global_state
+    state = jax_internals.peers()
+    if state is None:
+        return
     try:
         state.client.key_value_set(f"host/{state.process_id}", socket.gethostname())
         state.client.wait_at_barrier("start", 1000 * timeout)
@@ -186,7 +195,7 @@ def _connect(place: cluster.Place, timeout: int) -> None:
 
 def _hosts() -> list[str]:
     """Of each process, once all have passed the start."""
-    state = distributed.global_state
+    state = jax_internals.peers()
     ask = state.client.blocking_key_value_get
     return [ask(f"host/{number}", 10_000) for number in range(state.num_processes)]
 
@@ -227,7 +236,7 @@ def _leave(watch: "_Watch", timeout: int) -> None:
     watch.stop()
     # Nobody goes while another still watches.
     _client().wait_at_barrier("unwatched", 1000 * timeout)
-    state = distributed.global_state
+    state = jax_internals.peers()
     if state.process_id == 0:
         # Has what the others meet through: one that finds it gone while it leaves aborts.
         end = time.monotonic() + timeout
@@ -273,7 +282,7 @@ def _wait_for(address: str, timeout: int) -> None:
 
 
 def _client():
-    return distributed.global_state.client
+    return jax_internals.peers().client
 
 
 class _Watch(threading.Thread):
@@ -281,7 +290,8 @@ class _Watch(threading.Thread):
 
     def __init__(self):
         super().__init__(name="peers", daemon=True)
-        state = distributed.global_state
+        state = jax_internals.peers()
+        self._first = state.process_id == 0
         self._all = list(range(state.num_processes))
         self._hosts = _hosts()
         self._born = state.client.get_live_nodes(self._all)
@@ -296,7 +306,7 @@ class _Watch(threading.Thread):
             lost = self._lost()
             if lost and not self._stopped.wait(_LOOK_SECONDS):
                 # Process 0 answers the others, who are to see for themselves first.
-                time.sleep(0 if distributed.global_state.process_id else 3 * _LOOK_SECONDS)
+                time.sleep(3 * _LOOK_SECONDS if self._first else 0)
                 lost = self._lost() or lost
                 _end(", ".join(f"{number} on {self._hosts[number]}" for number in lost))
 

@@ -69,8 +69,9 @@ def heights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         tower, tensors = tower_of(name), len(tensor_names(name, shape))
         if tower and stack_end(name):
             return tensors - np.arange(tensors)
-        below = tower and is_below_blocks(name)
-        return np.full(tensors, blocks.get(tower, 0) + 1 if below else 0)
+        if tower and is_below_blocks(name):
+            return np.full(tensors, blocks.get(tower, 0) + 1)
+        return np.full(tensors, 0)
 
     return {name: height(name, shape) for name, shape in shapes.items()}
 

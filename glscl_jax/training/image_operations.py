@@ -174,9 +174,10 @@ def _affine(clip, to_x, to_y):
             places[row_at + jnp.clip(left.astype(jnp.int32) + step, 0, width - 1)]
             for step in range(-1, 3)
         )
-        return _cubic(*(tap.astype(jnp.float32) for tap in taps), along)
+        return _cubic(*(tap.astype(jnp.float32) for tap in taps), along)  # pyright: ignore[reportCallIssue]
 
-    values = _pixels(_cubic(*(row(offset) for offset in range(-1, 3)), down))
+    rows = map(row, range(-1, 3))
+    values = _pixels(_cubic(*rows, down))  # pyright: ignore[reportCallIssue]
     values = jnp.where(inside[..., None], values, jnp.uint8(GREY))
     return values.reshape(height, width, frames, channels).transpose(2, 0, 1, 3)
 

@@ -23,7 +23,7 @@ from glscl_jax.training.optim import warmup_cosine
 # It imports PyTorch where that is installed: a third of the seconds that training starts in.
 with import_order.absent("torch"):
     from tensorboardX import SummaryWriter
-    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Logbook:
@@ -42,7 +42,9 @@ class Logbook:
         self._lines.flush()
         # Not by `add_scalar`, which would write another name where one has an "@" or a space.
         scalars = [Summary.Value(tag=name, simple_value=x) for name, x in figures.items()]
-        self._tensorboard.file_writer.add_summary(Summary(value=scalars), step)
+        writer = self._tensorboard.file_writer
+        assert writer is not None
+        writer.add_summary(Summary(value=scalars), step)
         self._tensorboard.flush()
 
     def close(self) -> None:
@@ -194,6 +196,7 @@ class Log:
             **self._speed(rate * self._config.batch_size, self._waited / elapsed),
         }
         values = {name: float(value) for name, value in values.items()}
+        assert self._logbook is not None
         self._logbook.write(self._done, values)
         left = progress.duration((self._total - self._done) / rate)
         own = "".join(f", {name} {value:.2e}" for name, value in losses.own.items())

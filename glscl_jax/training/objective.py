@@ -31,7 +31,7 @@ def encode_pairs(
     params: dict, batch: dict[str, jax.Array], dropout_key: jax.Array | None, *, model: GLSCL
 ) -> PairFeatures:
     """Features of a batch of B pairs; no dropout without a key. Arguments as `batch_losses`'."""
-    text, video, _ = model.apply(
+    text, video, _ = model.apply(  # pyright: ignore[reportAssignmentType]
         {"params": params},
         batch["text_ids"],
         batch["text_mask"],

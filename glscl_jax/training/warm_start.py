@@ -1,5 +1,7 @@
 """Parameters to start training from: what a checkpoint has, and how the rest begins."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
@@ -46,10 +48,13 @@ def _from_text_tower(text: dict, layers: int) -> dict:
     }
 
 
+def _flat(tree: dict) -> dict[str, Any]:
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
 def _check(given: dict, expected: dict) -> None:
     given, expected = (
-        {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
-        for tree in (given, expected)
+        {path: leaf.shape for path, leaf in _flat(tree).items()} for tree in (given, expected)
     )
     lines = [f"missing: {path}" for path in sorted(expected.keys() - given.keys())]
     lines += [f"unexpected: {path}" for path in sorted(given.keys() - expected.keys())]

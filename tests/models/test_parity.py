@@ -1,6 +1,7 @@
 """The model, its losses and its optimiser against numbers of the original implementation.
 
-../shared/golden/README.md says what the numbers are: float32 on a CPU, and so is everything here.
+tests/golden/README.md says what the numbers are: float32 on a CPU, and so is everything here.
+"mini" and "mini_lstm" lie beside it; "tiny", which starts from a whole checkpoint, does not.
 An LSTM and a LIM that shares nothing are held against torch.nn, too.
 """
 
@@ -9,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +32,24 @@ PARTS = ("total", "contrastive", "diversity", "consistency")
 STEPS = 5
 # Half of the time these tests take would go into LLVM's optimisation of code that runs once.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
+HERE = pathlib.Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="module", params=["tiny", "mini", "mini_lstm"])
+def model_name(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def numbers(golden):
-    with np.load(golden / "tiny.npz") as stored:
+def numbers(model_name, request):
+    folder = request.getfixturevalue("golden") if model_name == "tiny" else HERE
+    with np.load(folder / f"{model_name}.npz") as stored:
         return dict(stored)
+
+
+@pytest.fixture(scope="module")
+def meta(numbers):
+    return json.loads(str(numbers["meta"]))
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +64,49 @@ def torch():
 
 
 @pytest.fixture(scope="module")
-def converted(golden, torch):
-    tensors = torch_file.read_state_dict(golden / "tiny_glscl_checkpoint.pt")
-    return rules.from_torch_names(tensors)
+def converted(model_name, meta, request):
+    if model_name == "tiny":
+        request.getfixturevalue("torch")
+        path = request.getfixturevalue("golden") / "tiny_glscl_checkpoint.pt"
+        return rules.from_torch_names(torch_file.read_state_dict(path))
+    tensors = {name: weight(name, shape) for name, shape in meta["names"].items()}
+    # What tensors do not show: the heads, 8 whatever the width, and what is in use, since of
+    # these the unused ones do not lie where they were drawn, either.
+    config = rules.from_torch_names(tensors).config
+    head = dataclasses.replace(
+        config.head,
+        lim_heads=8,
+        share_queries=bool(meta["config"]["query_share"]),
+        share_decoder=bool(meta["config"]["cross_att_share"]),
+    )
+    config = dataclasses.replace(config, head=head)
+    return rules.from_torch_names(tensors, config=config)
+
+
+def weight(name: str, shape: list[int]) -> np.ndarray:
+    """A tensor of the minis, which is a function of its name (tests/golden/README.md)."""
+    key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u8")
+    words = np.random.Philox(key=key).random_raw(math.prod(shape)).reshape(shape)
+    u = (words >> np.uint64(11)) * 2.0**-53 * 2 - 1
+    if name.endswith("logit_scale"):
+        return np.float32(np.log(1 / 0.07))
+    if ("ln_" in name or "norm" in name) and name.endswith("weight"):
+        return np.float32(1 + 0.2 * u)
+    if name.endswith("bias") or "bias_" in name:
+        return np.float32(0.1 * u)
+    if "queries" in name:
+        return np.float32(0.5 + 0.5 * u)
+    if "embedding" in name:
+        return np.float32(0.3 * u)
+    fan = shape[1] if len(shape) == 2 else math.prod(shape[1:] or shape)
+    return np.float32(1.5 * u * np.sqrt(2 / fan))
 
 
 @pytest.fixture(scope="module")
 def model(converted):
     # The original's training steps were taken with every dropout 0.
-    return GLSCL(
-        dataclasses.replace(
-            converted.config, head=dataclasses.replace(converted.config.head, lim_dropout=0.0)
-        )
-    )
+    head = dataclasses.replace(converted.config.head, lim_dropout=0.0)
+    return GLSCL(dataclasses.replace(converted.config, head=head))
 
 
 def batch_of(numbers, prefix: str) -> dict[str, np.ndarray]:
@@ -112,11 +156,16 @@ def features(converted, evaluate):
     return evaluate(converted.params)
 
 
+@pytest.mark.parametrize("model_name", ["tiny"], indirect=True)
+@pytest.mark.parametrize("name", ["clip/image_embeds", "clip/image_hidden"])
+def test_images(numbers, features, name):
+    assert features[name].shape == numbers[name].shape
+    np.testing.assert_allclose(features[name], numbers[name], rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "clip/image_embeds",
-        "clip/image_hidden",
         "eval/text_tokens",
         "eval/text_cls",
         "eval/frame_feats",
@@ -162,8 +211,13 @@ def recorder() -> optax.GradientTransformation:
 
 
 @pytest.fixture(scope="module")
-def training(numbers, converted, model, evaluate):
-    said = json.loads(str(numbers["meta"]))["optimizer"]
+def loss_weights(meta):
+    return LossWeights(alpha=meta["config"]["alpha"], beta=meta["config"]["beta"])
+
+
+@pytest.fixture(scope="module")
+def training(numbers, meta, converted, model, evaluate, loss_weights):
+    said = meta["optimizer"]
     config = optim.OptimConfig()
     # The defaults of the library are what the original was run with.
     assert (config.learning_rate, config.coef_lr) == (said["lr"], said["coef_lr"])
@@ -178,7 +232,7 @@ def training(numbers, converted, model, evaluate):
             model=model,
             optimizer=optimizer,
             optim=config,
-            weights=LossWeights(),
+            weights=loss_weights,
             seed=0,
         ),
         compiler_options=QUICK_COMPILE,
@@ -210,24 +264,49 @@ def names_under(numbers, prefix: str) -> list[str]:
     return [key.removeprefix(prefix) for key in numbers if key.startswith(prefix)]
 
 
-def sampled(tensor: np.ndarray, torch) -> np.ndarray:
+def sampled(tensor: np.ndarray, model_name: str) -> np.ndarray:
     """The values that the golden file keeps of a tensor."""
-    flat = tensor.ravel()
-    if flat.size <= 256:
-        return flat
-    return flat[torch.linspace(0, flat.size - 1, 256).long().numpy()]
+    flat, kept = tensor.ravel(), 256 if model_name == "tiny" else 64
+    return flat if flat.size <= kept else flat[places(flat.size, kept)]
 
 
-def test_losses(numbers, training):
+def places(size: int, kept: int) -> np.ndarray:
+    """`torch.linspace(0, size - 1, kept).long()`: in float32, from either end to the middle."""
+    last, number = np.float32(size - 1), np.arange(kept, dtype=np.float32)
+    step = last / np.float32(kept - 1)
+    exact = np.where(number < kept // 2, step * number, last - step * (kept - 1 - number))
+    return exact.astype(int)
+
+
+def test_places(torch):
+    for size in range(257, 3000):
+        for kept in (64, 256):
+            expected = torch.linspace(0, size - 1, kept).long().numpy()
+            np.testing.assert_array_equal(places(size, kept), expected)
+
+
+def beyond_rounding(tensor: np.ndarray, name: str) -> np.ndarray:
+    """Where a tensor's change is not rounding alone: outside the keys' third of a bias.
+
+    A bias of the keys adds the same to all scores of a query, so its gradient is 0. What float32
+    makes of that, Adam divides by its own size.
+    """
+    there = np.ones(tensor.shape, bool)
+    if name.endswith("in_proj_bias"):
+        there.reshape(3, -1)[1] = False
+    return there
+
+
+def test_losses(numbers, training, loss_weights):
     # The diversity is alpha times a difference of unit vectors' products, which float32 rounds to
     # about 1e-7 each.
-    rounding = LossWeights().alpha * 1e-6
+    rounding = loss_weights.alpha * 1e-6
     np.testing.assert_allclose(
         losses_of(training.metrics[0]), numbers["train/losses"][0], rtol=1e-5, atol=rounding
     )
 
 
-def test_gradient_of_every_tensor(numbers, training, torch):
+def test_gradient_of_every_tensor(numbers, training, model_name):
     names = names_under(numbers, "grad/")
     # The original never trains the patch convolution; every other tensor has a gradient.
     assert set(training.first_grads) - set(names) == {"clip.visual.conv1.weight"}
@@ -237,7 +316,7 @@ def test_gradient_of_every_tensor(numbers, training, torch):
         norm = np.linalg.norm(grad.astype(np.float64))
         np.testing.assert_allclose(norm, numbers[f"gradnorm/{name}"], rtol=1e-4, err_msg=name)
         np.testing.assert_allclose(
-            sampled(grad, torch),
+            sampled(grad, model_name),
             numbers[f"grad/{name}"].ravel(),
             rtol=0,
             atol=1e-4 * np.abs(grad).max(),
@@ -260,19 +339,19 @@ def test_scores_after_five_steps(numbers, training):
     np.testing.assert_allclose(training.scores, numbers["after_eval/sim"], rtol=0, atol=1e-4)
 
 
-def test_parameters_after_five_steps(numbers, training, torch):
+def test_parameters_after_five_steps(numbers, training, model_name):
     for name in names_under(numbers, "after/"):
         after = numbers[f"after/{name}"].ravel()
         # Five roundings to float32, and a thousandth of what five steps of CLIP can move: four
         # of them have a rate, of at most 1e-7.
         allowed = 5 * np.spacing(np.abs(after)) + 1e-3 * 4e-7 * (1 + 1e3 * ("clip." not in name))
-        error = np.abs(sampled(training.after[name], torch) - after)
+        error = np.abs(sampled(training.after[name], model_name) - after)
         assert np.all(error <= allowed), name
 
 
-def test_change_of_new_parameters(numbers, training, torch):
+def test_change_of_new_parameters(numbers, training, model_name):
     names = [name for name in names_under(numbers, "delta/") if "clip." not in name]
-    assert len(names) > 80
+    assert len(names) > 60
     for name in names:
         change = training.after[name] - training.before[name]
         norm = np.linalg.norm(change.astype(np.float64))
@@ -280,9 +359,10 @@ def test_change_of_new_parameters(numbers, training, torch):
         # A difference of two weights is a multiple of their spacing, 1.2e-7 next to 1.
         spacing = np.spacing(np.abs(training.before[name]).max())
         expected = numbers[f"delta/{name}"].ravel()
+        there = sampled(beyond_rounding(change, name), model_name) | (model_name == "tiny")
         np.testing.assert_allclose(
-            sampled(change, torch),
-            expected,
+            sampled(change, model_name)[there],
+            expected[there],
             rtol=0,
             atol=2 * spacing + 1e-4 * np.abs(expected).max(),
             err_msg=name,
@@ -389,44 +469,3 @@ def test_lstm_and_unshared_lim(torch):
     ours = (text.sentence, text.queries, video.frames, video.queries)
     for got, wanted in zip(ours, expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5)
-
-
-def weight(name: str, shape: list[int]) -> np.ndarray:
-    """A tensor of mini_lstm.npz, which is a function of its name (the numbers' README)."""
-    key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u8")
-    words = np.random.Philox(key=key).random_raw(math.prod(shape)).reshape(shape)
-    u = (words >> np.uint64(11)) * 2.0**-53 * 2 - 1
-    if name.endswith("logit_scale"):
-        return np.float32(np.log(1 / 0.07))
-    if ("ln_" in name or "norm" in name) and name.endswith("weight"):
-        return np.float32(1 + 0.2 * u)
-    if name.endswith("bias") or "bias_" in name:
-        return np.float32(0.1 * u)
-    if "queries" in name:
-        return np.float32(0.5 + 0.5 * u)
-    if "embedding" in name:
-        return np.float32(0.3 * u)
-    fan = shape[1] if len(shape) == 2 else math.prod(shape[1:] or shape)
-    return np.float32(1.5 * u * np.sqrt(2 / fan))
-
-
-def test_the_original_s_lstm(golden):
-    with np.load(golden / "mini_lstm.npz") as stored:
-        numbers = dict(stored)
-    meta = json.loads(str(numbers["meta"]))
-    names = meta["names"]
-    converted = rules.from_torch_names({name: weight(name, names[name]) for name in names})
-    config = dataclasses.replace(
-        converted.config, head=dataclasses.replace(converted.config.head, lim_heads=8)
-    )
-    assert config.temporal == "seqLSTM"
-    batch = batch_of(numbers, "input")
-    padded = batch["frame_mask"] == 0
-    assert padded.any()
-    assert not padded.all(axis=0).any()
-
-    run = jax.jit(GLSCL(config).apply, compiler_options=QUICK_COMPILE)
-    text, video, _ = run({"params": converted.params}, *batch.values())
-    np.testing.assert_allclose(video.frames, numbers["eval/frame_feats"], rtol=0, atol=2e-5)
-    np.testing.assert_allclose(video.queries, numbers["eval/video_queries"], rtol=0, atol=2e-5)
-    np.testing.assert_allclose(text.queries, numbers["eval/text_queries"], rtol=0, atol=2e-5)

@@ -23,6 +23,7 @@ from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.input_pipeline.video_files import picked, read_videos
 from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from tests.conftest import REPO
 
@@ -41,9 +42,7 @@ MODEL = GLSCLConfig(
         vocab_size=600,
     ),
     temporal_layers=1,
-    queries=2,
-    lim_layers=1,
-    lim_feed_forward=8,
+    head=GLSCLHead(queries=2, lim_layers=1, lim_feed_forward=8),
 )
 CAPTIONS = ["a red circle moves", "a blue square", "green"]
 

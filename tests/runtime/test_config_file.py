@@ -38,6 +38,7 @@ def test_what_is_right_passes():
     [
         ("", "--config is empty"),
         ("nowhere.py", "--config=nowhere.py: there is no such file"),
+        ("nowhere", "nor a recipe of that name: there are activitynet, demo"),
         (str(REPO / "configs" / "demo"), f"did you mean {DEMO}?"),
         (str(REPO / "configs"), "a folder; name a file in it, such as"),
         (f"{DEMO}:small", "no variant 'small' of this config: there is only :tiny"),

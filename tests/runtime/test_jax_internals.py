@@ -1,0 +1,74 @@
+"""What is asked behind JAX's public interface, and what is said where a release has moved it."""
+
+import contextlib
+import os
+
+import jax
+import pytest
+
+from glscl_jax.errors import UserError
+from glscl_jax.runtime import cluster, jax_internals, launch
+
+
+@pytest.fixture
+def moved(monkeypatch):
+    """A release of JAX that has neither module."""
+    monkeypatch.setattr(jax_internals, "_module", lambda name: None)
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "OMPI_", "TPU_", "MEGASCALE_")):
+            monkeypatch.delenv(name)
+
+
+def test_this_release_is_known():
+    assert {kind.name for kind in jax_internals.cluster_types()} >= set(cluster._KNOWN)
+    # Its client exists only in a run of several processes, which test_launch and test_multihost do.
+    state = jax_internals._module("distributed").global_state
+    assert all(hasattr(state, name) for name in ("client", "process_id", "num_processes"))
+    assert jax_internals.peers() is None
+
+
+def test_a_module_that_is_not_there():
+    assert jax_internals._module("no_such_module") is None
+
+
+def test_the_client_is_asked_for_what_it_has(monkeypatch):
+    class State:
+        process_id, num_processes, client = 0, 2, type("Client", (), {})()
+
+    module = type("Module", (), {"global_state": State})
+    monkeypatch.setattr(jax_internals, "_module", lambda name: module)
+    assert jax_internals.peers() is None
+    for name in jax_internals._ASKED:
+        setattr(State.client, name, None)
+    assert jax_internals.peers() is State
+
+
+def test_alone_nothing_is_lost(moved):
+    assert jax_internals.cluster_types() is None
+    assert cluster.place(1) is None
+    assert cluster.own_gpu() is None
+
+
+@pytest.mark.parametrize("name", ["SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_a_cluster_that_cannot_be_asked_is_not_taken_for_one_process(moved, monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    assert cluster.place(1) is None
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(UserError, match=rf"{name} tells of several .* give --coordinator"):
+        cluster.place(1)
+
+
+def test_without_a_client_the_run_goes_on_and_says_what_is_lost(moved, monkeypatch, capsys):
+    done = []
+    monkeypatch.setattr(launch, "_place", lambda: cluster.Place("host:1", 2, 0))
+    monkeypatch.setattr(launch, "_wait_for", lambda address: None)
+    monkeypatch.setattr(launch, "_one_order", lambda: None)
+    monkeypatch.setattr(launch, "PEER_TIMEOUT", type("Flag", (), {"value": 7}))
+    monkeypatch.setattr(jax.config, "update", lambda *args: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **how: done.append("met"))
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: done.append("left"))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(launch.joined())
+        done.append("ran")
+    assert done == ["met", "ran", "left"]
+    assert "does not tell which processes live" in capsys.readouterr().err
