@@ -21,35 +21,17 @@ from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig, normalize, sentence_feature
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.encoders.clip import normalize, sentence_feature
+from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.models.heads.gim import gim_similarity
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from tests import loading
+from tests.builders import SMALL, slow_mean
 from tests.conftest import REPO
-from tests.models.test_heads import slow_mean
 
-SMALL = GLSCLConfig(
-    clip=CLIPConfig(
-        image_size=8,
-        patch_size=8,
-        vision_width=64,
-        vision_layers=1,
-        text_width=64,
-        text_layers=2,
-        embed_dim=64,
-        context_length=24,
-        vocab_size=600,
-    ),
-    temporal_layers=1,
-    queries=2,
-    lim_layers=1,
-    lim_feed_forward=8,
-    temperature=2.0,
-    lim_weight=0.75,
-)
-MODEL = GLSCL(SMALL)
+WEIGHTED = dataclasses.replace(SMALL, temperature=2.0, lim_weight=0.75)
+MODEL = GLSCL(WEIGHTED)
 CAPTIONS = ["a red circle moves", "a blue square", "green"]
 
 
@@ -60,7 +42,7 @@ def params():
     return jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.1).astype(x.dtype), shapes)
 
 
-def written(path, params, config=SMALL, tokenizer=True):
+def written(path, params, config=WEIGHTED, tokenizer=True):
     """A directory as conversion writes it."""
     save_params(path, params)
     write_json(path / "model.json", settings(config, tuple(params)))
@@ -90,7 +72,7 @@ def some_videos(count=3):
 def test_it_encodes_and_scores_as_the_model_does(loaded, params):
     # On eight devices, which share no batch of three equally.
     assert jax.tree.leaves(loaded.params)[0].sharding.num_devices == 8
-    assert loaded.config == SMALL
+    assert loaded.config == WEIGHTED
     assert loaded.step is None
     tokens = loaded.tokenize(CAPTIONS)
     assert tokens.ids.shape == (3, 24)
@@ -104,7 +86,7 @@ def test_it_encodes_and_scores_as_the_model_does(loaded, params):
     )
     for ours, plain in ((text, plain_text), (video, plain_video)):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5), ours, plain)
-    expected = SMALL.head.score(plain_text, plain_video)
+    expected = WEIGHTED.head.score(plain_text, plain_video)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 
@@ -193,13 +175,13 @@ def test_bfloat16_parameters(tmp_path, params, loaded):
 def test_a_work_directory_says_its_number_of_words(tmp_path, params):
     config = ConfigDict({"data": {"num_words": 7}})
     workdir = Workdir(written(tmp_path / "run", params))
-    workdir.begin(config, SMALL)
+    workdir.begin(config, WEIGHTED)
     assert glscl_jax.load(tmp_path / "run").tokenize(CAPTIONS).ids.shape == (3, 7)
 
 
 def test_clip_alone_has_the_words_of_its_context(tmp_path, params):
-    longer = dataclasses.replace(SMALL.clip, context_length=40)
-    config = dataclasses.replace(SMALL, clip=longer)
+    longer = dataclasses.replace(WEIGHTED.clip, context_length=40)
+    config = dataclasses.replace(WEIGHTED, clip=longer)
     whole = glscl_jax.load(written(tmp_path / "whole", params, config))
     assert whole.tokenize(CAPTIONS).ids.shape == (3, 32)
     alone = written(tmp_path / "alone", {"clip": params["clip"]}, longer)
@@ -262,7 +244,7 @@ def changed(array, place, value):
     ("change", "told"),
     [
         (
-            lambda ids: changed(ids, (1, 2), SMALL.clip.vocab_size),
+            lambda ids: changed(ids, (1, 2), WEIGHTED.clip.vocab_size),
             "id 600 is no token: .* 0 to 599",
         ),
         (lambda ids: changed(ids, (1, 2), -1), "id -1 is no token"),

@@ -22,7 +22,7 @@ from glscl_jax.retrieval.encoded_split import (
     video_arrays,
 )
 from glscl_jax.runtime import sharding
-from tests.models.test_models import TINY
+from tests.builders import TINY
 
 IDENTITY = {"checkpoint": "abc" * 20, "split": "test", "words": 12}
 CAPTIONS = [["a red circle", "ein Kreis, „rot“\n"], ["a blue square"], ["green"] * 3]
