@@ -34,8 +34,10 @@ def golden() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def run_program(tmp_path_factory):
     """Runs `python -m NAME ARGS` from the repository's root; returns the finished process."""
-    # Programs of a session share what they compile.
-    cache = tmp_path_factory.mktemp("compiled")
+    # Programs of a session share what they compile: those of all workers, whose folders lie in one.
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    cache.mkdir(exist_ok=True)
 
     def run(name: str, *args, devices: int = 1, check: bool = True, **options):
         process = subprocess.run(

@@ -100,3 +100,10 @@ def test_tensorflow_is_the_pipeline_s_alone():
         found = {name.partition(".")[0] for name in imported(file, ())}
         if found & {"tensorflow", "tensorflow_datasets"}:
             assert module.startswith("glscl_jax.input_pipeline."), module
+
+
+def test_no_test_imports_from_another():
+    """What two of them need is in a file without tests, like tests/builders.py."""
+    for file in (REPO / "tests").rglob("test_*.py"):
+        names = {part for name in imported(file, ()) for part in name.split(".")}
+        assert not [name for name in names if name.startswith("test_")], file

@@ -13,6 +13,7 @@ from benchmarks.heads import dicosa, glscl, mean_pooling, x_pool
 from benchmarks.heads.head import Sizes
 from glscl_jax.errors import UserError
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from tests.products import multiply_adds_of
 
 HEADS = {
     "CLIP4Clip": mean_pooling.HEAD,
@@ -37,30 +38,6 @@ def made(head, sizes, seed=0):
         return jnp.asarray(rng.normal(size=shape.shape), shape.dtype)
 
     return jax.tree.map(array, head.inputs(sizes))
-
-
-def multiply_adds_of(jaxpr) -> int:
-    """Those of every dot_general, times the trips of the loops around it."""
-    total = 0
-    for equation in jaxpr.eqns:
-        assert equation.primitive.name != "while", "a loop whose trips nobody knows"
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            summed = math.prod(left[axis] for axis in contracted)
-            total += math.prod(equation.outvars[0].aval.shape) * summed
-        for inner in inner_jaxprs(equation.params):
-            total += equation.params.get("length", 1) * multiply_adds_of(inner)
-    return total
-
-
-def inner_jaxprs(params: dict):
-    """What a call, a loop or a custom derivative holds."""
-    for value in params.values():
-        for held in value if isinstance(value, tuple | list) else (value,):
-            jaxpr = getattr(held, "jaxpr", held)
-            if hasattr(jaxpr, "eqns"):
-                yield jaxpr
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -18,10 +18,10 @@ from convert.verification import verify
 from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
-from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
+from tests.builders import SMALL_CLIP
 from tests.conftest import one_line_error
 
 torch = pytest.importorskip("torch", reason="PyTorch is missing: see requirements-torch.txt")
@@ -32,17 +32,7 @@ from convert.verification import torch_glscl  # noqa: E402
 
 CHECKPOINT = "tiny_glscl_checkpoint.pt"
 SMALL = GLSCLConfig(
-    clip=CLIPConfig(
-        image_size=16,
-        patch_size=8,
-        vision_width=64,
-        vision_layers=1,
-        text_width=64,
-        text_layers=2,
-        embed_dim=64,
-        context_length=20,
-        vocab_size=600,
-    ),
+    clip=dataclasses.replace(SMALL_CLIP, image_size=16, context_length=20),
     temporal_layers=2,
     head=GLSCLHead(queries=3, lim_layers=2, lim_feed_forward=96),
 )

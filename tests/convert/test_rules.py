@@ -15,42 +15,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.models.heads.glscl import GLSCLHead
-
-SMALL = CLIPConfig(
-    image_size=16,
-    patch_size=8,
-    vision_width=64,
-    vision_layers=3,
-    text_width=128,
-    text_layers=2,
-    embed_dim=64,
-    context_length=9,
-    vocab_size=31,
-)
-# Every kind of temporal module and of sharing, and no two sizes alike.
-MODELS = {
-    "transformer": GLSCLConfig(
-        clip=SMALL, temporal_layers=4, head=GLSCLHead(queries=5, lim_layers=1, lim_feed_forward=96)
-    ),
-    "lstm, own queries": GLSCLConfig(
-        clip=SMALL, temporal="seqLSTM", head=GLSCLHead(queries=5, lim_layers=2, share_queries=False)
-    ),
-    "none, own decoder": GLSCLConfig(
-        clip=SMALL,
-        temporal="None",
-        head=GLSCLHead(queries=3, lim_feed_forward=32, share_decoder=False),
-    ),
-}
-
-
-def random_params(config, seed=0) -> dict:
-    """Parameters of the right shapes, all values different."""
-    random = np.random.default_rng(seed)
-    arrays = {
-        path: random.normal(size=shape).astype(np.float32)
-        for path, shape in sizes.parameter_shapes(config).items()
-    }
-    return traverse_util.unflatten_dict(arrays, sep="/")
+from tests.builders import MODELS, UNLIKE, random_params
 
 
 def assert_same_bits(ours: dict, theirs: dict):
@@ -83,11 +48,11 @@ def test_every_model_goes_to_torch_names_and_back(name):
 
 @pytest.mark.parametrize("prefix", ["", "clip."])
 def test_clip_goes_to_torch_names_and_back(prefix):
-    params = random_params(SMALL)
+    params = random_params(UNLIKE)
     tensors = rules.to_torch_names(params, published_names.OPENAI)
     tensors = {prefix + name: tensor for name, tensor in tensors.items()}
     back = rules.from_torch_names(tensors)
-    assert back.config == SMALL
+    assert back.config == UNLIKE
     assert_same_bits(
         traverse_util.flatten_dict(back.params, sep="/"),
         traverse_util.flatten_dict(params, sep="/"),
@@ -271,14 +236,14 @@ def test_sizes_that_no_model_has_are_refused(small):
 
 
 def test_the_sizes_that_openai_saves_beside_the_weights_are_ignored():
-    tensors = rules.to_torch_names(random_params(SMALL), published_names.OPENAI)
+    tensors = rules.to_torch_names(random_params(UNLIKE), published_names.OPENAI)
     extra = {"input_resolution": np.int64(16), "vocab_size": np.int64(31)}
     converted = rules.from_torch_names({**tensors, **extra})
     assert converted.ignored == ("input_resolution", "vocab_size")
 
 
 def test_half_precision_is_widened_without_loss():
-    tensors = rules.to_torch_names(random_params(SMALL), published_names.OPENAI)
+    tensors = rules.to_torch_names(random_params(UNLIKE), published_names.OPENAI)
     halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     converted = rules.from_torch_names(halves)
     back = rules.to_torch_names(converted.params, published_names.OPENAI)
@@ -319,12 +284,12 @@ def test_distributed_runs_prefix_every_name(small):
 
 @pytest.mark.parametrize("table", published_names.FORMATS, ids=lambda table: table.title)
 def test_every_format_there_and_back(table):
-    config = MODELS["lstm, own queries"] if len(table.parts) > 1 else SMALL
+    config = MODELS["lstm, own queries"] if len(table.parts) > 1 else UNLIKE
     params = {part: x for part, x in random_params(config).items() if part in table.parts}
     tensors = rules.to_torch_names(params, table)
     converted = rules.from_torch_names(tensors)
     assert converted.table is table
-    assert (converted.config if len(table.parts) == 1 else converted.config.clip) == SMALL
+    assert (converted.config if len(table.parts) == 1 else converted.config.clip) == UNLIKE
     assert_same_bits(
         traverse_util.flatten_dict(converted.params, sep="/"),
         traverse_util.flatten_dict(params, sep="/"),

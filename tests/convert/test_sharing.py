@@ -8,7 +8,7 @@ import pytest
 
 from convert.naming import rules, sharing
 from glscl_jax.errors import UserError
-from tests.convert.test_rules import MODELS, random_params
+from tests.builders import MODELS, random_params
 
 DECODER = "transformer_decoder_spatial.layers."
 START = "decoder_layer_spatial.linear1.weight"

@@ -9,7 +9,7 @@ from glscl_jax.evaluation import rank_files, run_card
 from glscl_jax.files import write_json
 from glscl_jax.retrieval import bootstrap, metrics
 from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
-from tests.retrieval.test_split_scores import split
+from tests.builders import split
 
 VIDEOS = 150
 

@@ -16,7 +16,7 @@ from glscl_jax.files import read_json
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
-from tests.retrieval.test_split_scores import split
+from tests.builders import split
 
 PARAMS = {
     "clip": {

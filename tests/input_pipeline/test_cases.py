@@ -9,7 +9,7 @@ from PIL import Image
 
 from glscl_jax.input_pipeline.prepared_data import open_data
 from tests.conftest import SHARED
-from tests.input_pipeline.test_screen import corners, roundness
+from tests.pictures import corners, roundness
 
 CASES = SHARED / "cases" / "videos"
 SIZE = 120  # as high as the pictures

@@ -13,7 +13,7 @@ from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
-from glscl_jax.models.encoders.clip import normalize
+from glscl_jax.models.encoders.images import Preprocessing
 from yardsticks import moving_clips
 
 SIZE, NUM_FRAMES = 224, 12
@@ -68,7 +68,7 @@ def test_frames_are_those_of_pillows_bicubic_path(videos):
 def test_undamaged_by_jpeg_the_tensor_is_the_references(videos):
     expected = reference_tensor(videos / "short.mp4")[: SECONDS["short"]]
     frames = video.read_frames(videos / "short.mp4", size=SIZE).images[None]
-    tensor = normalize(jnp.asarray(frames), jnp.ones(frames.shape[:2]))[0]
+    tensor = Preprocessing(224).normalize(jnp.asarray(frames), jnp.ones(frames.shape[:2]))[0]
     # float32 here, float64 there.
     np.testing.assert_allclose(tensor, expected, atol=2e-6)
 
@@ -86,7 +86,7 @@ def prepared(videos, folder, quality):
         pass
     data = open_data(folder)
     (batch,) = pipeline.eval_batches(data, "train", batch_size=2, num_frames=NUM_FRAMES)
-    tensors = normalize(jnp.asarray(batch.frames), jnp.asarray(batch.frame_mask))
+    tensors = Preprocessing(224).normalize(jnp.asarray(batch.frames), jnp.asarray(batch.frame_mask))
     return dict(zip(batch.clip_ids, np.asarray(tensors), strict=True))
 
 

@@ -1,7 +1,6 @@
 """Frames as a screen shows them: oriented, square, tone-mapped, composited, deinterlaced."""
 
 import fractions
-import itertools
 import struct
 
 import av
@@ -14,9 +13,8 @@ from glscl_jax.input_pipeline.decoding import geometry
 from glscl_jax.input_pipeline.decoding.screen import Screen
 from glscl_jax.input_pipeline.decoding.video import read_frames
 from tests.numbered_videos import SIZE, every_frame, numbers, remuxed, write
+from tests.pictures import COLOURS, corners, roundness
 
-# Names of the corners, read left to right, top to bottom, and their colours.
-COLOURS = {"R": (200, 30, 30), "G": (30, 200, 30), "B": (30, 30, 200), "W": (220, 220, 220)}
 # A display matrix's a, b, c, d -> where the corners RGBW come out.
 ORIENTATIONS = {
     (1, 0, 0, 1): "RGBW",
@@ -28,13 +26,6 @@ ORIENTATIONS = {
     (0, 1, 1, 0): "RBGW",
     (0, -1, -1, 0): "WGBR",
 }
-
-
-def corners(image):
-    size = len(image)
-    low, high = size // 6, size - 1 - size // 6
-    seen = [image[y, x].astype(int) for y, x in itertools.product((low, high), repeat=2)]
-    return "".join(min(COLOURS, key=lambda c: np.abs(pixel - COLOURS[c]).sum()) for pixel in seen)
 
 
 def quarters(height=48, width=64):
@@ -115,12 +106,6 @@ def disc(height, width, pixel):
     box = [middle_x - wide / 2, middle_y - high / 2, middle_x + wide / 2, middle_y + high / 2]
     ImageDraw.Draw(picture).ellipse(box, fill=(255, 255, 255))
     return np.asarray(picture)
-
-
-def roundness(image):
-    """Width by height of what is bright."""
-    bright = image.mean(-1) > 128
-    return bright.any(0).sum() / bright.any(1).sum()
 
 
 RATIOS = [fractions.Fraction(*r) for r in ((2, 1), (1, 2), (64, 45), (10, 11), (4, 3), (3, 1))]

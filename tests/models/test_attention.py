@@ -16,7 +16,7 @@ from glscl_jax.models.encoders import attention
 from glscl_jax.models.encoders.attention import ALL, Seen
 from glscl_jax.models.glscl import GLSCL, init_params, model_config
 from glscl_jax.training import recipe
-from tests.models.test_models import TINY, batch, fresh
+from tests.builders import TINY, batch, fresh
 
 
 def written_out(query, key, value, seen):

@@ -31,20 +31,10 @@ from glscl_jax.retrieval.score_blocks import score_in_blocks
 from glscl_jax.retrieval.split_scores import Scored
 from glscl_jax.training import recipe
 from glscl_jax.training.objective import gradient
+from tests.builders import slow_mean
 
 A, B, V, K, D = 7, 9, 4, 3, 8
 HEADS = [GLSCLHead(temperature=2.0, lim_weight=0.75), MeanHead()]
-
-
-def slow_mean(sentence, frames, mask):
-    """CLIP4Clip's meanP: frames of length 1, their mean, its cosine with the sentence."""
-    scores = np.empty((len(sentence), len(frames)))
-    for a, text in enumerate(np.asarray(sentence, np.float64)):
-        for b, video in enumerate(np.asarray(frames, np.float64)):
-            real = [frame / np.linalg.norm(frame) for frame in video[np.asarray(mask[b]) > 0]]
-            mean = np.mean(real, axis=0)
-            scores[a, b] = text @ mean / (np.linalg.norm(text) * np.linalg.norm(mean))
-    return scores
 
 
 @pytest.fixture(scope="module")

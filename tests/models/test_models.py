@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glscl_jax.models.encoders.clip import CLIP, IMAGE_MEAN, IMAGE_STD, VARIANTS, normalize
+from glscl_jax.models.encoders.clip import CLIP, VARIANTS
+from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD
 from glscl_jax.models.encoders.temporal import TemporalLSTM
 from glscl_jax.models.glscl import (
     GLSCL,
-    GLSCLConfig,
     encode_text,
     encode_video,
     init_params,
     model_config,
     model_settings,
 )
-from glscl_jax.models.heads.glscl import GLSCLHead
+from tests.builders import SHORT, TINY, batch, fresh
 
 # OpenAI's towers as torch counts them (ViT-B/32 is the count its authors' code prints); tiny is
 # this project's own.
@@ -30,21 +30,6 @@ PARAMETERS = {
     "ViT-L/14": 427_616_513,
     "ViT-L/14@336": 427_944_193,
 }
-TINY = GLSCLConfig(
-    clip=dataclasses.replace(VARIANTS["tiny"], vision_layers=2, text_layers=2),
-    temporal_layers=1,
-    head=GLSCLHead(lim_layers=2, lim_feed_forward=32, queries=3),
-)
-
-
-# For what the module over time has no part in: it compiles faster without.
-SHORT = dataclasses.replace(TINY, temporal="None")
-
-
-@functools.cache
-def fresh(config):
-    """Parameters of a model, made once for all tests; compiled whole, in a third of the time."""
-    return jax.jit(lambda: init_params(GLSCL(config), 0))()
 
 
 def count(tree) -> int:
@@ -58,19 +43,6 @@ def test_parameter_counts(name):
     ids = jnp.zeros((1, 4), jnp.int32)
     shapes = jax.eval_shape(CLIP(config).init, jax.random.key(0), images, ids, ids)
     assert count(shapes) == PARAMETERS[name]
-
-
-def batch(seed=0, texts=2, videos=2, length=8, frames=4):
-    rng = np.random.default_rng(seed)
-    ids = rng.integers(1, 900, (texts, length)).astype(np.int32)
-    ids[:, 5] = 1000
-    ids[:, 6:] = 0
-    return {
-        "ids": ids,
-        "text_mask": (ids > 0).astype(np.int32),
-        "frames": rng.integers(0, 256, (videos, frames, 32, 32, 3)).astype(np.uint8),
-        "frame_mask": np.ones((videos, frames), np.int32),
-    }
 
 
 @pytest.mark.parametrize("temporal", ["seqTransf", "seqLSTM", "None"])
@@ -116,8 +88,9 @@ def test_decoder_layers_start_as_copies():
 def test_frames_are_normalised_and_padding_is_zero_after():
     inputs = batch()
     inputs["frame_mask"][0, 2:] = 0
+    normalize = TINY.clip.preprocessing.normalize
     found = normalize(jnp.array(inputs["frames"]), jnp.array(inputs["frame_mask"]))
-    expected = (inputs["frames"] / 255.0 - IMAGE_MEAN) / IMAGE_STD
+    expected = (inputs["frames"] / 255.0 - CLIP_MEAN) / CLIP_STD
     np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
     assert not np.any(found[0, 2:])
     # Floats are taken as normalised already.

@@ -14,7 +14,7 @@ from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.profiling.model_flops import forward_flops, training_flops
 from glscl_jax.training.objective import encode_pairs, gradient
-from tests.benchmarks.test_head_flops import multiply_adds_of
+from tests.products import multiply_adds_of
 
 # All different, so that no two letters of a formula can be confused.
 SIZES = {"batch": 5, "words": 11, "frames": 3}

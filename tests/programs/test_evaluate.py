@@ -25,8 +25,7 @@ from glscl_jax.retrieval import encoded_split, metrics
 from glscl_jax.retrieval.rerank import DUAL_SOFTMAX
 from glscl_jax.runtime import sharding
 from tests import benchmark_files
-from tests.models.test_heads import slow_mean
-from tests.retrieval.test_score_blocks import slow_score
+from tests.builders import slow_mean, slow_score
 
 
 @pytest.fixture(scope="module")

@@ -21,31 +21,19 @@ from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig, normalize, sentence_feature
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.models.encoders.clip import sentence_feature
+from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.models.heads.gim import gim_similarity
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from tests import loading
+from tests.builders import SMALL, slow_mean
 from tests.conftest import REPO
-from tests.models.test_heads import slow_mean
 
-SMALL = GLSCLConfig(
-    clip=CLIPConfig(
-        image_size=8,
-        patch_size=8,
-        vision_width=64,
-        vision_layers=1,
-        text_width=64,
-        text_layers=2,
-        embed_dim=64,
-        context_length=24,
-        vocab_size=600,
-    ),
-    temporal_layers=1,
-    head=GLSCLHead(queries=2, lim_layers=1, lim_feed_forward=8, temperature=2.0, lim_weight=0.75),
+WEIGHTED = dataclasses.replace(
+    SMALL, head=dataclasses.replace(SMALL.head, temperature=2.0, lim_weight=0.75)
 )
-MODEL = GLSCL(SMALL)
+MODEL = GLSCL(WEIGHTED)
 CAPTIONS = ["a red circle moves", "a blue square", "green"]
 
 
@@ -56,7 +44,7 @@ def params():
     return jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.1).astype(x.dtype), shapes)
 
 
-def written(path, params, config=SMALL, tokenizer=True):
+def written(path, params, config=WEIGHTED, tokenizer=True):
     """A directory as conversion writes it."""
     save_params(path, params)
     write_json(path / "model.json", settings(config, tuple(params)))
@@ -86,7 +74,7 @@ def some_videos(count=3):
 def test_it_encodes_and_scores_as_the_model_does(loaded, params):
     # On eight devices, which share no batch of three equally.
     assert jax.tree.leaves(loaded.params)[0].sharding.num_devices == 8
-    assert loaded.config == SMALL
+    assert loaded.config == WEIGHTED
     assert loaded.step is None
     tokens = loaded.tokenize(CAPTIONS)
     assert tokens.ids.shape == (3, 24)
@@ -100,14 +88,16 @@ def test_it_encodes_and_scores_as_the_model_does(loaded, params):
     )
     for ours, plain in ((text, plain_text), (video, plain_video)):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5), ours, plain)
-    expected = SMALL.head.score(plain_text, plain_video)
+    expected = WEIGHTED.head.score(plain_text, plain_video)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 
 
 def test_pixels_and_normalised_frames_are_the_same(loaded):
     frames, mask = some_videos()
-    floats = np.asarray(normalize(jax.numpy.asarray(frames), jax.numpy.asarray(mask)))
+    floats = np.asarray(
+        SMALL.clip.preprocessing.normalize(jax.numpy.asarray(frames), jax.numpy.asarray(mask))
+    )
     one, other = loaded.encode_video(frames, mask), loaded.encode_video(floats, mask)
     np.testing.assert_allclose(one.frames, other.frames, rtol=0, atol=1e-5)
 
@@ -160,7 +150,9 @@ def test_clip_alone_scores_by_the_mean_frame(tmp_path, params, parts):
 
     def plain(model):
         temporal = model.encode_frames(frames, mask)
-        images = normalize(jax.numpy.asarray(frames), mask).reshape(-1, 8, 8, 3)
+        images = SMALL.clip.preprocessing.normalize(jax.numpy.asarray(frames), mask).reshape(
+            -1, 8, 8, 3
+        )
         features = model.clip.vision(images).reshape(3, 2, 64)
         sentence = sentence_feature(model.clip.text(tokens.ids, tokens.mask), tokens.ids)
         return sentence, features if parts == ("clip",) else temporal
@@ -189,13 +181,13 @@ def test_bfloat16_parameters(tmp_path, params, loaded):
 def test_a_work_directory_says_its_number_of_words(tmp_path, params):
     config = ConfigDict({"data": {"num_words": 7}})
     workdir = Workdir(written(tmp_path / "run", params))
-    workdir.begin(config, SMALL)
+    workdir.begin(config, WEIGHTED)
     assert glscl_jax.load(tmp_path / "run").tokenize(CAPTIONS).ids.shape == (3, 7)
 
 
 def test_clip_alone_has_the_words_of_its_context(tmp_path, params):
-    longer = dataclasses.replace(SMALL.clip, context_length=40)
-    config = dataclasses.replace(SMALL, clip=longer)
+    longer = dataclasses.replace(WEIGHTED.clip, context_length=40)
+    config = dataclasses.replace(WEIGHTED, clip=longer)
     whole = glscl_jax.load(written(tmp_path / "whole", params, config))
     assert whole.tokenize(CAPTIONS).ids.shape == (3, 32)
     alone = written(tmp_path / "alone", {"clip": params["clip"]}, longer)
@@ -240,7 +232,10 @@ def test_other_integers_masks_and_floats_that_fit_give_the_same(loaded):
     for ids, of in ((tokens.ids.astype(np.uint16), bool), (tokens.ids.tolist(), np.float32)):
         again = loaded.encode_text(ids, tokens.mask.astype(of))
         np.testing.assert_allclose(again.sentence, text.sentence, rtol=0, atol=1e-6)
-    floats = np.array(normalize(jax.numpy.asarray(frames), jax.numpy.asarray(mask)), np.float64)
+    floats = np.array(
+        SMALL.clip.preprocessing.normalize(jax.numpy.asarray(frames), jax.numpy.asarray(mask)),
+        np.float64,
+    )
     # What stands where there is no frame is nobody's business.
     floats[-1, 1] = np.nan
     video, again = (loaded.encode_video(x, mask > 0) for x in (frames, floats))
@@ -258,7 +253,7 @@ def changed(array, place, value):
     ("change", "told"),
     [
         (
-            lambda ids: changed(ids, (1, 2), SMALL.clip.vocab_size),
+            lambda ids: changed(ids, (1, 2), WEIGHTED.clip.vocab_size),
             "id 600 is no token: .* 0 to 599",
         ),
         (lambda ids: changed(ids, (1, 2), -1), "id -1 is no token"),

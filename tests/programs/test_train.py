@@ -15,7 +15,7 @@ from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.runtime import sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS
 from tests.conftest import REPO, one_line_error, program_environment
-from tests.training.test_logbook import tensorboard_scalars
+from tests.events import tensorboard_scalars
 
 STEPS = 26
 

@@ -23,7 +23,7 @@ from glscl_jax.retrieval.encoded_split import (
     video_arrays,
 )
 from glscl_jax.runtime import sharding
-from tests.models.test_models import TINY
+from tests.builders import TINY
 
 HEAD = GLSCLHead()
 IDENTITY = {"checkpoint": "abc" * 20, "split": "test", "words": 12}

@@ -13,7 +13,7 @@ from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.ranking import ranks_in_blocks, text_ranks_in_blocks, top_k
 from glscl_jax.retrieval.score_blocks import score_in_blocks
 from glscl_jax.runtime import sharding
-from tests.retrieval.test_score_blocks import SCORE, cast, features, slow_score
+from tests.builders import SCORE, cast, features, slow_score
 
 # A new size is a new program to compile: few sizes, many blocks. Groups of captions are cut by
 # none, one or several borders.

@@ -11,45 +11,7 @@ from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval.score_blocks import Blocks, score_in_blocks
 from glscl_jax.runtime import sharding
-
-SCORE = {"head": GLSCLHead(temperature=3.0, lim_weight=0.5)}
-
-
-def features(texts, videos, frames=4, width=16, queries=3, seed=0):
-    """float32; every video has 1 to `frames` real frames, and numbers on its padded ones, too."""
-    rng = np.random.default_rng(seed)
-
-    def numbers(*shape):
-        return rng.normal(size=shape).astype(np.float32)
-
-    def units(*shape):
-        x = numbers(*shape)
-        return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-    real = rng.integers(1, frames + 1, videos)
-    mask = (np.arange(frames) < real[:, None]).astype(np.int32)
-    text = TextFeatures(numbers(texts, width), units(texts, queries, width))
-    video = VideoFeatures(numbers(videos, frames, width), mask, units(videos, queries, width))
-    return text, video
-
-
-def cast(tree, dtype):
-    """Floating leaves as `dtype`."""
-    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind == "f" else x, tree)
-
-
-def slow_score(text, video, head):
-    """Every video pooled for every sentence, p [A,B,D] and the LIM's [A,B,K] whole, in float64."""
-    text, video = (jax.tree.map(lambda x: np.asarray(x, np.float64), x) for x in (text, video))
-    logits = np.einsum("AD,BVD->ABV", text.sentence, video.frames) / head.temperature
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    weights = weights / weights.sum(-1, keepdims=True) * video.mask
-    pooled = np.einsum("ABV,BVD->ABD", weights, video.frames)
-    lengths = np.linalg.norm(text.sentence, axis=-1)[:, None] * np.linalg.norm(pooled, axis=-1)
-    gim = np.einsum("AD,ABD->AB", text.sentence, pooled) / lengths
-    lim = np.einsum("AKD,BKD->ABK", text.queries, video.queries).mean(-1)
-    return gim + head.lim_weight * lim
-
+from tests.builders import SCORE, cast, features, slow_score
 
 whole_score = jax.jit(GLSCLHead.score, static_argnums=0)
 

@@ -3,35 +3,12 @@
 import numpy as np
 import pytest
 
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval import metrics, rerank, split_scores
 from glscl_jax.retrieval.encoded_split import EncodedSplit
+from tests.builders import split
 
 HEAD = GLSCLHead(temperature=2.0, lim_weight=0.7)
-
-
-def unit(x):
-    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def split(videos, captions, seed=0, noise=1.0):
-    """Random features; each video has `captions` captions that are near it, in mixed order."""
-    random = np.random.default_rng(seed)
-    frames = random.normal(size=(videos, 3, 16))
-    queries = random.normal(size=(videos, 2, 16))
-    owner = random.permutation(np.repeat(np.arange(videos), captions))
-    near = random.normal(size=(2, len(owner), 2, 16)) * noise
-    text = TextFeatures(
-        (frames.mean(1)[owner] + near[0, :, 0]).astype(np.float32), unit(queries[owner] + near[1])
-    )
-    mask = np.ones((videos, 3), np.int32)
-    mask[: videos // 2, 2] = 0
-    video = VideoFeatures(frames.astype(np.float32), mask, unit(queries))
-    names = [f"caption {a}" for a in range(len(owner))]
-    return EncodedSplit(
-        text, video, owner, names, [f"{b}.mp4" for b in range(videos)], int(mask.sum()), {}
-    )
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +19,10 @@ from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.runtime import sharding
 from glscl_jax.training import objective, steps
 from glscl_jax.training.optim import OptimConfig, make_optimizer
+from tests.builders import DROPOUT, TINY, assert_same_gradient, mesh_of, train_batch
 from tests.conftest import one_line_error
-from tests.models.test_models import TINY
-from tests.training.test_steps import DROPOUT, train_batch
 
 ONE = {"data": 1}
-
-
-def mesh_of(axes):
-    return sharding.make_mesh(jax.devices()[: math.prod(axes.values())], axes)
 
 
 @pytest.mark.parametrize(
@@ -208,15 +202,6 @@ def test_every_mesh_computes_what_one_device_does(axes):
     for name, value in vars(expected_losses).items():
         assert getattr(losses, name) == pytest.approx(float(value), rel=1e-5)
     assert_same_gradient(grads, expected)
-
-
-def assert_same_gradient(grads, expected):
-    """To 1e-5 of each tensor's norm, and of the whole's."""
-    difference = jax.tree.map(np.subtract, grads, expected)
-    assert optax.global_norm(difference) <= 1e-5 * optax.global_norm(expected)
-    for apart, one in zip(jax.tree.leaves(difference), jax.tree.leaves(expected), strict=True):
-        # A tensor whose gradient is a rounding error of others has no digits to compare.
-        assert np.linalg.norm(apart) <= 1e-5 * max(np.linalg.norm(one), 1e-3)
 
 
 def small_state(mesh):

@@ -13,8 +13,7 @@ from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.runtime import sharding
 from glscl_jax.training import objective
 from glscl_jax.training.gradient_cache import cached_gradient, join_parts, take_part
-from tests.runtime.test_sharding import assert_same_gradient, mesh_of
-from tests.training.test_steps import DROPOUT, train_batch
+from tests.builders import DROPOUT, assert_same_gradient, mesh_of, train_batch
 
 # Without the temporal module, which no micro-batch treats differently, to compile faster.
 MODEL = GLSCL(dataclasses.replace(DROPOUT, temporal="None"))

@@ -19,17 +19,13 @@ from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited
-from tests.training.test_warm_start import params_of
+from tests.builders import SMALL_CLIP, params_of
 
 # Of no published size, with a tokenizer of its own and another activation than the default.
-ODD = CLIPConfig(
+ODD = dataclasses.replace(
+    SMALL_CLIP,
     image_size=32,
     patch_size=16,
-    vision_width=64,
-    vision_layers=1,
-    text_width=64,
-    text_layers=2,
-    embed_dim=64,
     context_length=20,
     vocab_size=700,
     activation="gelu",

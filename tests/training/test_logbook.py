@@ -5,7 +5,6 @@ import math
 
 import jax.numpy as jnp
 import pytest
-from tensorboardX.proto import event_pb2
 
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.profiling import memory
@@ -16,6 +15,7 @@ from glscl_jax.training import logbook
 from glscl_jax.training.logbook import Log, Logbook, read_figures
 from glscl_jax.training.losses import Losses
 from glscl_jax.training.steps import StepMetrics
+from tests.events import tensorboard_scalars
 
 TOTAL, BATCH, DEVICES = 9, 8, 2
 
@@ -154,19 +154,6 @@ def test_what_is_said_of_compiling(make_log, tmp_path, capsys):
         "start/peak_flops": 1e8,
         "start/planned_gib": 3.5,
     }
-
-
-def tensorboard_scalars(path):
-    """Of a file of events: name -> step -> value."""
-    raw, found = path.read_bytes(), {}
-    while raw:
-        # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
-        length = int.from_bytes(raw[:8], "little")
-        event = event_pb2.Event.FromString(raw[12 : 12 + length])
-        for value in event.summary.value:
-            found.setdefault(value.tag, {})[event.step] = value.simple_value
-        raw = raw[16 + length :]
-    return found
 
 
 FIGURES = {

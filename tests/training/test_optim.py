@@ -17,7 +17,7 @@ from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.training import optim
 from glscl_jax.training.groups import check_patterns, groups_of, trained_layers
 from glscl_jax.training.optim import OptimConfig
-from tests.models.test_models import SHORT
+from tests.builders import SHORT
 
 
 def test_schedule_is_the_reference_s():

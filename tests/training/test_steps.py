@@ -17,21 +17,13 @@ from glscl_jax.training import objective, steps
 from glscl_jax.training.nonfinite import NonFinite
 from glscl_jax.training.optim import OptimConfig, make_optimizer
 from glscl_jax.trees import part_of
+from tests.builders import DROPOUT, train_batch
 from tests.conftest import REPO
-from tests.models.test_models import TINY, batch
 
 PATCHES = "^clip/vision/patch_embedding$"
-# What tests of meshes and micro-batches train.
-DROPOUT = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, lim_dropout=0.1))
 CONFIG = OptimConfig(
     learning_rate=1e-3, coef_lr=1.0, ema=0.75, frozen=(PATCHES, "^clip/text/transformer/blocks/0/")
 )
-
-
-def train_batch(size=8):
-    inputs = batch(texts=size, videos=size)
-    inputs["text_ids"] = inputs.pop("ids")
-    return inputs
 
 
 @functools.cache

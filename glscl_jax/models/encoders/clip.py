@@ -60,26 +60,27 @@ class CLIPConfig:
     Attributes:
       image_size: side of a frame in pixels, a multiple of `patch_size`.
       patch_size: side of a patch in pixels.
-      vision_width, vision_layers, vision_head_width: the vision tower's.
-      text_width, text_layers, text_head_width: the text tower's.
+      vision_width, vision_layers: the vision tower's.
+      text_width, text_layers: the text tower's.
       embed_dim: D, the width that texts and frames share.
       context_length: rows of the text positional embedding.
       vocab_size: rows of the token embedding.
       activation: of the MLPs, a key of `transformer.ACTIVATIONS`.
+      vision_head_width, text_head_width: of attention.
     """
 
     image_size: int = 224
     patch_size: int = 32
     vision_width: int = 768
     vision_layers: int = 12
-    vision_head_width: int = 64  # OpenAI's, whatever the width.
     text_width: int = 512
     text_layers: int = 12
-    text_head_width: int = 64
     embed_dim: int = 512
     context_length: int = 77
     vocab_size: int = 49408
     activation: str = "quick_gelu"
+    vision_head_width: int = 64  # OpenAI's, whatever the width.
+    text_head_width: int = 64
 
     def check(self) -> None:
         """Raises a `ValueError` for sizes that do not fit together."""
