@@ -12,7 +12,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from glscl_jax.checkpoints.model_dir import save_params
+from glscl_jax.checkpoints.model_dir import MODEL, ORIGIN, TOKENIZER, save_params
 from glscl_jax.errors import UserError
 from glscl_jax.files import place, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
@@ -69,10 +69,10 @@ def write_checkpoint(
     except Exception as error:
         # Orbax raises many kinds of exception for a write that failed; what the disk said is last.
         raise OSError(str(error).splitlines()[0].rsplit(": ", 1)[-1]) from error
-    write_json(directory / "model.json", settings(config, tuple(params)))
+    write_json(directory / MODEL, settings(config, tuple(params)))
     if tokenizer is not None:
-        tokenizer.save(directory / "tokenizer")
-    write_json(directory / "origin.json", origin)
+        tokenizer.save(directory / TOKENIZER)
+    write_json(directory / ORIGIN, origin)
 
 
 def settings(config: CLIPConfig | GLSCLConfig, parts: tuple[str, ...]) -> dict:

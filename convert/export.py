@@ -10,7 +10,7 @@ from convert.naming import rules
 from convert.naming.name_map import Table
 from convert.naming.published_names import CLIP4CLIP, GLSCL, HUGGING_FACE, OPENAI
 from convert.readers import hugging_face
-from glscl_jax.checkpoints.model_dir import LoadedModel, load_model
+from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, tokenizer_folder
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.clip import CLIPConfig
@@ -75,8 +75,8 @@ def _table(loaded: LoadedModel, path: str) -> Table:
 
 
 def _tokenizer(directory: pathlib.Path) -> Tokenizer | None:
-    folder = directory / "tokenizer"
-    return Tokenizer.load(folder) if folder.is_dir() else None
+    folder = tokenizer_folder(directory)
+    return Tokenizer.load(folder) if folder else None
 
 
 def _import_torch():

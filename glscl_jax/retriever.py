@@ -22,8 +22,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glscl_jax import ranges
-from glscl_jax.checkpoints.model_dir import LoadedModel, load_model
-from glscl_jax.checkpoints.workdir import Workdir
+from glscl_jax.checkpoints.model_dir import (
+    LoadedModel,
+    load_model,
+    read_run_config,
+    tokenizer_folder,
+)
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
@@ -90,8 +94,8 @@ class Retriever:
 
     def __init__(self, loaded: LoadedModel, mesh: Mesh):
         self.config, self.params, self.step = loaded.config, loaded.params, loaded.step
-        folder = loaded.directory / "tokenizer"
-        self.tokenizer = Tokenizer.load(folder) if folder.is_dir() else None
+        folder = tokenizer_folder(loaded.directory)
+        self.tokenizer = Tokenizer.load(folder) if folder else None
         words, self.num_frames, self.frame_rate = _reading(loaded)
         self.num_words = min(words, self.config.clip.context_length)
         self._directory, self._mesh = loaded.directory, mesh
@@ -264,10 +268,10 @@ def _in_batches(encode, count: int, size: int, name: str):
 
 def _reading(loaded: LoadedModel) -> tuple[int, int, float]:
     """Words, frames and frame rate of a run's training; else the reference's, a CLIP's context."""
-    if (loaded.directory / "config.json").exists():
-        data = Workdir(loaded.directory).config().data
+    if run := read_run_config(loaded.directory):
+        data = run["data"]
         frames, rate = data.get("num_frames", NUM_FRAMES), data.get("frame_rate", FRAME_RATE)
-        return data.num_words, frames, rate
+        return data["num_words"], frames, rate
     alone = loaded.params.keys() == {"clip"}
     words = loaded.config.clip.context_length if alone else NUM_WORDS
     return words, NUM_FRAMES, FRAME_RATE

@@ -28,6 +28,7 @@ from glscl_jax.models.glscl import (
     GLSCL,
     GLSCLConfig,
     config_of,
+    in_sections,
     model_config,
     model_settings,
 )
@@ -35,6 +36,10 @@ from glscl_jax.models.heads.head import Head
 from glscl_jax.runtime import processes
 
 BEST = "R@1"
+
+# What lies in the directory; these names stand here alone.
+MODEL, CONFIG, ORIGIN = "model.json", "config.json", "origin.json"
+TOKENIZER, PARAMS, CHECKPOINTS = "tokenizer", "params", "checkpoints"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +106,13 @@ def _found(directory: str | os.PathLike, step: int | None) -> LoadedModel:
     """What `load_model` is to read, without the parameters."""
     directory = paths.local(directory, "the checkpoint").absolute()
     config = read_model_config(directory)
-    if (directory / "params").is_dir():
+    if (directory / PARAMS).is_dir():
         return LoadedModel(config, {}, None, directory)
-    steps = steps_on_disk(directory / "checkpoints")
+    steps = steps_on_disk(directory / CHECKPOINTS)
     if not steps:
         raise UserError(f"{directory} holds no complete checkpoint: has its run saved one yet?")
     if step is None:
-        step = _best(directory / "checkpoints")
+        step = _best(directory / CHECKPOINTS)
     if step not in steps:
         raise UserError(f"{directory} has no step {step}: there are {', '.join(map(str, steps))}")
     return LoadedModel(config, {}, step, directory)
@@ -116,7 +121,7 @@ def _found(directory: str | os.PathLike, step: int | None) -> LoadedModel:
 def _params_of(found: LoadedModel) -> pathlib.Path:
     if found.step is None:
         return found.directory
-    return found.directory / "checkpoints" / str(found.step)
+    return found.directory / CHECKPOINTS / str(found.step)
 
 
 def save_params(directory: pathlib.Path, params: dict) -> None:
@@ -187,7 +192,7 @@ def _missing(path: pathlib.Path) -> str:
     """Which of the files that every checkpoint has is gone or no JSON, "" for none."""
     if not (path / "_CHECKPOINT_METADATA").exists():
         return "_CHECKPOINT_METADATA is gone"
-    if not (path / "params").is_dir():
+    if not (path / PARAMS).is_dir():
         return "params is gone"
     for folder in (path / name for name in ("params", "progress") if (path / name).is_dir()):
         for name in ("_METADATA", "manifest.ocdbt"):
@@ -234,13 +239,47 @@ def read_model_config(directory: pathlib.Path) -> GLSCLConfig:
     Raises:
       UserError: the file is missing or damaged.
     """
-    path = directory / "model.json"
+    path = directory / MODEL
     if not path.exists():
         raise UserError(
-            f"{directory} is no checkpoint directory (no model.json): give one that "
+            f"{directory} is no checkpoint directory (no {MODEL}): give one that "
             "glscl_jax.train or convert wrote"
         )
     try:
         return model_config(read_json(path))
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
+
+
+def read_model_settings(directory: pathlib.Path) -> dict:
+    """What `model.json` says, of the parts that are there alone, with settings where they are now.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    return in_sections(read_json(directory / MODEL))
+
+
+def read_run_config(directory: pathlib.Path) -> dict | None:
+    """A run's `config.json`, with settings where they are now; None of a converted directory.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = directory / CONFIG
+    found = read_json(path) if path.exists() else None
+    if found and "model" in found:
+        return {**found, "model": in_sections(found["model"])}
+    return found
+
+
+def read_origin(directory: pathlib.Path) -> dict | None:
+    """A converted directory's `origin.json`; None of a run's. Raises as `read_run_config`."""
+    path = directory / ORIGIN
+    return read_json(path) if path.exists() else None
+
+
+def tokenizer_folder(directory: pathlib.Path) -> pathlib.Path | None:
+    """Where a directory's tokenizer lies; None if it has none."""
+    folder = directory / TOKENIZER
+    return folder if folder.is_dir() else None

@@ -22,12 +22,19 @@ import pathlib
 from ml_collections import ConfigDict
 
 from glscl_jax import paths
-from glscl_jax.checkpoints.model_dir import read_model_config
+from glscl_jax.checkpoints.model_dir import (
+    CHECKPOINTS,
+    CONFIG,
+    MODEL,
+    TOKENIZER,
+    read_model_config,
+    read_run_config,
+)
 from glscl_jax.errors import UserError
 from glscl_jax.files import differences, read_json, unfinished, write_json
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.glscl import GLSCLConfig, in_sections, model_settings
+from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.runtime import lock
 
 LOCK_FILE = ".running.lock"
@@ -44,8 +51,8 @@ class Workdir:
 
     def __init__(self, path: str | os.PathLike):
         self.path = paths.local(path, "--workdir").absolute()
-        self.checkpoints = self.path / "checkpoints"
-        self.tokenizer = self.path / "tokenizer"
+        self.checkpoints = self.path / CHECKPOINTS
+        self.tokenizer = self.path / TOKENIZER
         self.metrics = self.path / "metrics.jsonl"
         self.profile = self.path / "profile"
 
@@ -82,8 +89,8 @@ class Workdir:
             "data.json": data,
             "groups.json": groups,
             "plan.json": dataclasses.asdict(plan) if plan else None,
-            "model.json": model_settings(model),
-            "config.json": as_json(config),
+            MODEL: model_settings(model),
+            CONFIG: as_json(config),
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -94,7 +101,7 @@ class Workdir:
             if tokenizer and not self.tokenizer.is_dir():
                 with unfinished(self.tokenizer) as part:
                     tokenizer.save(part)
-            self._keep_history(new["config.json"], step)
+            self._keep_history(new[CONFIG], step)
             for name, content in new.items():
                 if content is not None:
                     write_json(self.path / name, content)
@@ -108,10 +115,10 @@ class Workdir:
     def _check_same(self, new: dict, tokenizer: Tokenizer | None) -> None:
         way_out = f"give the run a --workdir of its own, or remove {self.path}"
         # Through `model_config`: a run may have begun before a setting was there.
-        model = (self.path / "model.json").exists() and model_settings(read_model_config(self.path))
-        if found := differences(model or None, new["model.json"]):
+        model = (self.path / MODEL).exists() and model_settings(read_model_config(self.path))
+        if found := differences(model or None, new[MODEL]):
             raise UserError(f"the run in {self.path} has another model ({found}): {way_out}")
-        if not (old := self._read("config.json")):
+        if not (old := read_run_config(self.path)):
             return
         plan = new["plan.json"]
         if plan and plan["pairs"] != plan["clips"] and not self._read("plan.json"):
@@ -119,14 +126,14 @@ class Workdir:
                 f"the run in {self.path} is of a version whose epochs passed over clips, not over"
                 f" pairs of a clip and a caption: {way_out}"
             )
-        if found := differences(_fixed(old), _fixed(new["config.json"])):
+        if found := differences(_fixed(old), _fixed(new[CONFIG])):
             raise UserError(f"the run in {self.path} has another {found}: {way_out}")
         self._check_groups(new["groups.json"], way_out)
         data = self._read("data.json")
         if data is None:
             # Begun before this was written down: the place is all that is known of its data.
             old_dir, new_dir = (
-                pathlib.Path(x.get("data", {}).get("dir", "")) for x in (old, new["config.json"])
+                pathlib.Path(x.get("data", {}).get("dir", "")) for x in (old, new[CONFIG])
             )
             if old_dir.absolute() != new_dir.absolute():
                 raise UserError(
@@ -142,7 +149,7 @@ class Workdir:
         if known and Tokenizer.load(self.tokenizer).sha256 != tokenizer.sha256:
             raise UserError(
                 f"the run in {self.path} has another tokenizer than config.data.tokenizer "
-                f"{new['config.json']['data']['tokenizer']}: {way_out}"
+                f"{new[CONFIG]['data']['tokenizer']}: {way_out}"
             )
 
     def _check_groups(self, new: dict | None, way_out: str) -> None:
@@ -161,7 +168,7 @@ class Workdir:
     def _keep_history(self, config: dict, step: int) -> None:
         """Adds a config to configs.json if it is another than that of the last start."""
         kept = (self._read("configs.json") or {}).get("configs", [])
-        old = self._read("config.json")
+        old = read_run_config(self.path)
         if not kept and old is not None:
             # Begun before there was such a file.
             kept = [{"from_step": 0, "config": old}]
@@ -172,14 +179,11 @@ class Workdir:
 
     def last_config(self) -> dict | None:
         """config.json, with the settings where they are now; None where there is none."""
-        return self._read("config.json")
+        return read_run_config(self.path)
 
     def _read(self, name: str) -> dict | None:
         path = self.path / name
-        found = read_json(path) if path.exists() else None
-        if name == "config.json" and found and "model" in found:
-            return {**found, "model": in_sections(found["model"])}
-        return found
+        return read_json(path) if path.exists() else None
 
     def config(self) -> ConfigDict:
         """The config that the run was made with.
@@ -187,9 +191,9 @@ class Workdir:
         Raises:
           UserError: there is none.
         """
-        values = self._read("config.json")
+        values = read_run_config(self.path)
         if values is None:
-            raise UserError(f"{self.path} holds no config.json: give --config")
+            raise UserError(f"{self.path} holds no {CONFIG}: give --config")
         return ConfigDict(values)
 
 

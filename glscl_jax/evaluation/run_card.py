@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 from jax.sharding import Mesh
 
-from glscl_jax.checkpoints.model_dir import LoadedModel
+from glscl_jax.checkpoints.model_dir import LoadedModel, read_origin, read_run_config
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import published_results
 from glscl_jax.evaluation.published_results import Published
 from glscl_jax.evaluation.run_card_text import LABELS, page
 from glscl_jax.figures import DIRECTIONS
-from glscl_jax.files import read_json, write_json, write_text
+from glscl_jax.files import write_json, write_text
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.models.encoders.clip import variant_of
 from glscl_jax.retrieval import bootstrap, metrics
@@ -53,11 +53,9 @@ def lines_sha256(lines: list[str]) -> str:
 def checkpoint_facts(loaded: LoadedModel, sha256: str) -> dict:
     """Which parameters, and where they came from: a converted file, or a run of `train`."""
     origin = {}
-    if (path := loaded.directory / "origin.json").exists():
-        said = read_json(path)
+    if said := read_origin(loaded.directory):
         origin = {key: said.get(key) for key in ("source", "format", "sha256", "date")}
-    elif (path := loaded.directory / "config.json").exists():
-        said = read_json(path)
+    elif said := read_run_config(loaded.directory):
         origin = {key: said.get(key) for key in ("seed", "batch_size", "num_epochs", "num_steps")}
         origin["init_from"] = pathlib.Path(said.get("init_from") or "").name or None
     return {

@@ -17,11 +17,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from glscl_jax import paths
-from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, parameters_sha256
+from glscl_jax.checkpoints.model_dir import (
+    LoadedModel,
+    load_model,
+    parameters_sha256,
+    read_run_config,
+    tokenizer_folder,
+)
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.evaluation import published_results, run_card
-from glscl_jax.files import PART, read_json
+from glscl_jax.files import PART
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
@@ -106,9 +112,7 @@ class Task:
 
     def trained_otherwise(self) -> str:
         """The settings in which a run's training read its data differently, "" for none."""
-        if not (path := self.loaded.directory / "config.json").exists():
-            return ""
-        trained = read_json(path).get("data", {})
+        trained = (read_run_config(self.loaded.directory) or {}).get("data", {})
         names = ("num_frames", "num_words", "frame_rate")
         return ", ".join(
             f"{name} {trained[name]}, here {self.config.data[name]}"
@@ -182,8 +186,8 @@ def check_split(data: PreparedData, split: str, flag: str) -> None:
 
 
 def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tokenizer:
-    folder, clip = loaded.directory / "tokenizer", loaded.config.clip
-    if not folder.is_dir():
+    folder, clip = tokenizer_folder(loaded.directory), loaded.config.clip
+    if folder is None:
         raise UserError(
             f"{loaded.directory} has no tokenizer: convert its source again with --tokenizer"
         )
@@ -199,8 +203,8 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
             f"{clip.context_length} text positions"
         )
     was_chosen = given and "data.tokenizer" in inherited.chosen(config).all
-    if was_chosen and (loaded.directory / "config.json").exists():
-        trained = Workdir(loaded.directory).config().data.tokenizer
+    if was_chosen and (run := read_run_config(loaded.directory)):
+        trained = run["data"]["tokenizer"]
         if trained != config.data.tokenizer and not _same(tokenizer, config.data.tokenizer):
             raise UserError(
                 f"{loaded.directory} was trained with the tokenizer {trained}, --config has "

@@ -14,14 +14,17 @@ from collections.abc import Collection, Mapping
 
 from ml_collections import ConfigDict
 
-from glscl_jax.checkpoints.model_dir import read_model_config
+from glscl_jax.checkpoints.model_dir import (
+    read_model_config,
+    read_model_settings,
+    read_run_config,
+    tokenizer_folder,
+)
 from glscl_jax.errors import Problems, UserError
-from glscl_jax.files import read_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.clip import VARIANTS, variant_of
 from glscl_jax.models.glscl import (
     GLSCLConfig,
-    in_sections,
     learned_parts,
     model_config,
     model_settings,
@@ -99,7 +102,7 @@ def read_source(directory: str | pathlib.Path, goes_on: bool = False) -> Source:
     """
     directory = pathlib.Path(directory).absolute()
     model = read_model_config(directory)
-    said = in_sections(read_json(directory / "model.json"))
+    said = read_model_settings(directory)
     whole = {name: value for name, value in model_settings(model).items() if name in said}
     clip = whole["clip"]
     if not goes_on and not learned_parts(model):
@@ -107,14 +110,13 @@ def read_source(directory: str | pathlib.Path, goes_on: bool = False) -> Source:
     settings = {
         name: value for name, value in _flat(whole).items() if name.split(".")[0] not in _OWN
     }
-    folder, config = directory / "tokenizer", directory / "config.json"
-    data = read_json(config).get("data", {}) if config.is_file() else {}
+    folder, data = tokenizer_folder(directory), (read_run_config(directory) or {}).get("data", {})
     return Source(
         directory,
         settings,
         clip,
-        tokenizer=folder if folder.is_dir() else None,
-        tokenizer_name=data.get("tokenizer", "") if goes_on else str(folder),
+        tokenizer=folder,
+        tokenizer_name=data.get("tokenizer", "") if goes_on else str(folder or ""),
         num_words=data.get("num_words"),
         goes_on=goes_on,
     )
