@@ -153,6 +153,13 @@ def test_settings_make_the_same_config_again():
     assert model_config(model_settings(TINY)) == TINY
 
 
+def test_settings_of_the_head_where_they_once_stood():
+    settings = model_settings(TINY)
+    old = {**settings, **settings["head"]}
+    del old["head"], old["name"], old["clip"]["vision_head_width"], old["clip"]["text_head_width"]
+    assert model_config(old) == TINY
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -102,6 +102,23 @@ def test_overrides(override, told):
     assert told in message(f"--config={DEMO}", override)
 
 
+@pytest.mark.parametrize(
+    ("argument", "now"),
+    [
+        ("--config.model.temperature=5", "--config.model.head.temperature=5"),
+        ("-config.model.lim_weight=0", "-config.model.head.lim_weight=0"),
+        ("--config.model.queries", "--config.model.head.queries"),
+        ("--noconfig.model.share_queries", "--noconfig.model.head.share_queries"),
+        ("--config.model.head.queries=3", "--config.model.head.queries=3"),
+        ("--config.model.temporal=None", "--config.model.temporal=None"),
+        ("--other.model.queries=3", "--other.model.queries=3"),
+        ("config.model.queries=3", "config.model.queries=3"),
+    ],
+)
+def test_settings_of_the_head_are_known_by_their_old_places(argument, now):
+    assert config_file.in_sections(argument) == now
+
+
 def test_programs_say_it_in_one_line(forks, tmp_path):
     runs = [
         (f"--config={tmp_path}",),
