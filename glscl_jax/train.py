@@ -28,12 +28,21 @@ from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.prepared_data import PreparedData
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.models.encoders.transformer import chosen_remat
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
 from glscl_jax.runtime import launch, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
-from glscl_jax.training import continued, inherited, inputs, rand_augment, recipe, steps
+from glscl_jax.training import (
+    compile_for,
+    continued,
+    inherited,
+    inputs,
+    rand_augment,
+    recipe,
+    steps,
+)
 from glscl_jax.training.groups import check_patterns, trained_layers
 from glscl_jax.training.logbook import Log, Logbook
 from glscl_jax.training.nonfinite import NonFinite
@@ -52,7 +61,21 @@ PROFILE = flags.DEFINE_string(
 )
 
 
+COMPILE_FOR = flags.DEFINE_string(
+    "compile_for",
+    "",
+    "Trains nothing: compiles the step for devices that are not here, e.g. v5e:4x4 or h100x8, and "
+    "says whether it fits and what it computes, sends and may take.",
+)
+
+
 def main(_):
+    if COMPILE_FOR.value:
+        commanded = get_override_values(flags.FLAGS[CONFIG.name])
+        chosen = inherited.chosen(CONFIG.value, commanded)
+        return compile_for.run(
+            COMPILE_FOR.value, CONFIG.value, chosen, WORKDIR.value, compiled_step
+        )
     with launch.joined(), contextlib.ExitStack() as claims:
         commanded = get_override_values(flags.FLAGS[CONFIG.name])
         chosen = inherited.chosen(CONFIG.value, commanded)
@@ -245,7 +268,8 @@ def announce(config, state, first: int, total: int, mesh) -> None:
     hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(
         f"training {count:,} parameters from step {first} to {total}, "
-        f"batches of {config.batch_size} clips, on {where}{hosts}"
+        f"batches of {config.batch_size} clips, on {where}{hosts}, "
+        f"remat {chosen_remat(config.model.remat)}"
     )
     if (share := sharding.device_share(state)) < 1:
         axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())

@@ -11,7 +11,7 @@ from tests.server import REPO
 # From the ground up: what stands on a floor imports from floors below it and from nothing beside
 # it. A package's name stands for the files that lie in it itself; its subpackages have their own.
 FLOORS = (
-    ("errors", "ranges", "spreadsheet", "trees", "version"),
+    ("errors", "ranges", "spreadsheet", "target", "trees", "version"),
     ("files", "paths", "models.encoders"),
     ("models.heads",),
     ("models",),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from glscl_jax import ranges
 from glscl_jax.models.encoders import attention, temporal
 from glscl_jax.models.encoders.clip import CLIP, VARIANTS, CLIPConfig, normalize, sentence_feature
-from glscl_jax.models.encoders.transformer import ACTIVATIONS, REMAT
+from glscl_jax.models.encoders.transformer import ACTIVATIONS, REMAT_KINDS
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Head
@@ -34,7 +34,7 @@ _RANGES = {
     "temperature": Real(above=0),
     "lim_weight": Real(least=0),
     "dtype": OneOf(("float32", "bfloat16", "float16")),
-    "remat": OneOf(tuple(REMAT)),
+    "remat": OneOf(REMAT_KINDS),
     "scan": EITHER,
     "attention": OneOf(attention.KINDS),
 }
@@ -58,7 +58,7 @@ class GLSCLConfig:
       temperature: of the GIM's softmax over frames.
       lim_weight: of the LIM's score beside the GIM's.
       dtype: of the computation: "float32", "bfloat16" or "float16"; parameters are float32.
-      remat: what the backward pass recomputes, a key of `transformer.REMAT`.
+      remat: what the backward pass recomputes, a name of `transformer.REMAT_KINDS`.
       scan: whether the compiled program loops over layers or has each written out.
       attention: of the towers and of "seqTransf", a name of `attention.KINDS`.
     """
@@ -76,7 +76,7 @@ class GLSCLConfig:
     temperature: float = 3.0
     lim_weight: float = 0.5
     dtype: str = "float32"
-    remat: str = "none"
+    remat: str = "auto"
     scan: bool = True
     attention: str = "auto"
 

@@ -48,8 +48,8 @@ _PLANE = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBE = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 # Google's pages on each version: links of a chip of 400 Gb/s (v5e), 800 (v6e and v5p) and of 50
 # GB/s (v4), of which an axis has two; what leaves a slice is 6.4 Tb/s for 256 v5e, and taken to
-# be as much a chip elsewhere. Clocks are the published peaks over FLOPs a cycle of the matrix units
-# (v5e four of 128 x 128, v5p eight of them, v6e two of 256 x 256 with twice the rate, v4 eight).
+# be as much a chip elsewhere. Clocks follow from the published peaks: with two FLOPs a cycle of
+# each cell of matrix units of 128 x 128, of which v5e has 4, v4 and v5p 8, and v6e as much as 16.
 # NVIDIA's data sheets: NVLink 900 GB/s both ways, one 400 Gb/s adapter a GPU.
 CHIPS = {
     chip.name: chip
@@ -57,7 +57,7 @@ CHIPS = {
         Chip("v5e", "TPU v5 lite", int(15.75 * GIB), 819e9, 1.5e9, 100e9, 3.1e9, _PLANE),
         Chip("v6e", "TPU v6 lite", int(31.25 * GIB), 1640e9, 1.75e9, 200e9, 3.1e9, _PLANE),
         Chip("v5p", "TPU v5", int(95.74 * GIB), 2765e9, 1.75e9, 200e9, 3.1e9, _CUBE),
-        Chip("v4", "TPU v4", int(31.75 * GIB), 1228e9, 1.05e9, 100e9, 3.1e9, _CUBE),
+        Chip("v4", "TPU v4", int(30.75 * GIB), 1228e9, 1.05e9, 100e9, 3.1e9, _CUBE),
         Chip("h100", "NVIDIA H100 80GB HBM3", 84942979072, 3352e9, 0, 450e9, 50e9),
         Chip("h200", "NVIDIA H200", 150754820096, 4800e9, 0, 450e9, 50e9),
     )

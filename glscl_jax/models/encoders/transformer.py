@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from glscl_jax import target
 from glscl_jax.models.encoders import attention
 from glscl_jax.models.encoders.attention import ALL, Seen
 
@@ -23,6 +24,15 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+# "auto" on an accelerator, by what its compiler counts (docs/performance.md); elsewhere it is
+# "none". A name of any of them chooses for all devices.
+REMAT_KINDS = ("auto", *REMAT)
+REMAT_BY_DEVICE = {"tpu": "full", "gpu": "full"}
+
+
+def chosen_remat(kind: str) -> str:
+    """A key of `REMAT` for a name of `REMAT_KINDS`, on the device that is compiled for."""
+    return REMAT_BY_DEVICE.get(target.platform(), "none") if kind == "auto" else kind
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -237,11 +247,12 @@ def scan_layers(
     Args:
       layer: a module whose `__call__(x, *shared)` returns `(x, None)`.
       length: how many.
-      remat: a key of `REMAT`.
+      remat: a name of `REMAT_KINDS`.
       scan: whether the compiled program loops over the layers or has each of them written out,
         which compiles longer.
       same_init: whether all layers start as copies of one (as torch.nn.TransformerDecoder's do).
     """
+    remat = chosen_remat(remat)
     if REMAT[remat] is not None:
         # A loop already keeps XLA from merging the recomputation with the first computation.
         layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=not scan)
