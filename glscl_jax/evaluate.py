@@ -28,7 +28,7 @@ from ml_collections import config_flags
 from glscl_jax import compare, paths
 from glscl_jax.checkpoints.workdir import PLACES, Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation import rank_files, report, run_card
+from glscl_jax.evaluation import compile_for, rank_files, report, run_card
 from glscl_jax.evaluation.run_card_text import terminal, title
 from glscl_jax.evaluation.task import Task, check_split, facts, open_task
 from glscl_jax.retrieval import encoded_split, encoding, metrics, split_scores
@@ -76,9 +76,19 @@ EXAMPLES = flags.DEFINE_integer(
 )
 
 
+COMPILE_FOR = flags.DEFINE_string(
+    "compile_for",
+    "",
+    "Evaluates nothing: compiles encoders, scores and ranking for devices that are not here, e.g. "
+    "v5e:2x2 or h100x8, and says whether they fit and what they compute, send and may take.",
+)
+
+
 def main(_):
+    if COMPILE_FOR.value:
+        return compile_for.run(COMPILE_FOR.value, CONFIG.value, CHECKPOINT.value, OUT.value)
     with launch.joined():
-        evaluate()
+        return evaluate()
 
 
 def take_own_config() -> None:
