@@ -140,6 +140,8 @@ def compiled(tmp_path_factory):
             "model.dtype": "bfloat16",
             "model.temporal": "None",
             "model.lim_layers": 1,
+            # Without its backward pass the compile takes half as long.
+            "optim.frozen": ("^clip/vision/",),
             "mesh.data": 2,
             "mesh.fsdp": 2,
         },
@@ -168,8 +170,8 @@ def test_a_step_compiles_for_four_tpus(compiled):
     )
     assert 0 < found["state"] <= found["arguments"]
     assert found["remat"] == transformer.REMAT_BY_DEVICE["tpu"]
-    # Layers are computed again, and nothing else is.
-    assert 1 < found["flops"] / found["model_flops"] < 1.5
+    # What is frozen has no backward pass, and layers are computed again.
+    assert 0.8 < found["flops"] / found["model_flops"] < 1
     assert found["estimate"]["seconds"] > 0
 
 
