@@ -166,7 +166,7 @@ def compiled_or_not(
     sizes = re.search(r"Used ([\d.]+)([KMG]) of|\(([\d.]+)([KMG])\) exceeds", text)
     number, unit = (part for part in sizes.groups() if part) if sizes else ("0", "G")
     used = float(number) * {"K": 2**10, "M": 2**20, "G": 2**30}[unit]
-    return DoesNotFit(int(used), topology.chip.memory)
+    return DoesNotFit(int(used), topology.memory)
 
 
 def report(
@@ -199,7 +199,7 @@ def report(
         name=name,
         topology=topology.text,
         mesh=dict(mesh),
-        memory=topology.chip.memory,
+        memory=topology.memory,
         arguments=plan.arguments,
         results=plan.results,
         temporary=plan.temporary,

@@ -26,7 +26,7 @@ class Chip:
     Attributes:
       name: as a topology has it.
       device_kind: as JAX names it.
-      memory: bytes that a program may take. Of a TPU what its compiler allows.
+      memory: bytes of it. Of a TPU what its compiler lets a program take.
       memory_rate: bytes a second to and from it.
       clock: Hz, at which a TPU's compiler counts cycles; 0 where it counts none.
       link: bytes a second that a chip sends along one mesh axis, inside a slice or host.
@@ -81,6 +81,8 @@ _TPU_ENVIRONMENT = {
 # Without a GPU nothing can be timed: no search for tiles, and no kernels that need one.
 _GPU_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 
+_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+
 _GPU_CONFIG = """
 gpu_device_info {{
   threads_per_block_limit: 1024
@@ -133,6 +135,13 @@ class Topology:
     def size(self) -> int:
         """Chips in all."""
         return self.slices * math.prod(self.shape)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a chip that programs have: of a GPU what JAX takes of it, which is told by
+        XLA_PYTHON_CLIENT_MEM_FRACTION."""
+        share = float(os.environ.get(_FRACTION) or 0.75)
+        return self.chip.memory if self.is_tpu else int(share * self.chip.memory)
 
     @property
     def island(self) -> int:

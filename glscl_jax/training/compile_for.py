@@ -233,7 +233,7 @@ def layouts(config: ConfigDict, tried: list, compiler: Compiler) -> Iterator[Con
     for size in (size for size in sizes if size > config.mesh.fsdp and size % 2 == 0):
         other = changed(config, {"mesh.fsdp": size, "mesh.data": devices // size})
         share = compiler.held(other)
-        if share < compiler.topology.chip.memory and share < held:
+        if share < compiler.topology.memory and share < held:
             yield other
             yield from _microbatches(other, tried, compiler)
 
@@ -242,7 +242,7 @@ def _microbatches(config: ConfigDict, tried: list, compiler: Compiler) -> Iterat
     """`config` in halves, quarters, ... as long as each device has a clip of them."""
     shares = sharding.batch_shares(compiler.mesh(config))
     first, held = config.microbatch or config.batch_size, compiler.held(config)
-    size, room = first // 2, compiler.topology.chip.memory
+    size, room = first // 2, compiler.topology.memory
     whole = tried[-1].used - held
     while size >= shares and size % shares == 0 and config.batch_size % size == 0:
         if held + whole * size / first < room:

@@ -23,6 +23,15 @@ def test_a_name_says_how_many_chips_and_how_many_share_fast_links(text, size, is
     assert (found.size, found.island) == (size, island)
 
 
+def test_of_a_gpu_s_memory_programs_have_what_jax_takes(monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    gpu, tpu = (topologies.parse(text) for text in ("h100x8", "v5e:2x2"))
+    assert gpu.memory == int(0.75 * gpu.chip.memory)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
+    assert gpu.memory == int(0.9 * gpu.chip.memory)
+    assert tpu.memory == tpu.chip.memory
+
+
 @pytest.mark.parametrize(
     "text", ["", "v5e", "v5e:3x3", "v5p:4x4", "0xv5e:4x4", "h100", "h100x0", "h100x12", "a100x8"]
 )

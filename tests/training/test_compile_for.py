@@ -61,7 +61,7 @@ class Pod:
         share = {"none": 1.0, "dots": 0.5, "full": 0.25}[config.model.remat]
         share *= (config.microbatch or config.batch_size) / config.batch_size
         used = self.held(config) + int(self.activations * share)
-        room = self.topology.chip.memory
+        room = self.topology.memory
         return Found(used, used <= room)
 
 
