@@ -3,6 +3,7 @@
 # make test      lint and tests (about 19 minutes on 2 cores of an AMD EPYC)
 # make slow      the tests of several processes, which make test leaves out
 # make lint      ruff, and the types of glscl_jax/models, retrieval and training
+# make aot       the compiler for TPUs into .venv (170 MB): train --compile_for, and its tests
 # make bench     the slow tests and the speed tables
 # make lock      the exact versions anew, after requirements*.txt changed (needs uv)
 # make clean     forgets the demo
@@ -29,7 +30,7 @@ ifeq ($(filter cpu pip no,$(TORCH)),)
 $(error TORCH=$(TORCH): say cpu, pip or no)
 endif
 
-.PHONY: help install demo test slow lint bench lock clean
+.PHONY: help install demo test slow lint aot bench lock clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +56,8 @@ lint: .venv/dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m basedpyright --pythonpath $(PY)
+
+aot: .venv/aot
 
 bench: .venv/bench slow
 	$(PY) -m benchmarks.similarity
@@ -107,6 +110,12 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 	@touch $@
 
 .venv/torch-no: .venv/dev
+	@touch $@
+
+# Of requirements-aot.txt what is small; CUDA's is gigabytes.
+.venv/aot: .venv/dev requirements-aot.txt
+	@echo "installing the compiler for TPUs into .venv"
+	@grep '^libtpu' requirements-aot.txt | $(INSTALL) -r /dev/stdin
 	@touch $@
 
 # What the benchmarks compare with; without its dependencies, which are all here.

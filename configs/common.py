@@ -79,7 +79,8 @@ def base() -> ConfigDict:
     config.model.head.share_queries = True
     config.model.head.share_decoder = True
     config.model.dtype = "float32"  # or "bfloat16"; parameters stay float32.
-    config.model.remat = "none"  # or "dots", "full": what the backward pass computes again.
+    # What the backward pass computes again: "none", "dots" or "full"; "auto" is by the device.
+    config.model.remat = "auto"
     config.model.scan = True  # False writes every layer out: compiles longer, may run faster.
     config.model.attention = "auto"  # or "plain", "fused": by one kernel, cuDNN's on a GPU.
 

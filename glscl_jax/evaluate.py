@@ -32,7 +32,7 @@ from ml_collections import config_flags
 from glscl_jax import compare, paths
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation import rank_files, report, run_card
+from glscl_jax.evaluation import compile_for, rank_files, report, run_card
 from glscl_jax.evaluation.evaluator import Evaluator
 from glscl_jax.evaluation.options import NO_CHECKPOINT, Options
 from glscl_jax.evaluation.run_card_text import LABELS, terminal, title
@@ -134,14 +134,25 @@ def _define_flags() -> None:
         Options.examples,
         "Queries in report.html of the best, of the median and of the worst each.",
     )
+    flags.DEFINE_string(
+        "compile_for",
+        "",
+        "Evaluates nothing: compiles encoders, scores and ranking for devices that are not here, "
+        "e.g. v5e:2x2 or h100x8, and says whether they fit, what they compute, send and may take.",
+    )
     launch_flags.define()
 
 
-def main(_) -> None:
+def main(_) -> int | None:
     """Runs the program."""
+    values = flags.FLAGS
+    if asked := values["compile_for"].value:
+        given = (values[name].value for name in (_CONFIG, _CHECKPOINT, "out"))
+        return compile_for.run(asked, *given)
     names = [field.name for field in dataclasses.fields(Options)]
     with launch.joined(launch_flags.given()):
-        evaluate(**{name: flags.FLAGS[name].value for name in names})
+        evaluate(**{name: values[name].value for name in names})
+    return None
 
 
 def take_own_config() -> None:

@@ -30,7 +30,7 @@ from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
 from glscl_jax.runtime import launch, launch_flags, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
-from glscl_jax.training import inherited, inputs
+from glscl_jax.training import compile_for, inherited, inputs
 from glscl_jax.training.logbook import Log, Logbook
 from glscl_jax.training.nonfinite import NonFinite
 from glscl_jax.training.run import (
@@ -55,6 +55,12 @@ def _define_flags() -> None:
         Options.profile,
         "Steps to trace into the workdir's profile/: how many, or FIRST:LAST.",
     )
+    flags.DEFINE_string(
+        "compile_for",
+        "",
+        "Trains nothing: compiles the step for devices that are not here, e.g. v5e:4x4 or h100x8, "
+        "and says whether it fits and what it computes, sends and may take.",
+    )
     launch_flags.define()
     flags.mark_flags_as_required(["config", "workdir"])
 
@@ -62,11 +68,15 @@ def _define_flags() -> None:
 def main(_) -> int:
     """Runs the program."""
     values, peers = flags.FLAGS, launch_flags.given()
+    config, workdir = values["config"].value, values["workdir"].value
+    commanded = get_override_values(values["config"])
+    if asked := values["compile_for"].value:
+        return compile_for.run(asked, config, inherited.chosen(config, commanded), workdir)
     with launch.joined(peers):
         return train(
-            values["config"].value,
-            values["workdir"].value,
-            commanded=get_override_values(values["config"]),
+            config,
+            workdir,
+            commanded=commanded,
             profile=values["profile"].value,
             peer_timeout=peers.peer_timeout,
         )

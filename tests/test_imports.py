@@ -1,17 +1,17 @@
 """Who imports whom: higher floors from lower ones alone; TensorFlow within the pipeline alone."""
 
-import ast
 import collections
 import pathlib
 
 import pytest
 
 from tests.server import REPO
+from tests.source_tree import imported, modules
 
 # From the ground up: what stands on a floor imports from floors below it and from nothing beside
 # it. A package's name stands for the files that lie in it itself; its subpackages have their own.
 FLOORS = (
-    ("errors", "figures", "ranges", "spreadsheet", "trees", "version"),
+    ("errors", "figures", "ranges", "spreadsheet", "target", "trees", "version"),
     ("files", "paths", "models.encoders"),
     ("models.heads",),
     ("models",),
@@ -29,33 +29,6 @@ FLOORS = (
 ALONE = ("input_pipeline.prepare", "input_pipeline.rendered")
 # The one recipe that says what there is to choose; it imports nothing of the library.
 FREE = ("configs",)
-
-
-def modules() -> dict[str, pathlib.Path]:
-    """Every module of the library, of conversion and of the recipes, by name."""
-    files = [file for part in ("glscl_jax", "convert", "configs") for file in _files(part)]
-    names = (file.relative_to(REPO).with_suffix("").parts for file in files)
-    return {
-        ".".join(name).removesuffix(".__init__"): file
-        for name, file in zip(names, files, strict=True)
-    }
-
-
-def _files(part: str):
-    return sorted((REPO / part).rglob("*.py"))
-
-
-def imported(file: pathlib.Path, known) -> set[str]:
-    """The modules that a file imports, wherever it does."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{file}: imports are written whole"
-            whole = {f"{node.module}.{name.name}" for name in node.names}
-            found |= {name if name in known else node.module for name in whole}
-    return found
 
 
 def room(module: str, file: pathlib.Path) -> str:

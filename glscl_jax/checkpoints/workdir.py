@@ -116,7 +116,9 @@ class Workdir:
         way_out = f"give the run a --workdir of its own, or remove {self.path}"
         # Through `model_config`: a run may have begun before a setting was there.
         model = (self.path / MODEL).exists() and model_settings(read_model_config(self.path))
-        if found := differences(model or None, new[MODEL]):
+        # What is computed twice changes no result: a run may go on with another `remat`.
+        old, now = ({**(x or {}), "remat": None} for x in (model, new[MODEL]))
+        if found := differences(old if model else None, now):
             raise UserError(f"the run in {self.path} has another model ({found}): {way_out}")
         if not (old := read_run_config(self.path)):
             return

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from glscl_jax import ranges
 from glscl_jax.models.encoders import attention, temporal
 from glscl_jax.models.encoders.clip import CLIP, VARIANTS, CLIPConfig, sentence_feature
-from glscl_jax.models.encoders.transformer import ACTIVATIONS, REMAT
+from glscl_jax.models.encoders.transformer import ACTIVATIONS, REMAT_KINDS
 from glscl_jax.models.heads.features import Features
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Head
@@ -25,7 +25,7 @@ _RANGES = {
     "temporal": OneOf(temporal.KINDS),
     "temporal_layers": Whole(1),
     "dtype": OneOf(("float32", "bfloat16", "float16")),
-    "remat": OneOf(tuple(REMAT)),
+    "remat": OneOf(REMAT_KINDS),
     "scan": EITHER,
     "attention": OneOf(attention.KINDS),
 }
@@ -50,7 +50,7 @@ class GLSCLConfig:
       temporal_layers: blocks of "seqTransf".
       head: what makes features and scores of the encoders' output.
       dtype: of the computation: "float32", "bfloat16" or "float16"; parameters are float32.
-      remat: what the backward pass recomputes, a key of `transformer.REMAT`.
+      remat: what the backward pass recomputes, a name of `transformer.REMAT_KINDS`.
       scan: whether the compiled program loops over layers or has each written out.
       attention: of the towers and of "seqTransf", a name of `attention.KINDS`.
     """
@@ -60,7 +60,7 @@ class GLSCLConfig:
     temporal_layers: int = 4
     head: Head = _DEFAULT_HEAD
     dtype: str = "float32"
-    remat: str = "none"
+    remat: str = "auto"
     scan: bool = True
     attention: str = "auto"
 

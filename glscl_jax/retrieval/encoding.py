@@ -51,6 +51,14 @@ class Encoder:
         batch = sharding.put_batch({"frames": frames, "mask": mask}, self.mesh)
         return self._video(params, batch["frames"], batch["mask"])
 
+    def lowered_text(self, params, ids, mask) -> jax.stages.Lowered:
+        """What `start_text` runs, for arrays of shapes and shardings alone."""
+        return self._text.lower(params, ids, mask)
+
+    def lowered_video(self, params, frames, mask) -> jax.stages.Lowered:
+        """What `start_video` runs, likewise."""
+        return self._video.lower(params, frames, mask)
+
     def text(self, params, ids: np.ndarray, mask: np.ndarray) -> Features:
         """int32 [A,L] twice -> features on the host."""
         return self.fetch(self.start_text(params, ids, mask))

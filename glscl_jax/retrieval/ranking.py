@@ -11,11 +11,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.retrieval import metrics
-from glscl_jax.retrieval.score_blocks import Blocks, Part, filled
+from glscl_jax.retrieval.score_blocks import Blocks, Lowering, Part, filled
+from glscl_jax.runtime import sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +168,20 @@ def _count(texts: _Texts, videos: _Videos | None, scores, real):
     level = texts.level + jnp.sum(scores == own, axis=1, dtype=jnp.int32)
     broken = texts.broken + _broken(scores, real)
     return dataclasses.replace(texts, before=before, level=level, broken=broken), videos
+
+
+def lowered_count(block: Lowering) -> jax.stages.Lowered:
+    """What counts a block of scores, for texts and for videos, of arrays of shapes alone."""
+    whole, split = sharding.replicated(block.mesh), block.split
+    number, count = jnp.zeros((1,), jnp.float32), jnp.zeros((1,), jnp.int32)
+    texts = block.shapes(_Texts(number, *(count,) * 4), block.texts, whole)
+    videos = block.shapes(_Videos(number, number, count, count), block.videos, split)
+    scores = jax.ShapeDtypeStruct(
+        (block.texts, block.videos),
+        jnp.float32,
+        sharding=NamedSharding(block.mesh, PartitionSpec(None, block.mesh.axis_names)),
+    )
+    return _count.lower(texts, videos, scores, block.videos)
 
 
 def _count_groups(videos: _Videos, scores, group) -> _Videos:

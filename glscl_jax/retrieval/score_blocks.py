@@ -146,6 +146,41 @@ class Blocks:
         return real, jax.tree.map(lambda x: _place(filled(x, block), where), part)
 
 
+class Lowering:
+    """A block's programs, of arrays of shapes alone: what `Blocks` runs on devices not here.
+
+    Args:
+      text, video: features, of which the first axis does not matter.
+      head: what scores them.
+      mesh: the devices that share each block.
+    """
+
+    def __init__(self, text: Features, video: Features, *, head: Head, mesh: Mesh):
+        self.mesh, self._head = mesh, head
+        self.split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self.texts, self.videos = TEXT_BLOCK, -(-VIDEO_BLOCK // mesh.size) * mesh.size
+        self._text = self.shapes(text, self.texts, sharding.replicated(mesh))
+        self._video = self.shapes(video, self.videos, self.split)
+
+    def shapes(self, tree, count: int, where: NamedSharding):
+        """`tree` with `count` items of each array."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype, sharding=where), tree
+        )
+
+    def prepare(self) -> jax.stages.Lowered:
+        """What the head computes once a block of videos."""
+        return _prepare.lower(self._video, head=self._head)
+
+    def score(self) -> jax.stages.Lowered:
+        """The scores of a block."""
+        prepared = jax.eval_shape(self._head.prepare, self._video)
+        prepared = self.shapes(prepared, self.videos, self.split)
+        return _score_block.lower(
+            self._text, self._video, prepared, self.videos, head=self._head, mesh=self.mesh
+        )
+
+
 def filled(rows: np.ndarray, count: int) -> np.ndarray:
     """`rows` [n,...] up to `count` of them, by copies of the last."""
     missing = count - rows.shape[0]

@@ -19,10 +19,10 @@ from glscl_jax.models.encoders.parameters import (
     BATCH,
     DATA,
     FSDP,
-    TENSOR,
     activations_of,
     split_of,
 )
+from glscl_jax.runtime.device_layout import laid_out, nearest
 from glscl_jax.trees import path_name
 
 
@@ -37,28 +37,16 @@ def make_mesh(
         leave. By default all lie along `data`.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices.
+      UserError: the axes do not multiply to the number of devices, or do not lie on hosts and
+        slices as `device_layout` has them.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = _sizes({DATA: -1} if axes is None else axes, len(devices))
+    sizes = _sizes({DATA: -1} if axes is None else axes, devices)
     # Auto axes let the compiler place what the model does not say; JAX's default is Explicit.
-    mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
-    _check_hosts(mesh)
-    return mesh
+    return Mesh(laid_out(devices, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _check_hosts(mesh: Mesh) -> None:
-    """Raises a `UserError` unless each process has a part of the batch of its own to read."""
-    for row in mesh.devices.reshape(-1, mesh.shape[TENSOR]):
-        if len({device.process_index for device in row}) > 1:
-            raise UserError(
-                f"config.mesh.tensor {mesh.shape[TENSOR]} goes over hosts of "
-                f"{jax.local_device_count()} devices: take a divisor of that, and fsdp or data "
-                "for the rest"
-            )
-
-
-def _sizes(axes: Mapping[str, int], devices: int) -> tuple[int, ...]:
+def _sizes(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> tuple[int, ...]:
     shown = "config.mesh " + " x ".join(f"{name} {size}" for name, size in axes.items())
     if unknown := [name for name in axes if name not in AXES]:
         raise UserError(f"{shown}: there is no axis {unknown[0]!r}, only {', '.join(AXES)}")
@@ -68,12 +56,13 @@ def _sizes(axes: Mapping[str, int], devices: int) -> tuple[int, ...]:
             f"{shown}: sizes are 1 or more, and one of them may be -1 (all that is left)"
         )
     fixed = math.prod(size for size in sizes if size != -1)
-    if devices % fixed or (-1 not in sizes and fixed != devices):
+    count = len(devices)
+    if count % fixed or (-1 not in sizes and fixed != count):
         raise UserError(
             f"{shown} needs {'a multiple of ' if -1 in sizes else ''}{fixed} devices, and there "
-            f"are {devices}: make the product {devices}, or one axis -1"
+            f"are {count}: make the product {count}, or one axis -1: {nearest(devices, sizes)}"
         )
-    return tuple(devices // fixed if size == -1 else size for size in sizes)
+    return tuple(count // fixed if size == -1 else size for size in sizes)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.runtime.sharding import BATCH, batch_shares, constrain
-from glscl_jax.training.gradient_cache import join_parts, take_part
+from glscl_jax.training.gradient_cache import join_parts
 
 
 def block_count(batch: int, block: int, mesh: Mesh | None = None) -> int:
@@ -46,15 +46,21 @@ def blocked_contrastive(
       mesh: the devices that share the batch; none for a single one.
     """
     count = count_of(text)
-    texts = (text, jnp.arange(count))
+
+    def cut(x):
+        """All parts that `take_part` takes, the inverse of `join_parts`."""
+        return x.reshape(-1, blocks, *x.shape[1:]).swapaxes(0, 1)
+
     # Every device scores a block's texts against its own videos. The other way round, the gradient
-    # of all videos would be summed over the devices at each block; so only that of its texts is.
+    # of all videos would be summed over the devices at each block. Texts are gathered once, before
+    # the loop: a block at a time they would be so forward and backward, their gradient summed at
+    # each, and nothing of it done while anything is computed.
+    texts = constrain(jax.tree.map(cut, (text, jnp.arange(count))), mesh)
     video = constrain(video, mesh, BATCH)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def add(columns, index):
-        part, own = take_part(texts, index, blocks, mesh)
-        part = constrain(part, mesh)
+    def add(columns, block):
+        part, own = block
         logits = constrain(score(part, video) * jnp.exp(logit_scale), mesh, None, BATCH)
         is_right = own[:, None] == jnp.arange(count)
         right = jnp.sum(jnp.where(is_right, logits, 0.0), axis=1)
@@ -63,6 +69,6 @@ def blocked_contrastive(
         return columns, (rows, right)
 
     start = jnp.full(count, -jnp.inf)
-    columns, parts = jax.lax.scan(add, start, jnp.arange(blocks))
+    columns, parts = jax.lax.scan(add, start, texts)
     rows, right = join_parts(parts, mesh)
     return (jnp.mean(rows) + jnp.mean(columns - right)) / 2

@@ -182,21 +182,33 @@ def start(run: Run, checkpoints: Checkpoints, loaded: dict | None) -> TrainState
 
 
 def compiled_step(run: Run, state: TrainState):
+    """A run's step under jit, see `jitted_step`."""
+    return jitted_step(run.config, run.settings, run.model, run.optimizer, run.mesh, state)
+
+
+def jitted_step(
+    config: ConfigDict,
+    settings: recipe.Recipe,
+    model: GLSCL,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    state: TrainState,
+):
     """`steps.train_step` under jit: (state, batch) -> (state, metrics), the old state donated.
 
-    The new state lies as `state` does.
+    The new state lies as `state` does, which may be of shapes and shardings alone.
     """
     step = functools.partial(
         steps.train_step,
-        model=run.model,
-        optimizer=run.optimizer,
-        optim=run.settings.optim,
-        weights=run.settings.losses,
-        seed=run.config.seed,
-        microbatch=run.config.microbatch,
-        mesh=run.mesh,
+        model=model,
+        optimizer=optimizer,
+        optim=settings.optim,
+        weights=settings.losses,
+        seed=config.seed,
+        microbatch=config.microbatch,
+        mesh=mesh,
     )
-    if run.config.data.augment:
-        step = rand_augment.augmented(step, seed=run.config.seed, mesh=run.mesh)
+    if config.data.augment:
+        step = rand_augment.augmented(step, seed=config.seed, mesh=mesh)
     where = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(run.mesh)))
+    return jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))

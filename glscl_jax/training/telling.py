@@ -8,6 +8,7 @@ from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import as_json
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
+from glscl_jax.models.encoders.transformer import chosen_remat
 from glscl_jax.profiling import trace
 from glscl_jax.runtime import sharding
 from glscl_jax.training import continued, recipe
@@ -83,7 +84,8 @@ def _tell_size(run: Run, state: TrainState, first: int) -> None:
     hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(
         f"training {count:,} parameters from step {first} to {run.total}, "
-        f"batches of {run.config.batch_size} clips, on {where}{hosts}"
+        f"batches of {run.config.batch_size} clips, on {where}{hosts}, "
+        f"remat {chosen_remat(run.config.model.remat)}"
     )
     if (share := sharding.device_share(state)) < 1:
         axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glscl_jax import target
 from glscl_jax.models.encoders.clip import CLIP, VARIANTS
 from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD
 from glscl_jax.models.encoders.temporal import TemporalLSTM
+from glscl_jax.models.encoders.transformer import matmul
 from glscl_jax.models.glscl import (
     GLSCL,
     encode_text,
@@ -173,3 +175,17 @@ def test_settings_of_the_head_where_they_once_stood():
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         model_config(settings)
+
+
+def test_products_are_flattened_but_for_a_tpu():
+    x, kernel = jnp.ones((2, 3, 4)), jnp.ones((4, 5))
+
+    def operations():
+        # A function of its own: JAX keeps what it has traced of one.
+        traced = jax.make_jaxpr(lambda *arguments: matmul(*arguments))(x, kernel)
+        return [str(line.primitive) for line in traced.eqns]
+
+    assert operations() == ["reshape", "dot_general", "reshape"]
+    with target.compiling_for("tpu"):
+        assert operations() == ["dot_general"]
+        np.testing.assert_array_equal(matmul(x, kernel), np.full((2, 3, 5), 4.0))

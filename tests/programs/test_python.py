@@ -11,7 +11,7 @@ from glscl_jax.checkpoints.model_dir import steps_on_disk
 from glscl_jax.errors import UserError
 from glscl_jax.evaluate import evaluate
 from glscl_jax.input_pipeline.prepare import check_source, prepare_source
-from tests.test_imports import modules
+from tests.source_tree import modules
 
 PROGRAMS = (
     "convert.clip",

@@ -15,6 +15,7 @@ from glscl_jax.models.heads.concept_losses import (
 )
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.profiling import collectives, hlo
 from glscl_jax.runtime import sharding
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.training.losses import contrastive, summed
@@ -127,6 +128,23 @@ def test_blocks_on_a_mesh():
     loss = jax.jit(functools.partial(blocked, logit_scale=3.0, blocks=4, mesh=mesh))
     found = loss(shared[0], shared[1].frames, shared[1].queries, shared[1].mask)
     assert found == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_texts_are_gathered_once_however_many_blocks():
+    axes = {"data": 4, "fsdp": 2}
+    mesh = sharding.make_mesh(jax.devices()[:8], axes)
+    shared = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.by_batch(mesh)),
+        jax.eval_shape(lambda: features(64)),
+    )
+    text, video = shared
+    loss = slopes(functools.partial(blocked, blocks=8, mesh=mesh))
+    compiled = loss.lower(text, video.frames, video.queries, video.mask, jnp.array(3.0)).compile()
+    moved = collectives.collectives(hlo.Module(compiled.as_text()), {**axes, "tensor": 1})
+    gathered = sum(x.sent for x in moved if x.kind == "all-gather")
+    # And once more what is of one number a text, or a block: rows and columns of the scores.
+    once = sum(4 * x.size for x in jax.tree.leaves(text)) * 7 / 8
+    assert once <= gathered < 1.5 * once
 
 
 def test_in_blocks_no_tensor_of_all_pairs_is_ever_whole():

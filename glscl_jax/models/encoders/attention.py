@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import nn
 
+from glscl_jax import target
+
 # Added to a hidden key's logit: exp() of it is exactly 0 in float32 and bfloat16.
 HIDDEN = -1e9
 
@@ -60,7 +62,7 @@ def is_fused(kind: str, dtype: jnp.dtype, tokens: int) -> bool:
     """
     if kind != "auto":
         return kind == "fused"
-    return jax.default_backend() == "gpu" and dtype.name in HALF and tokens >= FUSED_FROM
+    return target.platform() == "gpu" and dtype.name in HALF and tokens >= FUSED_FROM
 
 
 def written_out(
@@ -84,7 +86,7 @@ def fused(query: jax.Array, key: jax.Array, value: jax.Array, seen: Seen) -> jax
     Dao et al., "FlashAttention", 2022: on a GPU by cuDNN. Hidden keys are told by their number,
     not by a bias, whose gradient that kernel has only for a batch of one.
     """
-    on_gpu = jax.default_backend() == "gpu" and query.dtype.name in HALF
+    on_gpu = target.platform() == "gpu" and query.dtype.name in HALF
     return nn.dot_product_attention(
         query,
         key,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from glscl_jax import target
 from glscl_jax.models.encoders import attention
 from glscl_jax.models.encoders.attention import ALL, Seen
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
@@ -56,6 +57,15 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+# "auto" on an accelerator, by what its compiler counts (docs/performance.md); elsewhere it is
+# "none". A name of any of them chooses for all devices.
+REMAT_KINDS = ("auto", *REMAT)
+REMAT_BY_DEVICE = {"tpu": "full", "gpu": "full"}
+
+
+def chosen_remat(kind: str) -> str:
+    """A key of `REMAT` for a name of `REMAT_KINDS`, on the device that is compiled for."""
+    return REMAT_BY_DEVICE.get(target.platform(), "none") if kind == "auto" else kind
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -85,11 +95,14 @@ def torch_linear_uniform(fan_in: int) -> initializers.Initializer:
 
 
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., D] @ kernel [D, F], as one product of two matrices.
+    """x [..., D] @ kernel [D, F], but for a TPU as one product of two matrices.
 
     XLA's CPU backend takes 1.7 times as long for the gradient of a kernel that is contracted
-    over two axes, batch and tokens; elsewhere the reshapes are free.
+    over two axes, batch and tokens. A GPU does not mind. On a TPU tokens are filled up to whole
+    tiles, so that the reshapes move all that passes (docs/performance.md).
     """
+    if target.platform() == "tpu":
+        return x @ kernel
     flat = x.reshape(-1, x.shape[-1]) @ kernel
     return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -270,11 +283,12 @@ def scan_layers(
     Args:
       layer: a module whose `__call__(x, *shared)` returns `(x, None)`.
       length: how many.
-      remat: a key of `REMAT`.
+      remat: a name of `REMAT_KINDS`.
       scan: whether the compiled program loops over the layers or has each of them written out,
         which compiles longer.
       same_init: whether all layers start as copies of one (as torch.nn.TransformerDecoder's do).
     """
+    remat = chosen_remat(remat)
     if REMAT[remat] is not None:
         # A loop already keeps XLA from merging the recomputation with the first computation.
         layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=not scan)
