@@ -9,13 +9,13 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from benchmarks.scaling import hlo
-from benchmarks.scaling.collectives import Collective, collectives, sent_by_axis
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.profiling import hlo
+from glscl_jax.profiling.collectives import Collective, collectives, sent_by_axis
 from glscl_jax.runtime import sharding
 from glscl_jax.training import steps
 from glscl_jax.training.objective import LOSS_BLOCK
