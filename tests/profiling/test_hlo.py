@@ -151,6 +151,27 @@ def test_of_a_stack_the_slice_counts(module):
     assert traffic.moved(fast, body["row"]) == 4 + 8 * 128 * 4
 
 
+# As the compiler for GPUs writes a product: a call of cuBLAS, with room to work in.
+GPU = """HloModule jit_step
+
+ENTRY %main (p0: bf16[120,512], p1: bf16[512,128]) -> bf16[120,128] {
+  %p0 = bf16[120,512]{1,0} parameter(0)
+  %p1 = bf16[512,128]{1,0} parameter(1)
+  %gemm = (bf16[120,128]{1,0}, s8[33554432]{0}) custom-call(%p0, %p1), custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}}}
+  ROOT %out = bf16[120,128]{1,0} get-tuple-element(%gemm), index=0
+}
+"""  # noqa: E501
+
+
+def test_a_gpu_s_products_are_calls_of_libraries():
+    module = hlo.Module(GPU)
+    assert hlo.flops(module) == 2 * 120 * 512 * 128
+    assert traffic.total(module) == 2 * (120 * 512 + 512 * 128 + 120 * 128)
+    topology, mesh = topologies.parse("h100x1"), {"data": 1, "fsdp": 1, "tensor": 1}
+    found = estimate.estimate(module, [], topology, mesh, 989e12)
+    assert found.seconds == pytest.approx(traffic.total(module) / 3352e9)
+
+
 def test_the_estimate_is_cycles_over_the_clock_and_what_is_waited_for(module):
     topology = topologies.parse("v5e:2x2")
     moved = collectives.collectives(module, MESH)

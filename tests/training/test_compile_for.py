@@ -9,7 +9,11 @@ import jax
 import pytest
 
 from configs import demo
+from glscl_jax import target
+from glscl_jax.checkpoints.workdir import Workdir
+from glscl_jax.errors import UserError
 from glscl_jax.models.encoders import transformer
+from glscl_jax.models.glscl import model_config
 from glscl_jax.profiling import collectives, hlo, topologies
 from glscl_jax.profiling.compiled_report import report
 from glscl_jax.runtime import sharding
@@ -98,7 +102,7 @@ def test_micro_batches_that_cannot_help_are_not_tried(capsys):
 
 def test_a_step_that_no_layout_holds_is_told_in_a_line():
     pod = Pod(200 * GB, 1 * GB)
-    with pytest.raises(compile_for.UserError, match="no layout of 8 chips of v5e:2x4 holds"):
+    with pytest.raises(UserError, match="no layout of 8 chips of v5e:2x4 holds"):
         search(pod, recipe(batch_size=64))
 
 
@@ -117,12 +121,19 @@ def test_the_program_refuses_in_a_line(refusal, tmp_path, flags, told):
 
 
 def test_remat_follows_the_device_unless_somebody_chose():
-    from glscl_jax import target
-
     assert transformer.chosen_remat("auto") == "none"
     with target.compiling_for("tpu"):
         assert transformer.chosen_remat("auto") == transformer.REMAT_BY_DEVICE["tpu"] != "none"
         assert transformer.chosen_remat("none") == "none"
+
+
+def test_a_run_goes_on_with_another_remat_and_with_no_other_model(tmp_path):
+    config, workdir = recipe(), Workdir(tmp_path)
+    model = model_config(config.model.to_dict())
+    workdir.begin(config, model)
+    workdir.begin(config, dataclasses.replace(model, remat="full"))
+    with pytest.raises(UserError, match=r"another model .*queries"):
+        workdir.begin(config, dataclasses.replace(model, queries=3))
 
 
 @pytest.fixture(scope="module")
