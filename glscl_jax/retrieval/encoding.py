@@ -221,8 +221,11 @@ def check_split(encoded: EncodedSplit, head: Head) -> None:
             "prepare the split again"
         )
     texts, videos = head.directed(encoded.text, encoded.video)
-    _check_directions("text features", *texts, encoded.captions)
-    _check_directions("video features", *videos, encoded.clip_ids)
+    for name, (vectors, mask), names in (
+        ("text features", texts, encoded.captions),
+        ("video features", videos, encoded.clip_ids),
+    ):
+        _check_directions(name, vectors, mask, names)
 
 
 def _check_directions(name: str, vectors, mask, names: list[str]) -> None:

@@ -91,6 +91,7 @@ class Compiler:
             problems.attempt(sharding.check_batch_size, size, mesh)
             problems.attempt(sharding.check_microbatch, size, small, mesh)
         problems.raise_all()
+        assert mesh is not None  # else there was a problem
         return mesh
 
     def settled(self, config: ConfigDict) -> ConfigDict:
