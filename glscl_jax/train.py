@@ -42,7 +42,7 @@ from glscl_jax.training.run import (
     other_params,
     start,
 )
-from glscl_jax.training.telling import finished, say, tell_start
+from glscl_jax.training.telling import describe_end, say, tell_start
 
 
 def _define_flags() -> None:
@@ -62,7 +62,7 @@ def _define_flags() -> None:
 def main(_) -> int:
     """Runs the program."""
     values, peers = flags.FLAGS, launch_flags.given()
-    with launch.joined(peers):
+    with launch.join(peers):
         return train(
             values["config"].value,
             values["workdir"].value,
@@ -101,12 +101,12 @@ def _train(config, workdir: Workdir, options: Options, claims: contextlib.ExitSt
     run = open_run(asked, workdir, options)
     loaded, total = other_params(run), run.total
     if loaded is not None:
-        say(inherited.told(run.source, run.config, run.settings.model))
+        say(inherited.describe(run.source, run.config, run.settings.model))
 
     # 3. Claim the work directory, and write down in it what the run is made with.
     first, old = claim(run, claims)
     if first >= total:
-        say(finished(run, first))
+        say(describe_end(run, first))
         return 0
 
     # 4. The state to go on from.

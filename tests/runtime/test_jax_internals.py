@@ -68,7 +68,7 @@ def test_without_a_client_the_run_goes_on_and_says_what_is_lost(moved, monkeypat
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **how: done.append("met"))
     monkeypatch.setattr(jax.distributed, "shutdown", lambda: done.append("left"))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(launch.joined())
+        stack.enter_context(launch.join())
         done.append("ran")
     assert done == ["met", "ran", "left"]
     assert "does not tell which processes live" in capsys.readouterr().err

@@ -128,7 +128,7 @@ def test_frames_of_a_clip_are_treated_alike(batch):
 
 def test_a_step_sees_the_same_however_many_devices(batch):
     mesh = sharding.make_mesh(jax.devices()[:4], {"data": 2, "fsdp": 1, "tensor": 2})
-    echo = rand_augment.augmented(lambda state, batch: batch, seed=3, mesh=mesh)
+    echo = rand_augment.augment_step(lambda state, batch: batch, seed=3, mesh=mesh)
     placed = sharding.put_batch({"frames": batch, "text_ids": np.arange(len(batch))}, mesh)
     run = jax.jit(lambda step, batch: echo(types.SimpleNamespace(step=step), batch))
     alone = jax.jit(rand_augment.augment)
