@@ -150,10 +150,10 @@ def test_the_config_says_whether_training_augments(batch, monkeypatch, asked):
     mesh = sharding.make_mesh(jax.devices()[:2])
     state = TrainState(jnp.int32(4), {}, {}, jnp.int32(0))
     state = jax.device_put(state, sharding.by_rules(state, mesh))
-    asked = types.SimpleNamespace(
+    run = types.SimpleNamespace(
         config=config, settings=recipe.read(config), model=None, optimizer=None, mesh=mesh
     )
-    step = compiled_step(asked, state)
+    step = compiled_step(run, state)
     _, seen = step(state, sharding.put_batch({"frames": batch}, mesh))
     expected = (
         jax.jit(rand_augment.augment)(batch, rand_augment.draw(7, 4, len(batch)))
