@@ -97,7 +97,7 @@ def beyond(graph: Graph, name: str) -> frozenset[str]:
     return graph[name].union(*(beyond(graph, other) for other in graph[name]))
 
 
-def told(graph: Graph) -> Graph:
+def reduce(graph: Graph) -> Graph:
     """The graph without what follows from the rest of it."""
     return {
         name: others - frozenset().union(*(beyond(graph, other) for other in others))
@@ -210,7 +210,7 @@ def _inside(home: House, name: str) -> str:
 def svg() -> str:
     """The picture."""
     home = house()
-    graph = told(home.graph)
+    graph = reduce(home.graph)
     floors = {name: floor(graph, name) for name in graph}
     places, width, height = boxes(home, graph)
     parts = [*_arrows(graph, floors, places)]

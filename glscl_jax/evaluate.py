@@ -51,7 +51,7 @@ def evaluate(checkpoint: str | os.PathLike, **options) -> dict | None:
       options: fields of `evaluation.options.Options`, which the program has as flags.
 
     Returns:
-      The run card, as results.json has it. Of several processes (`launch.joined`) the first has
+      The run card, as results.json has it. Of several processes (`launch.join`) the first has
       it, the others None.
 
     Raises:
@@ -62,7 +62,7 @@ def evaluate(checkpoint: str | os.PathLike, **options) -> dict | None:
         evaluator = Evaluator.open(options, stages)
     task = evaluator.task
     encoded, origin = evaluator.encode(task.split)
-    encoding.check_split(encoded, task.loaded.head)
+    encoding.check_encoded(encoded, task.loaded.head)
     scores, result, rerank = evaluator.rank(encoded)
     if jax.process_index():
         return None
@@ -150,7 +150,7 @@ def main(_) -> int | None:
         given = (values[name].value for name in (_CONFIG, _CHECKPOINT, "out"))
         return compile_for.run(asked, *given)
     names = [field.name for field in dataclasses.fields(Options)]
-    with launch.joined(launch_flags.given()):
+    with launch.join(launch_flags.given()):
         evaluate(**{name: values[name].value for name in names})
     return None
 
@@ -178,7 +178,7 @@ def given_flags() -> dict[str, str]:
     return found
 
 
-def compared(argv) -> None:
+def compare_results(argv) -> None:
     """Says by which figures two results differ by more than noise.
 
         python -m glscl_jax.evaluate compare results/one results/other
@@ -191,7 +191,7 @@ def compared(argv) -> None:
     print(compare.table(a, b, compare.compare(a, b)))
 
 
-COMMANDS = {"compare": program.Command(compared, ("RUN_A", "RUN_B"))}
+COMMANDS = {"compare": program.Command(compare_results, ("RUN_A", "RUN_B"))}
 
 
 def cli() -> None:

@@ -35,7 +35,7 @@ from glscl_jax.input_pipeline.video_files import read_videos
 from glscl_jax.models.heads.features import Features
 from glscl_jax.ranges import Real, Whole
 from glscl_jax.retrieval import score_blocks
-from glscl_jax.retrieval.encoder_inputs import checked_text, checked_video
+from glscl_jax.retrieval.encoder_inputs import check_text, check_video
 from glscl_jax.retrieval.encoding import Encoder
 from glscl_jax.runtime import sharding
 
@@ -142,7 +142,7 @@ class Retriever:
         Raises:
           ValueError: what is given does not fit the model.
         """
-        ids, mask = checked_text(ids, mask, self.config.clip)
+        ids, mask = check_text(ids, mask, self.config.clip)
         return self._in_whole_shares(self._encoder.text, ids, mask)
 
     def encode_video(self, frames: np.ndarray, mask: np.ndarray) -> Features:
@@ -159,7 +159,7 @@ class Retriever:
         Raises:
           ValueError: what is given does not fit the model.
         """
-        frames, mask = checked_video(frames, mask, self.config.clip.preprocessing)
+        frames, mask = check_video(frames, mask, self.config.clip.preprocessing)
         self._check_frames(mask.shape[1])
         return self._in_whole_shares(self._encoder.video, frames, mask)
 

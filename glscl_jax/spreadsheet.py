@@ -13,11 +13,11 @@ _FORMULA = re.compile(f"'*{_BEGINS}")
 _ESCAPED = re.compile(f"'+{_BEGINS}")
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """`text` as a cell that no spreadsheet computes."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def unescaped(cell: str) -> str:
-    """The text that `escaped` made a cell of."""
+def unescape(cell: str) -> str:
+    """The text that `escape` made a cell of."""
     return cell[1:] if _ESCAPED.match(cell) else cell

@@ -42,7 +42,7 @@ from glscl_jax.training.run import (
     other_params,
     start,
 )
-from glscl_jax.training.telling import finished, say, tell_start
+from glscl_jax.training.telling import describe_end, say, tell_start
 
 
 def _define_flags() -> None:
@@ -71,8 +71,8 @@ def main(_) -> int:
     config, workdir = values["config"].value, values["workdir"].value
     commanded = get_override_values(values["config"])
     if asked := values["compile_for"].value:
-        return compile_for.run(asked, config, inherited.chosen(config, commanded), workdir)
-    with launch.joined(peers):
+        return compile_for.run(asked, config, inherited.Chosen.of(config, commanded), workdir)
+    with launch.join(peers):
         return train(
             config,
             workdir,
@@ -111,12 +111,12 @@ def _train(config, workdir: Workdir, options: Options, claims: contextlib.ExitSt
     run = open_run(asked, workdir, options)
     loaded, total = other_params(run), run.total
     if loaded is not None:
-        say(inherited.told(run.source, run.config, run.settings.model))
+        say(inherited.describe(run.source, run.config, run.settings.model))
 
     # 3. Claim the work directory, and write down in it what the run is made with.
     first, old = claim(run, claims)
     if first >= total:
-        say(finished(run, first))
+        say(describe_end(run, first))
         return 0
 
     # 4. The state to go on from.

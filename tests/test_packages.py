@@ -32,11 +32,11 @@ def test_every_package_is_in_it(packages):
 
 def test_what_follows_is_left_out(packages):
     home = packages.house()
-    drawn = packages.told(home.graph)
+    drawn = packages.reduce(home.graph)
     for name in home.graph:
         assert packages.beyond(drawn, name) == packages.beyond(home.graph, name)
         for other in drawn[name]:
             assert packages.floor(home.graph, name) > packages.floor(home.graph, other)
     by_hand = {"a": frozenset("bc"), "b": frozenset("c"), "c": frozenset()}
-    assert packages.told(by_hand) == by_hand | {"a": frozenset("b")}
+    assert packages.reduce(by_hand) == by_hand | {"a": frozenset("b")}
     assert home.tensorflow == {"input_pipeline"}

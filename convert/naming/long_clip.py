@@ -21,7 +21,7 @@ def is_long(names) -> bool:
     return SECOND in names
 
 
-def merged(tensors: Mapping[str, np.ndarray], source: str) -> Mapping[str, np.ndarray]:
+def merge(tensors: Mapping[str, np.ndarray], source: str) -> Mapping[str, np.ndarray]:
     """The tensors with one table, where there are two.
 
     Raises:

@@ -172,7 +172,7 @@ class NameMismatch(UserError):
         super().__init__("\n  ".join(lines))
 
 
-def compare(
+def check_names(
     source: str,
     found: Mapping[str, Shape],
     expected: Mapping[str, Shape],

@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from convert.naming import long_clip, sharing, sizes, wrapping
-from convert.naming.name_map import Table, compare
+from convert.naming.name_map import Table, check_names
 from convert.naming.published_names import FORMATS, GLSCL
 from glscl_jax.errors import UserError
 from glscl_jax.models.encoders.clip import CLIPConfig
@@ -113,7 +113,7 @@ def from_torch_names(
       NameMismatch: naming all tensors that are missing, unexpected or misshaped.
       UserError: if format or sizes cannot be told, or a tensor is not of a floating type.
     """
-    tensors = long_clip.merged(wrapping.unwrap(tensors, source), source)
+    tensors = long_clip.merge(wrapping.unwrap(tensors, source), source)
     table = table or detect(tensors, source)
     config = config or infer_config(tensors, table, source)
     shapes = sizes.parameter_shapes(config, table.parts)
@@ -123,7 +123,7 @@ def from_torch_names(
         name: place.view(np.broadcast_to(0, shapes[place.path])).shape
         for name, place in places.items()
     }
-    ignored = compare(source, found, expected, table.ignores)
+    ignored = check_names(source, found, expected, table.ignores)
     arrays = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
     nonfinite = []
     for name, place in track(list(places.items())):
@@ -159,7 +159,7 @@ def to_torch_names(params: Mapping, table: Table = GLSCL) -> dict[str, np.ndarra
         config = table.sizes(shapes)
     except KeyError as error:
         raise UserError(f"the parameters have no {error.args[0]}") from error
-    compare("the parameters", shapes, sizes.parameter_shapes(config, table.parts))
+    check_names("the parameters", shapes, sizes.parameter_shapes(config, table.parts))
     arrays = {path: np.asarray(array) for path, array in arrays.items()}
     return {
         name: place.view(arrays[place.path]).copy() for name, place in table.places(shapes).items()

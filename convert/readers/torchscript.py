@@ -1,7 +1,8 @@
 """The tensors of a TorchScript archive, read without running it.
 
 Such an archive is a program with its data. Its pickle names TorchScript classes, which stand
-here for bags of attributes; every other name in it but the few below is refused.
+here for bags of attributes; every other name in it but the few below is refused. Not
+`torch.jit.load`: it compiles what is in the file, and OpenAI's weights need no PyTorch this way.
 """
 
 import collections

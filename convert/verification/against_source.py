@@ -58,7 +58,7 @@ def run(
     inputs = verify.make_inputs(clip_of(config), tokenizer)
     library, expected = _of_source(origin, converted, config, inputs)
     print(f"{origin.path.name} in {library} against the conversion:", flush=True)
-    compared = verify.compare(expected, verify.stages(converted.params, config, inputs))
+    compared = verify.compare_stages(expected, verify.stages(converted.params, config, inputs))
     print(verify.table(compared), flush=True)
     verify.check(compared, str(origin.path))
     figures = {
@@ -68,7 +68,7 @@ def run(
     }
     if params["clip"]["logit_scale"].dtype != np.float32:
         widened = jax.tree.map(lambda x: x.astype(np.float32), params)
-        stored = verify.compare(expected, verify.stages(widened, config, inputs))
+        stored = verify.compare_stages(expected, verify.stages(widened, config, inputs))
         figures["as stored"] = {x.stage: x.difference for x in stored}
         print(f"as stored, rounded: {stored[-1].difference:.1e} at {stored[-1].stage!r}")
     return figures

@@ -86,7 +86,7 @@ def make_inputs(clip: CLIPConfig, tokenizer: Tokenizer | None = None, seed: int 
     return Inputs(frames, frame_mask, ids, mask)
 
 
-def compare(source: Stages, ours: Stages) -> list[Comparison]:
+def compare_stages(source: Stages, ours: Stages) -> list[Comparison]:
     """Every stage of the source beside the same of ours.
 
     Raises:

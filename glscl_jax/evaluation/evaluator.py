@@ -112,12 +112,12 @@ class Evaluator:
                     f"({len(common)} such clips): a bank may hold nothing of what is evaluated"
                 )
             with self.stages("score"):
-                scores = split_scores.query_bank_normed(scores, encoded, bank, **settings)
+                scores = split_scores.query_bank_norm(scores, encoded, bank, **settings)
             facts |= {name: dataclasses.asdict(value) for name, value in settings.items()}
             facts["bank"] = run_card.split_facts(bank, split)
         else:
             with self.stages("score"):
-                scores = split_scores.dual_softmaxed(scores, encoded, options.dsl_temperature)
+                scores = split_scores.dual_softmax(scores, encoded, options.dsl_temperature)
             facts["temperature"] = options.dsl_temperature
         with self.stages("rank"):
             return scores, scores.retrieval(), facts

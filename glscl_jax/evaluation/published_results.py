@@ -29,7 +29,7 @@ class Published:
     v2t: Figures
 
 
-def published(dataset: str, split: str, variant: str | None, rerank: str) -> Published | None:
+def find(dataset: str, split: str, variant: str | None, rerank: str) -> Published | None:
     """The row to compare with, or None where the paper has none.
 
     Args:

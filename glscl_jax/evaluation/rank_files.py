@@ -23,7 +23,7 @@ from glscl_jax.files import unfinished
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.retrieval.ranking import TopK
-from glscl_jax.spreadsheet import escaped, unescaped
+from glscl_jax.spreadsheet import escape, unescape
 
 RANKS, TOP = "ranks.csv", "top.csv"
 RANK_COLUMNS = ("direction", "query", "clip_id", "caption", "optimistic", "pessimistic")
@@ -105,15 +105,15 @@ def _read(rows: list[list[str]]) -> QueryRanks:
     low, high = (np.array([float(row[column]) for row in rows]) for column in (4, 5))
     if not np.all((low >= 1) & (high >= low) & np.isfinite(high)):
         raise ValueError("a rank below 1, or a last place before the first")
-    clip_ids, captions = ([unescaped(row[column]) for row in rows] for column in (2, 3))
+    clip_ids, captions = ([unescape(row[column]) for row in rows] for column in (2, 3))
     return QueryRanks(clip_ids, captions, metrics.Ranks(low, high))
 
 
 def _names(encoded: EncodedSplit) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(clip id, words) of the captions, and (clip id, "") of the videos, as cells."""
-    clip_ids = list(map(escaped, encoded.clip_ids))
+    clip_ids = list(map(escape, encoded.clip_ids))
     owners = [clip_ids[b] for b in encoded.owner]
-    captions = list(zip(owners, map(escaped, encoded.captions), strict=True))
+    captions = list(zip(owners, map(escape, encoded.captions), strict=True))
     return captions, [(clip_id, "") for clip_id in clip_ids]
 
 

@@ -142,7 +142,7 @@ def caveats(card: dict) -> list[str]:
             f"{data['failed']:,} clips of this split could not be read when it was prepared and "
             "are not in the gallery"
         )
-    if cut := Cut(**data["cut"]).told(data["split"]):
+    if cut := Cut(**data["cut"]).describe(data["split"]):
         found.append(cut)
     if card["published"] and card["published"]["differs"]:
         found.append(card["published"]["differs"])

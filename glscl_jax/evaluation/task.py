@@ -202,7 +202,7 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
             f"config.data.num_words {config.data.num_words} is more than the checkpoint's "
             f"{clip.context_length} text positions"
         )
-    was_chosen = given and "data.tokenizer" in inherited.chosen(config).all
+    was_chosen = given and "data.tokenizer" in inherited.Chosen.of(config).all
     if was_chosen and (run := read_run_config(loaded.directory)):
         trained = run["data"]["tokenizer"]
         if trained != config.data.tokenizer and not _same(tokenizer, config.data.tokenizer):
@@ -257,7 +257,7 @@ def facts(
     cut = Cut.of(encoded.captions, task.tokenizer, task.config.data.num_words)
     row = None
     if loaded.head.name == published_results.HEAD:
-        row = published_results.published(
+        row = published_results.find(
             settings.dataset, task.split, checkpoint["variant"], rerank["method"]
         )
     card = {

@@ -36,7 +36,7 @@ class Cut:
         longest = int(lengths.max(initial=0))
         return cls(len(captions), int((lengths > num_words).sum()), num_words, longest)
 
-    def told(self, whose: str) -> str:
+    def describe(self, whose: str) -> str:
         """A line, with their share, 0.1 % at the least; "" where none is cut.
 
         Args:

@@ -62,7 +62,7 @@ class TrainOrder:
         words = _Words(self._seed, _FIRST_EPOCH_STREAM + epoch)
         counts, shown = self._captions, self.steps_per_epoch * self._batch_size
         if counts.max() == 1:  # Any order has no clip twice.
-            clips = words.shuffled(len(counts))[:shown]
+            clips = words.shuffle(len(counts))[:shown]
             return Picked(clips, np.zeros_like(clips))
         clips = _batches(counts, self._batch_size, self.steps_per_epoch, words)
         return Picked(clips, _captions(clips, counts, words))
@@ -91,13 +91,13 @@ def _batches(counts: np.ndarray, batch_size: int, steps: int, words: "_Words") -
     The pairs to leave out, fewer than B, are taken beforehand in the same way, and so at most one
     is a clip's.
     """
-    clips = words.shuffled(len(counts))
+    clips = words.shuffle(len(counts))
     counts = np.minimum(counts[clips], steps)
     total = counts.sum()
     counts = counts - _portion(counts, total - steps * batch_size, total, 0, words)
     first, size = np.zeros_like(counts), np.full_like(counts, steps)
     while size.max() > 1:
-        order = words.shuffled_within(first)
+        order = words.shuffle_within(first)
         clips, counts, first, size = (column[order] for column in (clips, counts, first, size))
         half = size // 2
         left = _portion(counts, half, size, first * batch_size, words)
@@ -107,7 +107,7 @@ def _batches(counts: np.ndarray, batch_size: int, steps: int, words: "_Words") -
         size = np.concatenate([half, size - half])
         some = counts > 0
         clips, counts, first, size = clips[some], counts[some], first[some], size[some]
-    return clips[words.shuffled_within(first)]
+    return clips[words.shuffle_within(first)]
 
 
 def _portion(counts: np.ndarray, part, whole, before, words: "_Words") -> np.ndarray:
@@ -126,7 +126,7 @@ def _captions(clips: np.ndarray, counts: np.ndarray, words: "_Words") -> np.ndar
     """Which caption a clip shows at each of its places, int64 like `clips`: at no two the same."""
     owner = np.repeat(np.arange(len(counts)), counts)
     begin = np.cumsum(counts) - counts
-    shuffled = words.shuffled_within(owner) - begin[owner]
+    shuffled = words.shuffle_within(owner) - begin[owner]
     by_clip = np.argsort(clips, kind="stable")
     times = np.bincount(clips, minlength=len(counts))
     turn = np.empty_like(clips)
@@ -148,11 +148,11 @@ class _Words:
     def __call__(self, count: int) -> np.ndarray:
         return self._draw(count)
 
-    def shuffled(self, count: int) -> np.ndarray:
+    def shuffle(self, count: int) -> np.ndarray:
         """0 to `count` - 1, int64."""
         return np.argsort(self(count), kind="stable")
 
-    def shuffled_within(self, groups: np.ndarray) -> np.ndarray:
+    def shuffle_within(self, groups: np.ndarray) -> np.ndarray:
         """0 to len(groups) - 1, int64, so that the groups (numbers below 2^31) are in order."""
         within = self(len(groups)) >> np.uint64(31)
         return np.argsort(groups.astype(np.uint64) << np.uint64(33) | within, kind="stable")

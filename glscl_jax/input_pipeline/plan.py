@@ -40,7 +40,7 @@ class Plan:
             most_captions=int(captions.max()),
         )
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """A line, or two where an epoch cannot show every pair."""
         line = (
             f"plan: {self.pairs:,} pairs of {self.clips:,} clips, {self.batch_size:,} a batch;"

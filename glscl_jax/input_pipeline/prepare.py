@@ -55,7 +55,7 @@ from glscl_jax.input_pipeline.preparing import (
     source_reading,
 )
 from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure
-from glscl_jax.input_pipeline.preparing.decode_cache import Losses, Store
+from glscl_jax.input_pipeline.preparing.decode_cache import DecodeCache, Lost
 from glscl_jax.input_pipeline.preparing.failures import DAMAGED_FILE, FAILED_FILE
 from glscl_jax.input_pipeline.preparing.options import Options
 from glscl_jax.runtime import lock, program
@@ -131,37 +131,37 @@ def prepare(
         )
         if checkup.remarkable:
             print(f"{checkup.table()}\n", flush=True)
-        store = Store(data_dir / STAGING / DECODED, folder, settings)
-        losses = Losses(checkup.failures)
+        cache = DecodeCache(data_dir / STAGING / DECODED, folder, settings)
+        lost = Lost(checkup.failures)
         try:
             check_findings(checkup, len(clips), max_failed_share, allow_partial)
             known = {failure.clip.clip_id for failure in checkup.failures if allow_partial}
             decoding = (
-                beam.by_split(clips, store, engine)
+                beam.by_split(clips, cache, engine)
                 if engine
-                else decoding_pool.by_split(clips, store, workers)
+                else decoding_pool.by_split(clips, cache, workers)
             )
             with decoding as told, builder.written(told, data_dir, settings, engine) as note:
-                losses = store.losses(clips)
-                new = [failure for failure in losses.failed if failure.clip.clip_id not in known]
+                lost = cache.lost(clips)
+                new = [failure for failure in lost.failed if failure.clip.clip_id not in known]
                 _check_share(new, len(clips) - len(known), max_failed_share)
-                short = checkup.partial(_made(clips, losses.failed))
+                short = checkup.partial(_made(clips, lost.failed))
                 partial = ", ".join(filter(None, [short, left_out]))
                 if partial:
                     note(partial)
         except UserError as error:
-            failed = store.losses(clips).failed or losses.failed
-            failures.write_clips(checkup.explained(failed), data_dir / FAILED_FILE)
+            failed = cache.lost(clips).failed or lost.failed
+            failures.write_clips(checkup.explain(failed), data_dir / FAILED_FILE)
             listed = f"; {data_dir / FAILED_FILE} lists them" if failed else ""
             raise UserError(f"{error}{listed}") from error
-        store.clear()
-        failed = checkup.explained(losses.failed)
+        cache.clear()
+        failed = checkup.explain(lost.failed)
         failures.write_clips(failed, data_dir / FAILED_FILE)
-        failures.write_clips(losses.damaged, data_dir / DAMAGED_FILE)
+        failures.write_clips(lost.damaged, data_dir / DAMAGED_FILE)
         data = open_data(data_dir)
         for split in data.splits:
             caption_counts(data, split)
-    return PrepareReport(data.splits, failed, losses.damaged, partial)
+    return PrepareReport(data.splits, failed, lost.damaged, partial)
 
 
 def check_findings(
@@ -199,7 +199,7 @@ def _check_share(failures: Sequence[Failure], total: int, max_failed_share: floa
     if len(failures) > max_failed_share * total:
         raise UserError(
             f"{len(failures)} of {total} clips failed, more than --max_failed_share"
-            f" {max_failed_share:g} allows ({failures[0].told})"
+            f" {max_failed_share:g} allows ({failures[0].description})"
         )
 
 

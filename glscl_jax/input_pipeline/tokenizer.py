@@ -1,4 +1,8 @@
-"""Captions to ids, exactly as CLIP's own tokenizer makes them."""
+"""Captions to ids, exactly as CLIP's own tokenizer makes them.
+
+The byte pairs are merged by `tokenizers`. Not `transformers.CLIPTokenizer`, which neither mends
+broken Unicode (`ftfy`) nor resolves HTML's entities, as OpenAI's and so the reference's does.
+"""
 
 import dataclasses
 import gzip

@@ -18,7 +18,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.decoding.video import VideoError, read_frames
 
 
-def picked(count: int, num_frames: int) -> np.ndarray:
+def pick(count: int, num_frames: int) -> np.ndarray:
     """Which of `count` frames are taken, int64 [V or fewer]; as `pipeline.pick_frames`.
 
     All, or if they are more than V = `num_frames`, V evenly spaced ones.
@@ -72,4 +72,4 @@ def _read(file: str | os.PathLike, num_frames: int, **how) -> np.ndarray:
         raise UserError(f"{path}: {error}") from error
     if found.fault:
         warnings.warn(f"{path}: {found.fault}", stacklevel=2)
-    return found.images[picked(len(found.images), num_frames)]
+    return found.images[pick(len(found.images), num_frames)]

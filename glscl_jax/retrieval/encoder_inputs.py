@@ -15,7 +15,7 @@ def normalized_range(images: Preprocessing) -> tuple[float, float]:
     return min(-mean / std) - _OVERSHOOT, max((1 - mean) / std) + _OVERSHOOT
 
 
-def checked_text(ids, mask, clip: CLIPConfig) -> tuple[np.ndarray, np.ndarray]:
+def check_text(ids, mask, clip: CLIPConfig) -> tuple[np.ndarray, np.ndarray]:
     """Token ids and their mask, both int32 [A,L].
 
     Args:
@@ -43,7 +43,7 @@ def checked_text(ids, mask, clip: CLIPConfig) -> tuple[np.ndarray, np.ndarray]:
     return ids.astype(np.int32), _checked_mask(mask, "a text without a token")
 
 
-def checked_video(frames, mask, images: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+def check_video(frames, mask, images: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
     """Frames uint8 or float32 [B,V,H,W,3], and their mask int32 [B,V].
 
     Args:

@@ -21,7 +21,7 @@ from glscl_jax.retrieval import encoded_split, metrics, ranking
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.runtime import processes, progress, sharding
 
-__all__ = ["EncodedSplit", "Encoder", "check_split", "encode_split", "rank_split"]
+__all__ = ["EncodedSplit", "Encoder", "check_encoded", "encode_split", "rank_split"]
 
 
 class Encoder:
@@ -138,7 +138,7 @@ def encode_split(
     _gather_texts(encoder, params, gathering, tokenize, batch_size, show, keep)
     seconds = {"video": videos_done - begun, "text": time.perf_counter() - videos_done}
     encoded = gathering.encoded(seconds)
-    check_split(encoded, head)
+    check_encoded(encoded, head)
     if keep:
         keep.finish()
     return encoded
@@ -151,7 +151,7 @@ def _encoded_videos(encoder, params, batches) -> Iterator[encoded_split.Arrays]:
     for batch, found in _one_ahead(start, encoder.fetch, batches):
         # Padding is at the end of the last batch, so at the end of all processes' rows, too.
         own = list(zip(batch.clip_ids, batch.captions, strict=True))
-        clips = list(itertools.chain.from_iterable(processes.gathered(own)))
+        clips = list(itertools.chain.from_iterable(processes.gather(own)))
         if clips:
             clip_ids, captions = map(list, zip(*clips, strict=True))
             yield encoded_split.video_arrays(_first(found, len(clips)), clip_ids, captions)
@@ -200,7 +200,7 @@ def _first(found, count: int):
     return jax.tree.map(lambda x: x[:count], found)
 
 
-def check_split(encoded: EncodedSplit, head: Head) -> None:
+def check_encoded(encoded: EncodedSplit, head: Head) -> None:
     """Whether a split can be ranked.
 
     Raises:
@@ -251,7 +251,7 @@ def rank_split(encoded: EncodedSplit, head: Head, mesh: Mesh | None = None) -> m
     """Ranks of every caption's video and of every video's captions; scores are not kept.
 
     Args:
-      encoded: A captions and B videos, that `check_split` lets pass.
+      encoded: A captions and B videos, that `check_encoded` lets pass.
       head: what scores them.
       mesh: the devices that share the work; by default all of this process.
     """

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from glscl_jax.errors import UserError
 from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.retrieval import metrics
-from glscl_jax.retrieval.score_blocks import Blocks, Lowering, Part, filled
+from glscl_jax.retrieval.score_blocks import Blocks, Lowering, Part, pad_rows
 from glscl_jax.runtime import sharding
 
 
@@ -229,7 +229,7 @@ class _Ranking:
                 columns = self.owner[texts.rows] - videos.start
                 here = (columns >= 0) & (columns < videos.real)
                 if here.any():
-                    columns = filled(np.where(here, columns, 0), blocks.text_block)
+                    columns = pad_rows(np.where(here, columns, 0), blocks.text_block)
                     picked = blocks.fetch(_pick(blocks.score(texts, videos), columns))
                     own[texts.rows][here] = picked[: texts.real][here]
         return own
@@ -259,7 +259,7 @@ class _Ranking:
     def _texts(self, part: Part) -> _Texts:
         first = self.owner[max(part.start - 1, 0)]
         group = np.cumsum(np.diff(self.owner[part.rows], prepend=first) > 0, dtype=np.int32)
-        own, group = (filled(x, self.blocks.text_block) for x in (self.own[part.rows], group))
+        own, group = (pad_rows(x, self.blocks.text_block) for x in (self.own[part.rows], group))
         # Counts are arrays of their own: a buffer that stands in two places cannot be donated.
         zeros = (np.zeros(len(own), np.int32) for _ in range(3))
         return jax.tree.map(self.blocks.place, _Texts(own, group, *zeros))
@@ -268,7 +268,7 @@ class _Ranking:
         # Every video has captions, so each one's begin where it is first met.
         starts = np.searchsorted(self.owner, np.arange(part.start, part.start + part.real + 1))
         own = np.maximum.reduceat(self.own[: starts[-1]], starts[:-1])
-        own = filled(own, self.blocks.video_block)
+        own = pad_rows(own, self.blocks.video_block)
         zeros = (np.zeros(len(own), np.int32) for _ in range(2))
         state = _Videos(own, np.full_like(own, -np.inf), *zeros)
         return jax.tree.map(functools.partial(self.blocks.place, split=True), state)

@@ -143,7 +143,7 @@ class Blocks:
         """How many items from `start` on are real, and the filled features on the devices."""
         part = jax.tree.map(lambda x: x[start : start + block], features)
         real = jax.tree.leaves(part)[0].shape[0]
-        return real, jax.tree.map(lambda x: _place(filled(x, block), where), part)
+        return real, jax.tree.map(lambda x: _place(pad_rows(x, block), where), part)
 
 
 class Lowering:
@@ -181,7 +181,7 @@ class Lowering:
         )
 
 
-def filled(rows: np.ndarray, count: int) -> np.ndarray:
+def pad_rows(rows: np.ndarray, count: int) -> np.ndarray:
     """`rows` [n,...] up to `count` of them, by copies of the last."""
     missing = count - rows.shape[0]
     if not missing:

@@ -82,7 +82,7 @@ class Reranked:
         return {"t2v": best(self._t2v, k), "v2t": best(self._v2t, k)}
 
 
-def query_bank_normed(
+def query_bank_norm(
     scored: Scored,
     encoded: EncodedSplit,
     bank: EncodedSplit,
@@ -105,7 +105,7 @@ def query_bank_normed(
     return Reranked(changed, rerank.query_bank_norm(scores.T, videos, v2t), encoded.owner)
 
 
-def dual_softmaxed(scored: Scored, encoded: EncodedSplit, temperature: float) -> Reranked:
+def dual_softmax(scored: Scored, encoded: EncodedSplit, temperature: float) -> Reranked:
     """Dual softmax over all queries of the split. Transductive."""
     scores = scored.matrix(encoded.text, encoded.video)
     return Reranked(

@@ -44,7 +44,7 @@ def check(flag: str, argv: Sequence[str], config: ConfigDict | None = None) -> N
             _check_override(config, flag, name, value)
 
 
-def located(flag: str, argv: Sequence[str]) -> list[str]:
+def locate(flag: str, argv: Sequence[str]) -> list[str]:
     """`argv` where --FLAG names one of the project's own recipes and there is no such file.
 
     "folder", "folder.py", "configs/folder" and "configs/folder.py" all name the one that lies

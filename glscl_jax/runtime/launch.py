@@ -54,7 +54,7 @@ class Peers:
 
 
 @contextlib.contextmanager
-def joined(peers: Peers = Peers()) -> Iterator[None]:
+def join(peers: Peers = Peers()) -> Iterator[None]:
     """Joins the run's other processes for the body, if there are any; before JAX's first use.
 
     While it runs, a process that dies ends the others with a line and `PEER_LOST_STATUS`; process

@@ -1,4 +1,8 @@
-"""One writer at a time in a directory."""
+"""One writer at a time in a directory.
+
+Not `filelock`: around one call of `flock`, which is all it would take over, stands what it leaves
+to its caller: which errors mean no locks and are warned of, the message, and the file's removal.
+"""
 
 import contextlib
 import errno

@@ -17,7 +17,7 @@ from glscl_jax.errors import UserError
 Result = TypeVar("Result")
 
 
-def gathered(value: Any) -> list:
+def gather(value: Any) -> list:
     """Every process's `value`, in the order of their numbers; all must call this.
 
     Args:
@@ -45,7 +45,7 @@ def by_first(action: Callable[[], None]) -> None:
             action()
         except UserError as error:
             told = str(error)
-    if refused := gathered(told)[0]:
+    if refused := gather(told)[0]:
         raise UserError(refused)
 
 
@@ -60,7 +60,7 @@ def by_all(action: Callable[[], Result]) -> Result:
         found = action()
     except UserError as error:
         told = str(error)
-    lines = gathered([told, socket.gethostname()])
+    lines = gather([told, socket.gethostname()])
     if len({line for line, _ in lines}) == 1:
         refused = told
     else:
@@ -83,7 +83,7 @@ def check_same(facts: dict) -> None:
     """
     if jax.process_count() == 1:
         return
-    everyone = [dict(_flat(told)) for told in gathered(facts)]
+    everyone = [dict(_flat(told)) for told in gather(facts)]
     names = dict.fromkeys(name for told in everyone for name in told)
     differing = [name for name in names if len({_shown(told.get(name)) for told in everyone}) > 1]
     if not differing:
@@ -132,7 +132,7 @@ def check_shared(directory: pathlib.Path, flag: str, within: float) -> None:
     """
     if jax.process_count() == 1:
         return
-    token = directory / f".shared-{gathered(secrets.token_hex(8))[0]}"
+    token = directory / f".shared-{gather(secrets.token_hex(8))[0]}"
 
     def seen() -> None:
         end = time.monotonic() + within

@@ -31,7 +31,7 @@ class Command:
     positional: Sequence[str] = ()
 
 
-def underscored(arguments: Sequence[str]) -> list[str]:
+def underscore(arguments: Sequence[str]) -> list[str]:
     """Arguments with flags' names as absl has them: --a-b is --a_b, and --no-a-b is --noa_b.
 
     Values stay as they are.
@@ -56,7 +56,7 @@ def _parse_flags(argv: Sequence[str], before: Callable[[], None]) -> list[str]:
         spelt_out = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
         for name in flags.FLAGS:
             if config_flags.is_config_flag(flags.FLAGS[name]):
-                spelt_out = config_file.located(name, spelt_out)
+                spelt_out = config_file.locate(name, spelt_out)
                 config_file.check(name, spelt_out)
         return flags.FLAGS(spelt_out)
     except flags.Error as error:
@@ -98,7 +98,7 @@ def run(
         sys.stdout.reconfigure(errors="backslashreplace")
     # In place: ml_collections looks for its overrides in sys.argv itself.
     try:
-        arguments = map(config_file.in_sections, underscored(sys.argv[1:]))
+        arguments = map(config_file.in_sections, underscore(sys.argv[1:]))
         sys.argv[1:] = map(_at_home, arguments)
     except UserError as error:
         _exit_with(error)

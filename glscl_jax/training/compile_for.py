@@ -55,7 +55,7 @@ def run(text: str, config: ConfigDict, chosen: inherited.Chosen, workdir: str) -
     source = inherited.read_source(config.init_from) if config.init_from else None
     if source:
         inherited.check(config, source, chosen)
-    config = inherited.resolved(config, source, chosen)
+    config = inherited.resolve(config, source, chosen)
     compiler = Compiler(topology)
     # A shape that does not fit is told before minutes of compiling.
     config = compiler.settled(config)

@@ -56,7 +56,7 @@ class Schedule:
         return rate, rate * self.clip_factor
 
 
-def told(
+def describe(
     old: Mapping, new: Mapping, step: int, update: int, before: Schedule, after: Schedule
 ) -> list[str]:
     """A line for each setting that changed since the run's last start.

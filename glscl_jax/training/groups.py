@@ -130,14 +130,14 @@ def trained_layers(params, config: OptimConfig) -> dict[str, str]:
     of a stack that trains in part, the layers that do ("clip, layers 2 3").
     """
 
-    def told(name, shape, group):
+    def describe(name, shape, group):
         if group.rows is None:
             return group.label
         rows = np.arange(shape[0])[group.rows]
         return f"{group.label}, layers {' '.join(map(str, rows))}"
 
     shapes, groups = _shapes(params), groups_of(params, config)
-    return {name: told(name, shapes[name], group) for name, group in groups.items()}
+    return {name: describe(name, shapes[name], group) for name, group in groups.items()}
 
 
 def train_part(leaf, group: Group):

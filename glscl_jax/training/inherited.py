@@ -77,17 +77,17 @@ class Chosen:
     all: frozenset[str]
     commanded: frozenset[str]
 
+    @classmethod
+    def of(cls, config: ConfigDict, commanded: Collection[str] = ()) -> "Chosen":
+        """What was chosen in a config, of which `commanded` on the command line."""
+        # Not before a config is there: reading a checkpoint does not need the recipes.
+        from configs import common
 
-def chosen(config: ConfigDict, commanded: Collection[str] = ()) -> Chosen:
-    """What was chosen in a config, of which `commanded` on the command line."""
-    # Not before a config is there: reading a checkpoint does not need the recipes.
-    from configs import common
-
-    base, given = (_flat(x.to_dict()) for x in (common.base(), config))
-    changed = {path for path, value in given.items() if value != base.get(path)}
-    changed = {path for path in changed if given[path] not in (None, "")}
-    commanded = {path for path in commanded if given.get(path) not in (None, "")}
-    return Chosen(frozenset(changed | commanded), frozenset(commanded))
+        base, given = (_flat(x.to_dict()) for x in (common.base(), config))
+        changed = {path for path, value in given.items() if value != base.get(path)}
+        changed = {path for path in changed if given[path] not in (None, "")}
+        commanded = {path for path in commanded if given.get(path) not in (None, "")}
+        return cls(frozenset(changed | commanded), frozenset(commanded))
 
 
 def read_source(directory: str | pathlib.Path, goes_on: bool = False) -> Source:
@@ -122,7 +122,7 @@ def read_source(directory: str | pathlib.Path, goes_on: bool = False) -> Source:
     )
 
 
-def resolved(config: ConfigDict, source: Source | None, chosen: Chosen) -> ConfigDict:
+def resolve(config: ConfigDict, source: Source | None, chosen: Chosen) -> ConfigDict:
     """The config with what it leaves open filled in: from the checkpoint, else the defaults.
 
     Whatever contradicts the checkpoint is here as chosen, or (CLIP's sizes) as the checkpoint has
@@ -228,7 +228,7 @@ def _check_beginnings(
         )
 
 
-def told(source: Source, config: ConfigDict, model: GLSCLConfig) -> str:
+def describe(source: Source, config: ConfigDict, model: GLSCLConfig) -> str:
     """A line on what a run starts from.
 
     Args:

@@ -74,7 +74,7 @@ def open_inputs(asked: Asked) -> Inputs:
     plan = None
     if data := problems.attempt(_open_data, config):
         problems.attempt(check_data, asked, data)
-        plan = problems.attempt(planned, config, data)
+        plan = problems.attempt(make_plan, config, data)
     tokenizer = problems.attempt(open_tokenizer, asked)
     problems.raise_all()
     return Inputs(mesh, data, tokenizer, plan)
@@ -109,7 +109,7 @@ def check_data(asked: Asked, data: PreparedData) -> None:
     problems.raise_all()
 
 
-def planned(config, data: PreparedData) -> Plan:
+def make_plan(config, data: PreparedData) -> Plan:
     """The run's length; raises a `UserError` if the training split does not fill a batch."""
     captions = pipeline.fitting_captions(data, config.data.train_split, config.batch_size)
     return Plan.of(

@@ -1,4 +1,8 @@
-"""What a run tells: lines on the terminal, metrics.jsonl, TensorBoard."""
+"""What a run tells: lines on the terminal, metrics.jsonl, TensorBoard.
+
+Not `clu.metric_writers`: the writing itself is `tensorboardX`'s, and none of them takes back what
+was logged after the checkpoint that a run resumes from.
+"""
 
 import contextlib
 import json

@@ -21,6 +21,11 @@ class Losses:
     contrastive: jax.Array
     own: dict[str, jax.Array]
 
+    @classmethod
+    def of(cls, contrastive: jax.Array, own: Mapping[str, jax.Array]) -> "Losses":
+        """The contrastive loss [] and those of the head's own [], and their sum."""
+        return cls(sum((contrastive, *own.values())), contrastive, dict(own))
+
 
 def contrastive(scores: jax.Array, logit_scale: jax.Array) -> jax.Array:
     """Symmetric cross-entropy of `scores * exp(logit_scale)`.
@@ -34,8 +39,3 @@ def contrastive(scores: jax.Array, logit_scale: jax.Array) -> jax.Array:
     rows = jax.nn.logsumexp(logits, axis=1) - right
     columns = jax.nn.logsumexp(logits, axis=0) - right
     return (jnp.mean(rows) + jnp.mean(columns)) / 2
-
-
-def summed(contrastive: jax.Array, own: Mapping[str, jax.Array]) -> Losses:
-    """The contrastive loss [] and those of the head's own [], and their sum."""
-    return Losses(sum((contrastive, *own.values())), contrastive, dict(own))

@@ -12,7 +12,7 @@ from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.runtime.sharding import constrain_activations
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
 from glscl_jax.training.gradient_cache import cached_gradient
-from glscl_jax.training.losses import Losses, contrastive, summed
+from glscl_jax.training.losses import Losses, contrastive
 
 # Texts that are scored against all videos at once; a batch of no more is scored whole. Each holds
 # about ten float32 [B,V] in the backward pass: of 32,768 videos of 12 frames, 4 GB for a block.
@@ -63,7 +63,7 @@ def feature_losses(
         )
     else:
         joint = contrastive(head.score(text, video), logit_scale)
-    return summed(joint, head.losses(text, video, weights))
+    return Losses.of(joint, head.losses(text, video, weights))
 
 
 def batch_losses(

@@ -2,6 +2,8 @@
 
 The reference's optimiser is Adam without bias correction and with decoupled weight decay, two
 gradient clips in a row, and a learning rate for CLIP a thousand times smaller than the rest's.
+Not `optax.adamw`: it corrects the bias, knows no layers of a stack that train in part, and does not
+round float16 as PyTorch does after every operation.
 """
 
 from collections.abc import Callable

@@ -95,7 +95,7 @@ def _augment_clip(clip: jax.Array, operations: jax.Array, magnitudes: jax.Array)
     return lax.scan(one, clip, (operations, magnitudes))[0]
 
 
-def augmented(step: Callable, *, seed: int, mesh: Mesh) -> Callable:
+def augment_step(step: Callable, *, seed: int, mesh: Mesh) -> Callable:
     """A training step (state, batch) -> ..., its batch's clips augmented first.
 
     Args:

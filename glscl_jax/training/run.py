@@ -94,12 +94,12 @@ def check_asked(config: ConfigDict, workdir: Workdir, options: Options) -> input
     Raises:
       UserError: naming what differs, or each setting that is unknown or cannot be meant.
     """
-    chosen = inherited.chosen(config, options.commanded)
+    chosen = inherited.Chosen.of(config, options.commanded)
     paths.settle(config)
     launch.check_agreement(config, places=PLACES)
     source = processes.by_all(lambda: inputs.origin(config, workdir))
     processes.check_same({"a run to go on with": bool(source and source.goes_on)})
-    resolved = inherited.resolved(config, source, chosen)
+    resolved = inherited.resolve(config, source, chosen)
     return inputs.Asked(config, resolved, recipe.read(resolved), source, chosen)
 
 
@@ -159,13 +159,13 @@ def start(run: Run, checkpoints: Checkpoints, loaded: dict | None) -> TrainState
     That one is fresh, or has the parameters `loaded` of `config.init_from` and the rest fresh.
     """
 
-    def begun(loaded=None):
+    def init(loaded=None):
         params = init_params(run.model, run.config.seed)
         if loaded is not None:
             params = start_params(params, loaded, run.settings.model)
         return steps.init_state(params, run.optimizer, run.settings.optim)
 
-    abstract = jax.eval_shape(begun)
+    abstract = jax.eval_shape(init)
     shardings = sharding.by_rules(abstract, run.mesh)
     if checkpoints.latest is not None:
         return checkpoints.restore(
@@ -178,7 +178,7 @@ def start(run: Run, checkpoints: Checkpoints, loaded: dict | None) -> TrainState
             )
         )
     # No device ever holds more than its part of a fresh state.
-    return jax.jit(begun, out_shardings=shardings)(loaded)
+    return jax.jit(init, out_shardings=shardings)(loaded)
 
 
 def compiled_step(run: Run, state: TrainState):
@@ -209,6 +209,6 @@ def jitted_step(
         mesh=mesh,
     )
     if config.data.augment:
-        step = rand_augment.augmented(step, seed=config.seed, mesh=mesh)
+        step = rand_augment.augment_step(step, seed=config.seed, mesh=mesh)
     where = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(step, donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))

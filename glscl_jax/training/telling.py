@@ -21,7 +21,7 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def finished(run: Run, done: int) -> str:
+def describe_end(run: Run, done: int) -> str:
     """A line on a run that has nothing left to do."""
     config, total, place = run.config, run.total, run.workdir.path
     if done > total:
@@ -50,7 +50,7 @@ def tell_start(run: Run, state: TrainState, first: int, old: dict | None) -> Non
         say(f"--profile={profile}: those steps are past, so this start traces none")
     if run.data.settings.partial:
         say(f"partial: {run.data.settings.partial}")
-    say(run.plan.told())
+    say(run.plan.describe())
     if idle := recipe.without_part(run.config, run.settings.model):
         say(idle)
     _tell_cut_captions(run)
@@ -61,7 +61,7 @@ def _tell_changes(run: Run, old: dict, step: int, updates: int) -> None:
     """Lines on what changed since the run's last start."""
     before = continued.Schedule.of_config(old, run.plan.steps_per_epoch)
     after = continued.Schedule.of(run.settings.optim, run.total)
-    for line in continued.told(old, as_json(run.config), step, updates, before, after):
+    for line in continued.describe(old, as_json(run.config), step, updates, before, after):
         say(line)
 
 
@@ -72,7 +72,7 @@ def _tell_cut_captions(run: Run) -> None:
     data = run.config.data
     for split in filter(None, (data.train_split, data.validation_split)):
         texts = itertools.chain.from_iterable(captions(run.data, split))
-        if line := Cut.of(texts, run.tokenizer, data.num_words).told(split):
+        if line := Cut.of(texts, run.tokenizer, data.num_words).describe(split):
             say(line)
 
 

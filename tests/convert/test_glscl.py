@@ -240,15 +240,15 @@ def test_a_verification_that_fails_names_its_stage():
     same = {"a": np.ones(3, np.float32), "b": np.full(3, 50.0, np.float32)}
     # At 50 a rounding is fifty times as large as at 1.
     off = {"a": same["a"] + 5e-5, "b": same["b"] + 4e-3}
-    verify.check(verify.compare(same, off), "it")
+    verify.check(verify.compare_stages(same, off), "it")
     for wrong in (3e-4, np.nan):
-        compared = verify.compare(same, off | {"a": same["a"] + wrong})
+        compared = verify.compare_stages(same, off | {"a": same["a"] + wrong})
         with pytest.raises(UserError, match=r"it: .* at 'a' \(allowed: 1e-04\); nothing"):
             verify.check(compared, "it")
-    assert "5.0e-05" in verify.table(verify.compare(same, off))
+    assert "5.0e-05" in verify.table(verify.compare_stages(same, off))
     for other in ({"a": same["a"]}, same | {"a": np.ones(2)}):
         with pytest.raises(ValueError, match="against"):
-            verify.compare(same, other)
+            verify.compare_stages(same, other)
 
 
 def test_the_program(run_program, golden, tmp_path):

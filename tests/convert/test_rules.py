@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert.naming import published_names, rules, sizes
-from convert.naming.name_map import LAYOUTS, NameMismatch, Row, Table, compare
+from convert.naming.name_map import LAYOUTS, NameMismatch, Row, Table, check_names
 from convert.readers import torch_file
 from glscl_jax.errors import UserError
 from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
@@ -175,10 +175,10 @@ def test_no_tensor_can_be_lost_added_or_bent(small, data):
     found |= {f"{name}_": expected[name] for name in added}
     found |= {name: (*expected[name], 7) for name in bent - lost}
     if not lost and not added and not bent:
-        assert compare("it", found, expected) == ()
+        assert check_names("it", found, expected) == ()
         return
     with pytest.raises(NameMismatch) as caught:
-        compare("it", found, expected)
+        check_names("it", found, expected)
     assert caught.value.missing == sorted(lost)
     assert caught.value.unexpected.keys() == {f"{name}_" for name in added}
     assert caught.value.misshaped.keys() == bent - lost

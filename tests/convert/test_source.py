@@ -2,7 +2,10 @@
 
 import json
 import os
+import pathlib
+import tracemalloc
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -42,9 +45,26 @@ def test_safetensors_are_read_as_the_library_reads_them(directory):
     assert rules.detect(ours) is HUGGING_FACE
 
 
+def test_bfloat16_safetensors_are_read_one_at_a_time(tmp_path):
+    values = {name: np.full((256, 1024), 1.5, ml_dtypes.bfloat16) for name in "abcdefgh"}
+    safetensors.save_file(values, tmp_path / "file")
+    tensors = safetensors_file.read(tmp_path / "file")
+    assert np.asarray(tensors["a"]).dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(np.asarray(tensors["a"]), values["a"])
+    assert np.asarray(tensors["a"], np.float32).dtype == np.float32
+    # Neither mapped nor kept.
+    maps = pathlib.Path("/proc/self/maps")
+    assert not maps.exists() or str(tmp_path) not in maps.read_text()
+    tracemalloc.start()
+    for tensor in tensors.values():
+        np.asarray(tensor)
+    assert tracemalloc.get_traced_memory()[1] < 2.5 * values["a"].nbytes
+    tracemalloc.stop()
+
+
 def header(text: str) -> bytes:
     """A safetensors file with this header."""
-    return len(text).to_bytes(8, "little") + text.encode() + bytes(8)
+    return len(text).to_bytes(8, "little") + text.encode() + bytes(4)
 
 
 def entry(dtype="F32", shape="[1]", offsets="[0, 4]") -> str:
@@ -63,14 +83,20 @@ def test_broken_files(directory, tmp_path):
         (whole[:-100], "cut short"),
         (whole[:500], "damaged safetensors"),
         (whole[:8] + b"{" + b"x" * 600, "damaged safetensors"),
+        (whole + bytes(8), "damaged safetensors"),
         (header('{"a":' * 100_000), "damaged safetensors"),
+        (header(entry(dtype="F\\n" + "9" * 1000)), "damaged safetensors"),
         (header(entry(shape="[1e999]", offsets="[0, 4]")), "damaged safetensors"),
         (header(entry(shape="[1.0]", offsets="[0.0, 4.0]")), "damaged safetensors"),
-        (header(entry(dtype="F8_E4M3", offsets="[0, 1]")), "of type F8_E4M3 cannot be read"),
+        (header(entry(dtype="F8_E4M3", shape="[4]")), "of type F8_E4M3 cannot be read"),
         (b"\x81\xa1a" + b"\x81\xa1a" * 5_000, "no complete Flax file"),
     ):
         path.write_bytes(content)
-        assert any(x in refused(path, tmp_path) for x in message.split("|")), content[:9]
+        said = refused(path, tmp_path)
+        assert any(x in said for x in message.split("|")), content[:9]
+        assert str(path) in said
+        assert len(said.splitlines()) == 1
+        assert len(said) < 500
 
 
 def test_broken_directories(directory, tmp_path):

@@ -46,9 +46,9 @@ def test_every_row_is_that_of_the_reference():
 
 
 def test_the_row_of_a_run():
-    row = published_results.published("msrvtt_9k", "test", "ViT-B/16", "qbnorm")
+    row = published_results.find("msrvtt_9k", "test", "ViT-B/16", "qbnorm")
     assert row.t2v.r1 == 50.5
-    assert published_results.published("msrvtt_7k", "test", "ViT-B/16", "qbnorm") == row
+    assert published_results.find("msrvtt_7k", "test", "ViT-B/16", "qbnorm") == row
     # The official split has another test split.
     for other in (
         ("folder", "test"),
@@ -56,20 +56,18 @@ def test_the_row_of_a_run():
         ("msrvtt_9k", "val"),
         ("msvd", "train"),
     ):
-        assert published_results.published(*other, "ViT-B/32", "none") is None
-    assert published_results.published("msrvtt_9k", "test", "ViT-B/32", "dual_softmax") is None
-    assert published_results.published("msrvtt_9k", "test", None, "none") is None
+        assert published_results.find(*other, "ViT-B/32", "none") is None
+    assert published_results.find("msrvtt_9k", "test", "ViT-B/32", "dual_softmax") is None
+    assert published_results.find("msrvtt_9k", "test", None, "none") is None
 
 
 def test_every_benchmark_here_has_a_row():
-    found = {
-        name for name in READERS if published_results.published(name, "test", "ViT-B/32", "none")
-    }
+    found = {name for name in READERS if published_results.find(name, "test", "ViT-B/32", "none")}
     assert found == READERS.keys() - {"folder", "msrvtt_full", "vatex"}
 
 
 def test_another_gallery_is_told():
-    row = published_results.published("didemo", "test", "ViT-B/32", "none")
+    row = published_results.find("didemo", "test", "ViT-B/32", "none")
     assert (
         published_results.differing_videos(row, 1003)
         == published_results.differing_videos(row, 1004)

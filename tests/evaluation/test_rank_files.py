@@ -14,7 +14,7 @@ from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.retrieval.split_scores import Reranked
-from glscl_jax.spreadsheet import escaped, unescaped
+from glscl_jax.spreadsheet import escape, unescape
 
 CAPTIONS = ['a "red", round one', "two\nlines\r\n", "", "ünï 日本", "=1+1"]
 CLIP_IDS = ["a,b.mp4", "c.mp4#t=1", "d.mp4"]
@@ -96,15 +96,15 @@ def test_no_cell_is_a_formula_and_all_come_back(tmp_path, captions):
 
 @given(st.text(alphabet=["'", "a", " ", *sorted(FORMULA_BEGINS)]))
 def test_every_text_comes_back_from_its_cell(text):
-    cell = escaped(text)
-    assert unescaped(cell) == text
+    cell = escape(text)
+    assert unescape(cell) == text
     assert cell[:1] not in FORMULA_BEGINS
 
 
 def test_most_text_stays_as_it_is():
-    assert list(map(escaped, PLAIN)) == PLAIN
+    assert list(map(escape, PLAIN)) == PLAIN
     # Files of earlier versions had formulas as they were.
-    assert unescaped("=1+1") == "=1+1"
+    assert unescape("=1+1") == "=1+1"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def card(scores=None, **changes):
     if scores is None:
         scores = np.random.default_rng(0).normal(size=(12, 6))
     result = metrics.retrieval(scores, encoded.owner)
-    row = published_results.published("msrvtt_9k", "test", "ViT-B/32", "none")
+    row = published_results.find("msrvtt_9k", "test", "ViT-B/32", "none")
     made = {
         "checkpoint": {
             "directory": "weights | b32",

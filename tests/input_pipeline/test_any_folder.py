@@ -36,7 +36,7 @@ def test_the_projects_recipes_are_found(tmp_path, monkeypatch, given, meant):
     (tmp_path / "configs" / "own.py").touch()
     (tmp_path / "msvd").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert config_file.located("config", given) == [x.format(REPO) for x in meant]
+    assert config_file.locate("config", given) == [x.format(REPO) for x in meant]
 
 
 def test_a_recipe_of_the_same_name_in_this_folder_is_meant(tmp_path, monkeypatch):
@@ -44,7 +44,7 @@ def test_a_recipe_of_the_same_name_in_this_folder_is_meant(tmp_path, monkeypatch
     shutil.copy(REPO / "configs" / "demo.py", tmp_path / "configs")
     (tmp_path / "folder.py").touch()
     monkeypatch.chdir(tmp_path)
-    assert config_file.located("config", ["--config=folder.py"]) == ["--config=folder.py"]
-    assert config_file.located("config", ["--config=configs/demo.py"]) == [
+    assert config_file.locate("config", ["--config=folder.py"]) == ["--config=folder.py"]
+    assert config_file.locate("config", ["--config=configs/demo.py"]) == [
         "--config=configs/demo.py"
     ]

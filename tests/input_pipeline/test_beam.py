@@ -234,17 +234,17 @@ def test_a_split_that_fails_whole(faulty, tmp_path):
 @pytest.mark.parametrize("after", [3, 10])
 def test_a_worker_that_fails_is_one_line(videos, tmp_path, monkeypatch, after):
     # In threads, so that the fault can be planted; while it decodes, and while it writes.
-    really, calls = decode_cache.Store.decoded, []
+    really, calls = decode_cache.DecodeCache.decode, []
 
-    def failing(store, clip):
+    def failing(cache, clip):
         calls.append(clip)
         if len(calls) > after:
             raise PermissionError(13, "Permission denied", "decoded/x.npz")
-        return really(store, clip)
+        return really(cache, clip)
 
     engine = beam.engine("DirectRunner", THREADS, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(decode_cache.Store, "decoded", failing)
+        patch.setattr(decode_cache.DecodeCache, "decode", failing)
         with pytest.raises(UserError) as error:
             run(videos, tmp_path, engine)
     assert "PermissionError: [Errno 13] Permission denied: 'decoded/x.npz': " in str(error.value)
@@ -306,7 +306,7 @@ def test_without_beam_it_says_how_to_have_it():
 def test_progress_is_what_the_files_say(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
     monkeypatch.setattr(beam, "_WATCH_SECONDS", 0.01)
-    store = decode_cache.Store(tmp_path, tmp_path, settings_of([]))
+    cache = decode_cache.DecodeCache(tmp_path, tmp_path, settings_of([]))
     for number in range(3):
         (tmp_path / f"{number}.npz").touch()
 
@@ -318,7 +318,7 @@ def test_progress_is_what_the_files_say(tmp_path, monkeypatch, capsys):
             time.sleep(0.01)
         raise AssertionError(line)
 
-    with beam._watched(store, total=6, there=2):
+    with beam._watched(cache, total=6, there=2):
         # The third of the six is new: it is the rate's first.
         assert re.search(r"preparing: 1 of 4, [\d,]+ clips/s, \d:\d\d left", shown("1 of 4"))
         (tmp_path / "3.fault").touch()

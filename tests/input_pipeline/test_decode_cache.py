@@ -36,84 +36,84 @@ def clips(source):
 
 
 @pytest.fixture
-def store(source, tmp_path):
-    return decode_cache.Store(tmp_path / "kept", source, SETTINGS)
+def cache(source, tmp_path):
+    return decode_cache.DecodeCache(tmp_path / "kept", source, SETTINGS)
 
 
-def decode_all(store, clips):
-    there = store.start(clips)
+def decode_all(cache, clips):
+    there = cache.start(clips)
     for clip in clips:
-        store.decoded(clip)
+        cache.decode(clip)
     return there
 
 
-def test_what_is_kept_is_what_was_decoded(store, clips, monkeypatch):
+def test_what_is_kept_is_what_was_decoded(cache, clips, monkeypatch):
     clip = clips[1]
-    assert store.start([clip]) == frozenset()
-    assert store.losses([clip]).undone == (clip,)
-    fresh = store.decoded(clip)
+    assert cache.start([clip]) == frozenset()
+    assert cache.lost([clip]).undone == (clip,)
+    fresh = cache.decode(clip)
     with monkeypatch.context() as patch:
         patch.setattr(video, "read_frames", None)  # would fail if it were decoded again
-        read = store.decoded(clip)
-    assert store.start([clip]) == {clip.clip_id}
+        read = cache.decode(clip)
+    assert cache.start([clip]) == {clip.clip_id}
     assert fresh.fault == read.fault == ""
     assert fresh.example.keys() == read.example.keys()
     for key, value in fresh.example.items():
         np.testing.assert_array_equal(read.example[key], value)
     assert read.example["frame_times"].dtype == fresh.example["frame_times"].dtype
     # Cut short by the machine, not by us: the clip is decoded anew.
-    (path,) = store.directory.glob("*.npz")
+    (path,) = cache.directory.glob("*.npz")
     whole = path.read_bytes()
     for size in (0, 100, len(whole) - 10):
         path.write_bytes(whole[:size])
-        assert store.decoded(clip).example["frames"] == fresh.example["frames"]
+        assert cache.decode(clip).example["frames"] == fresh.example["frames"]
         assert path.read_bytes() == whole
 
 
-def test_what_failed_is_tried_again(store, clips):
-    assert decode_all(store, clips) == frozenset()
-    (failure,) = store.losses(clips).failed
+def test_what_failed_is_tried_again(cache, clips):
+    assert decode_all(cache, clips) == frozenset()
+    (failure,) = cache.lost(clips).failed
     assert failure.clip is clips[2]
-    assert store.finished() == 3
-    assert store.start(clips) == {clip.clip_id for clip in clips[:2]}
-    assert store.losses(clips).undone == (clips[2],)
+    assert cache.finished() == 3
+    assert cache.start(clips) == {clip.clip_id for clip in clips[:2]}
+    assert cache.lost(clips).undone == (clips[2],)
 
 
-def test_what_is_of_no_use_goes(store, clips, source):
-    decode_all(store, clips)
-    (store.directory / "half.0123.part").touch()  # of a run that was killed
-    assert store.start(clips[:1]) == {clips[0].clip_id}
-    assert len(list(store.directory.iterdir())) == 1
+def test_what_is_of_no_use_goes(cache, clips, source):
+    decode_all(cache, clips)
+    (cache.directory / "half.0123.part").touch()  # of a run that was killed
+    assert cache.start(clips[:1]) == {clips[0].clip_id}
+    assert len(list(cache.directory.iterdir())) == 1
     # A video that is another now, and frames of another size.
-    smaller = dataclasses.replace(store, settings=dataclasses.replace(SETTINGS, image_size=16))
-    assert smaller.losses(clips[:1]).undone == (clips[0],)
+    smaller = dataclasses.replace(cache, settings=dataclasses.replace(SETTINGS, image_size=16))
+    assert smaller.lost(clips[:1]).undone == (clips[0],)
     os.utime(source / "a.mp4", (1, 1))
-    assert store.start(clips) == frozenset()
-    assert not list(store.directory.iterdir())
+    assert cache.start(clips) == frozenset()
+    assert not list(cache.directory.iterdir())
 
 
-def test_clips_that_say_other_things_of_the_same_frames_share_them(store, clips):
-    decode_all(store, clips[:1])
-    (frames,) = store.directory.iterdir()
+def test_clips_that_say_other_things_of_the_same_frames_share_them(cache, clips):
+    decode_all(cache, clips[:1])
+    (frames,) = cache.directory.iterdir()
     before = frames.stat().st_mtime_ns
     other = dataclasses.replace(clips[0], captions=("said otherwise",))
-    assert store.start([other]) == {other.clip_id}
-    assert store.decoded(other).example["captions"] == ["said otherwise"]
+    assert cache.start([other]) == {other.clip_id}
+    assert cache.decode(other).example["captions"] == ["said otherwise"]
     assert frames.stat().st_mtime_ns == before
 
 
-def test_a_full_disk_leaves_no_half_file(store, clips, monkeypatch):
-    store.start(clips)
+def test_a_full_disk_leaves_no_half_file(cache, clips, monkeypatch):
+    cache.start(clips)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(decode_cache, "_write", full)
     with pytest.raises(OSError, match="No space left"):
-        store.decoded(clips[0])
-    assert not list(store.directory.iterdir())
-    store.clear()
-    assert not store.directory.exists()
+        cache.decode(clips[0])
+    assert not list(cache.directory.iterdir())
+    cache.clear()
+    assert not cache.directory.exists()
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ import pathlib, re, sys
 from glscl_jax.input_pipeline.annotations import Clip
 from tests import numbered_videos
 from glscl_jax.input_pipeline.prepared_data import Settings
-from glscl_jax.input_pipeline.preparing.decode_cache import Store
+from glscl_jax.input_pipeline.preparing.decode_cache import DecodeCache
 
 def bytes_of(name):
     status = pathlib.Path("/proc/self/status").read_text()
@@ -141,9 +141,9 @@ def bytes_of(name):
 
 folder = pathlib.Path(sys.argv[1])
 clip = Clip("a", folder / "a.mp4", ("said",), None, None, "train")
-store = Store(folder / "kept", folder, Settings("folder", 1.0, 224, 95, ""))
-store.start([clip])
+cache = DecodeCache(folder / "kept", folder, Settings("folder", 1.0, 224, 95, ""))
+cache.start([clip])
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 before = bytes_of("VmRSS")
-print(len(store.decoded(clip).example["frames"]), before, bytes_of("VmHWM"))
+print(len(cache.decode(clip).example["frames"]), before, bytes_of("VmHWM"))
 """

@@ -61,7 +61,7 @@ def test_the_film_is_found_among_streams(tmp_path, kind, name):
     path = with_streams(tmp_path / name, STREAMS[kind])
     frames = read_frames(path, size=SIZE)
     assert (numbers(frames.images), frames.fault) == ([0, 10, 20], None)
-    assert video.measured(path) == pytest.approx(3)
+    assert video.measure(path) == pytest.approx(3)
 
 
 def test_a_preview_is_no_film(tmp_path):
@@ -95,7 +95,7 @@ def test_a_codec_without_a_decoder_is_named(tmp_path):
     with pytest.raises(VideoError, match=r"^FFmpeg has no decoder for its video$"):
         read_frames(path, size=SIZE)
     with pytest.raises(VideoError, match=r"^FFmpeg has no decoder for its video$"):
-        video.measured(path)
+        video.measure(path)
 
 
 STRANGERS = {

@@ -12,10 +12,10 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, prepare
 from glscl_jax.input_pipeline.annotations.source import Source
 from glscl_jax.input_pipeline.decoding.containers import VideoError
-from glscl_jax.input_pipeline.decoding.video import duration, measured, read_frames
+from glscl_jax.input_pipeline.decoding.video import duration, measure, read_frames
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder, doctor
-from glscl_jax.input_pipeline.preparing.decode_cache import Store
+from glscl_jax.input_pipeline.preparing.decode_cache import DecodeCache
 from tests import numbered_videos
 
 
@@ -55,7 +55,7 @@ def test_pictures_are_those_of_a_video(tmp_path, pictures):
         assert frames.fault is None
     with pytest.raises(VideoError, match=r"no frame from 5 s on: the video has 3\.0 s"):
         read(folder, start=5.0)
-    assert duration(folder, 10.0) == measured(folder, 10.0) == pytest.approx(3.0)
+    assert duration(folder, 10.0) == measure(folder, 10.0) == pytest.approx(3.0)
 
 
 def test_no_picture_is_shown_twice(tmp_path):
@@ -225,14 +225,14 @@ def test_prepared_beside_videos(folder_of_clips, tmp_path):
 def test_a_changed_picture_is_another_clip(folder_of_clips, tmp_path):
     clips = annotations.read_folder(folder_of_clips)
     settings = Settings("folder", 1.0, 48, 95, "", pictures_rate=10.0)
-    store = Store(tmp_path / "kept", folder_of_clips, settings)
-    store.start(clips)
+    cache = DecodeCache(tmp_path / "kept", folder_of_clips, settings)
+    cache.start(clips)
     for clip in clips:
-        store.decoded(clip)
-    assert len(store.start(clips)) == 4
+        cache.decode(clip)
+    assert len(cache.start(clips)) == 4
     path = folder_of_clips / "one" / "000015.png"
     path.write_bytes(path.read_bytes() + b"\0")
-    assert store.start(clips) == {"two", "deep/three", "four.mp4"}
+    assert cache.start(clips) == {"two", "deep/three", "four.mp4"}
 
 
 def test_the_rate_is_needed(folder_of_clips):

@@ -107,7 +107,7 @@ def test_recipes_train_as_long_as_the_reference(dataset):
     plan = planned(dataset)
     assert (plan.pairs, plan.steps_per_epoch, plan.num_steps) == REFERENCE[dataset]
     assert reference(dataset) == REFERENCE[dataset]
-    assert "\n" not in plan.told()
+    assert "\n" not in plan.describe()
 
 
 def test_splits_without_a_released_script():
@@ -131,7 +131,7 @@ def test_a_plan_says_how_long():
     assert plan == Plan(
         clips=4, pairs=10, batch_size=3, steps_per_epoch=3, num_steps=12, most_captions=3
     )
-    assert plan.told() == (
+    assert plan.describe() == (
         "plan: 10 pairs of 4 clips, 3 a batch; 3 updates an epoch (steps_per_epoch), 12 in all"
     )
     assert Plan.of(np.array([2, 3]), batch_size=2, num_epochs=4, num_steps=5).num_steps == 5
@@ -139,7 +139,7 @@ def test_a_plan_says_how_long():
 
 def test_a_plan_says_what_an_epoch_cannot_show():
     plan = Plan.of(np.array([100, *[1] * 19]), batch_size=4, num_epochs=1)
-    assert plan.told() == (
+    assert plan.describe() == (
         "plan: 119 pairs of 20 clips, 4 a batch; 6 updates an epoch (steps_per_epoch), 6 in all\n"
         "an epoch shows 24 of them, drawn anew each time: a clip has 100 captions, a batch has none"
         " twice, and no more than 6 batches can be filled"

@@ -409,9 +409,9 @@ def test_threads_run_ahead_only_so_far(videos, tmp_path):
             drawn.append(number)
             yield clip
 
-    store = decode_cache.Store(tmp_path, videos, settings_of([]))
+    cache = decode_cache.DecodeCache(tmp_path, videos, settings_of([]))
     with futures.ThreadPoolExecutor(2) as pool:
-        decoded = decoding_pool._decoded(many(), store, pool, 2)
+        decoded = decoding_pool._decoded(many(), cache, pool, 2)
         next(decoded)
         assert len(drawn) == 2 * decoding_pool._AHEAD_PER_WORKER + 1
         assert len(list(decoded)) == 99

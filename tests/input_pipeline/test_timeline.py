@@ -58,7 +58,7 @@ def test_a_clock_that_starts_again_goes_on(tmp_path, name):
     shown = [*range(60), *range(80), *range(60)]
     assert read(path) == (shown[::25], None)
     assert read(path, start=3.0, end=4.0) == (shown[75:101:25], None)
-    assert video.measured(path) == pytest.approx(8, abs=0.1)
+    assert video.measure(path) == pytest.approx(8, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.flv", "a.mp4"])
@@ -83,7 +83,7 @@ def test_a_clock_may_start_anywhere(plain, tmp_path, name, first):
     path = retimed(plain, tmp_path / name, times, options={"avoid_negative_ts": "disabled"})
     assert read(path) == ([0, 10, 20, 30, 40, 50], None)
     assert read(path, start=2, end=3) == ([20, 30], None)
-    assert video.measured(path) == pytest.approx(6)
+    assert video.measure(path) == pytest.approx(6)
     if name in ("a.mkv", "a.webm") and first > 0:
         assert video.duration(path) == pytest.approx(6, abs=0.2)
 
@@ -157,7 +157,7 @@ def test_what_the_last_frame_says_of_itself_is_taken_once(plain, tmp_path, secon
     with av.open(path) as container:
         assert container.duration / av.time_base == pytest.approx(5.9 + seconds, abs=0.2)
     assert read(path) == ([0, 10, 20, 30, 40, 50], None)
-    assert video.measured(path) == pytest.approx(6)
+    assert video.measure(path) == pytest.approx(6)
     # It is on screen all the same.
     assert read(path, start=7.0, end=7.5) == ([59], None)
 

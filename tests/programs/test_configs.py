@@ -74,7 +74,7 @@ def test_an_epoch_passes_over_the_pairs(name, prepared):
     data = open_data(prepared(name))
     config = importlib.import_module(f"configs.{name}").get_config("tiny").unlock()
     config.num_steps = 0
-    plan = inputs.planned(config, data)
+    plan = inputs.make_plan(config, data)
     assert caption_counts(data, "train").sum() == plan.pairs == PAIRS.get(name, 32)
     assert plan.steps_per_epoch == plan.pairs // 8
     assert plan.num_steps == config.num_epochs * (plan.pairs // 8)

@@ -20,7 +20,7 @@ from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
-from glscl_jax.input_pipeline.video_files import picked, read_videos
+from glscl_jax.input_pipeline.video_files import pick, read_videos
 from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.models.heads.glscl import GLSCLHead
@@ -83,7 +83,7 @@ def prepared(shapes):
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 12, 64])
 def test_frames_are_picked_as_the_pipeline_picks_them(num_frames):
     for count in range(1, 300):
-        ours, its = picked(count, num_frames), pipeline.pick_frames(tf.constant(count), num_frames)
+        ours, its = pick(count, num_frames), pipeline.pick_frames(tf.constant(count), num_frames)
         np.testing.assert_array_equal(ours, its, str(count))
 
 

@@ -283,7 +283,7 @@ def test_captions_and_videos_that_do_not_meet_are_named(owner, told):
     names = ["first", "second", "third"]
     encoded = encoded_split.EncodedSplit(text, video, np.array(owner), names, CLIP_IDS, 6, {})
     with pytest.raises(UserError) as refused:
-        encoding.check_split(encoded, HEAD)
+        encoding.check_encoded(encoded, HEAD)
     assert told in str(refused.value)
 
 
@@ -298,23 +298,23 @@ def small_split() -> encoded_split.EncodedSplit:
 
 @pytest.mark.parametrize("length", [0, 1e-30, 1e30])
 def test_an_item_without_a_direction_is_named(length):
-    encoding.check_split(small_split(), HEAD)
+    encoding.check_encoded(small_split(), HEAD)
     told = "'second' have a length of 0, or one beyond float32 (1 of 3 such items)"
     encoded = small_split()
     encoded.text.sentence[1] *= length
     with pytest.raises(UserError) as refused:
-        encoding.check_split(encoded, HEAD)
+        encoding.check_encoded(encoded, HEAD)
     assert f"the text features of {told}" in str(refused.value)
     # Of one real frame alone the softmax may make all there is.
     encoded = small_split()
     encoded.video.frames[2, 1] *= length
     encoded.video.frames[0, 0] *= length
     with pytest.raises(UserError, match=rf"video features of '{CLIP_IDS[0][:3]}.*\(2 of 3"):
-        encoding.check_split(encoded, HEAD)
+        encoding.check_encoded(encoded, HEAD)
 
 
 def test_a_video_without_a_frame_is_named():
     encoded = small_split()
     encoded.video.mask[1] = 0
     with pytest.raises(UserError, match=r"video features of 'zwei .*\(1 of 3"):
-        encoding.check_split(encoded, HEAD)
+        encoding.check_encoded(encoded, HEAD)

@@ -43,7 +43,7 @@ def test_the_bank_is_scored_on_the_right_sides(encoded, matrix):
     bank = split(videos=9, captions=3, seed=1)
     t2v, v2t = rerank.QBNorm(theta=2, beta=20), rerank.QBNorm(theta=1, beta=10)
     own = split_scores.Scored(encoded, HEAD)
-    changed = split_scores.query_bank_normed(own, encoded, bank, t2v, v2t)
+    changed = split_scores.query_bank_norm(own, encoded, bank, t2v, v2t)
     captions = np.asarray(HEAD.score(bank.text, encoded.video))
     videos = np.asarray(HEAD.score(encoded.text, bank.video)).T
     assert captions.shape == (27, 20)
@@ -64,7 +64,7 @@ def test_the_bank_is_scored_on_the_right_sides(encoded, matrix):
 
 
 def test_dual_softmax_normalises_each_direction_over_its_own_queries(encoded, matrix):
-    changed = split_scores.dual_softmaxed(split_scores.Scored(encoded, HEAD), encoded, 30.0)
+    changed = split_scores.dual_softmax(split_scores.Scored(encoded, HEAD), encoded, 30.0)
     shares = np.exp(30 * matrix.astype(float))
     np.testing.assert_allclose(changed.row(4), (matrix * shares / shares.sum(0))[4], rtol=1e-3)
     expected = (matrix * shares / shares.sum(1, keepdims=True)).T

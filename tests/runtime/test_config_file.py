@@ -140,10 +140,10 @@ def test_programs_say_it_in_one_line(forks, tmp_path):
 
 def test_the_project_s_own_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = config_file.located("config", ["p", "--config=configs/demo.py:tiny", "--other=configs"])
+    found = config_file.locate("config", ["p", "--config=configs/demo.py:tiny", "--other=configs"])
     assert found == ["p", f"--config={DEMO}:tiny", "--other=configs"]
     # A folder of that name comes first, and what is none of ours stays.
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "demo.py").touch()
     for own in ("configs/demo.py", "configs/mine.py", "recipes/demo.py"):
-        assert config_file.located("config", ["p", "--config", own]) == ["p", "--config", own]
+        assert config_file.locate("config", ["p", "--config", own]) == ["p", "--config", own]

@@ -60,15 +60,14 @@ def test_a_cluster_that_cannot_be_asked_is_not_taken_for_one_process(moved, monk
 
 def test_without_a_client_the_run_goes_on_and_says_what_is_lost(moved, monkeypatch, capsys):
     done = []
-    monkeypatch.setattr(launch, "_place", lambda: cluster.Place("host:1", 2, 0))
+    monkeypatch.setattr(launch, "_place", lambda peers: cluster.Place("host:1", 2, 0))
     monkeypatch.setattr(launch, "_wait_for", lambda address: None)
     monkeypatch.setattr(launch, "_one_order", lambda: None)
-    monkeypatch.setattr(launch, "PEER_TIMEOUT", type("Flag", (), {"value": 7}))
     monkeypatch.setattr(jax.config, "update", lambda *args: None)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **how: done.append("met"))
     monkeypatch.setattr(jax.distributed, "shutdown", lambda: done.append("left"))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(launch.joined())
+        stack.enter_context(launch.join())
         done.append("ran")
     assert done == ["met", "ran", "left"]
     assert "does not tell which processes live" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from glscl_jax.runtime.program import underscored
+from glscl_jax.runtime.program import underscore
 from tests.conftest import REPO, one_line_error
 
 SCRIPT = """
@@ -49,7 +49,7 @@ def run(*arguments):
     ],
 )
 def test_dashes_in_the_names_of_flags(given, meant):
-    assert underscored(given) == meant
+    assert underscore(given) == meant
 
 
 def test_a_first_argument_can_run_something_else():

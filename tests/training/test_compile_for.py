@@ -165,7 +165,7 @@ def compiled(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch, jax.default_matmul_precision("default"):
         patch.setattr(compile_for, "report", kept)
-        chosen = inherited.chosen(config)
+        chosen = inherited.Chosen.of(config)
         assert compile_for.run("v5e:2x2", config, chosen, workdir) == 0
     os.environ.clear()
     os.environ.update(before)

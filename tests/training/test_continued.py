@@ -20,7 +20,7 @@ CONFIG = {
 def told(step=500, **changes) -> list[str]:
     new = {**CONFIG, **changes, "optim": {**CONFIG["optim"], **changes.pop("optim", {})}}
     before, after = (Schedule.of_config(x, steps_per_epoch=300) for x in (CONFIG, new))
-    return continued.told(CONFIG, new, step, step, before, after)
+    return continued.describe(CONFIG, new, step, step, before, after)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def changed(changes: dict, config=None):
 
 def refused(config, source, commanded=()) -> str:
     with pytest.raises(UserError) as caught:
-        inherited.check(config, source, inherited.chosen(config, commanded))
+        inherited.check(config, source, inherited.Chosen.of(config, commanded))
     return str(caught.value)
 
 
@@ -78,9 +78,9 @@ def test_every_setting_of_the_model_can_be_given():
 
 def test_from_a_clip_of_any_size(clip_alone):
     config = folder.get_config()
-    chosen = inherited.chosen(config)
+    chosen = inherited.Chosen.of(config)
     inherited.check(config, clip_alone, chosen)
-    found = inherited.resolved(config, clip_alone, chosen)
+    found = inherited.resolve(config, clip_alone, chosen)
     assert {**found.model.clip, "variant": None} == {**dataclasses.asdict(ODD), "variant": None}
     assert found.data.tokenizer == str(clip_alone.tokenizer)
     assert found.data.num_words == 20
@@ -92,18 +92,18 @@ def test_from_a_clip_of_any_size(clip_alone):
 
 def test_from_a_whole_model(glscl):
     config = folder.get_config()
-    found = inherited.resolved(config, glscl, inherited.chosen(config)).model.head
+    found = inherited.resolve(config, glscl, inherited.Chosen.of(config)).model.head
     told = (found.queries, found.lim_heads, found.temperature, found.lim_weight)
     assert told == (5, 4, 7.0, 0.25)
-    assert inherited.resolved(config, glscl, inherited.chosen(config)).data.num_words == 16
+    assert inherited.resolve(config, glscl, inherited.Chosen.of(config)).data.num_words == 16
 
 
 def test_a_config_file_s_variant_and_tokenizer_are_for_fresh_models(clip_alone):
     config = demo.get_config("tiny")
-    chosen = inherited.chosen(config)
+    chosen = inherited.Chosen.of(config)
     assert {"model.clip.variant", "data.tokenizer"} <= chosen.all
     inherited.check(config, clip_alone, chosen)
-    found = inherited.resolved(config, clip_alone, chosen)
+    found = inherited.resolve(config, clip_alone, chosen)
     assert (found.model.clip.variant, found.model.clip.embed_dim) == ("", 64)
     assert found.data.tokenizer == str(clip_alone.tokenizer)
 
@@ -133,7 +133,7 @@ def test_what_contradicts_the_checkpoint_is_named(glscl, changes, told):
 
 def test_the_command_line_s_word_stands_even_if_it_is_the_default_s(glscl):
     config = common.base()
-    inherited.check(config, glscl, inherited.chosen(config))
+    inherited.check(config, glscl, inherited.Chosen.of(config))
     assert "temperature 7.0, now 3.0" in refused(config, glscl, ["model.head.temperature"])
     assert "patch_size 16, now 32" in refused(config, glscl, ["model.clip.variant"])
     merges = glscl.directory / "merges.txt"
@@ -142,7 +142,7 @@ def test_the_command_line_s_word_stands_even_if_it_is_the_default_s(glscl):
     config.data.tokenizer = str(merges)
     assert "another than that of" in refused(config, glscl, ["data.tokenizer"])
     config.data.tokenizer = "demo"
-    inherited.check(config, glscl, inherited.chosen(config, ["data.tokenizer"]))
+    inherited.check(config, glscl, inherited.Chosen.of(config, ["data.tokenizer"]))
 
 
 def test_all_of_it_at_once(glscl):
@@ -162,9 +162,9 @@ def test_settings_of_training_alone_and_of_the_machine_are_free(glscl):
     config = changed(
         {"model.head.lim_dropout": 0.3, "model.dtype": "bfloat16", "model.scan": False}
     )
-    chosen = inherited.chosen(config)
+    chosen = inherited.Chosen.of(config)
     inherited.check(config, glscl, chosen)
-    found = inherited.resolved(config, glscl, chosen).model
+    found = inherited.resolve(config, glscl, chosen).model
     assert (found.head.lim_dropout, found.dtype, found.scan) == (0.3, "bfloat16", False)
 
 
@@ -173,16 +173,16 @@ def test_a_checkpoint_without_tokenizer_asks_for_one(tmp_path):
     source = inherited.read_source(path)
     assert "--config.data.tokenizer" in refused(common.base(), source)
     config = changed({"data.tokenizer": "demo"})
-    inherited.check(config, source, inherited.chosen(config))
+    inherited.check(config, source, inherited.Chosen.of(config))
 
 
 def test_without_a_checkpoint_the_variant_s_sizes(tmp_path):
     config = changed({"model.clip.variant": "tiny", "model.clip.activation": "gelu"})
-    found = inherited.resolved(config, None, inherited.chosen(config)).model.clip
+    found = inherited.resolve(config, None, inherited.Chosen.of(config)).model.clip
     assert (found.variant, found.embed_dim, found.activation) == ("tiny", 128, "gelu")
     config = changed({"model.clip.image_size": 33})
     with pytest.raises(UserError, match=r"config\.model\.clip: image_size 33"):
-        inherited.resolved(config, None, inherited.chosen(config))
+        inherited.resolve(config, None, inherited.Chosen.of(config))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.profiling import collectives, hlo
 from glscl_jax.runtime import sharding
 from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
-from glscl_jax.training.losses import contrastive, summed
+from glscl_jax.training.losses import Losses, contrastive
 
 B, K, D = 5, 3, 8
 
@@ -76,9 +76,9 @@ def test_total_is_the_plain_sum(queries):
         "diversity": intra_diversity(concepts[1], weights),
         "consistency": inter_consistency(*concepts, weights),
     }
-    found = summed(contrastive(jnp.eye(B), jnp.array(0.0)), own)
+    found = Losses.of(contrastive(jnp.eye(B), jnp.array(0.0)), own)
     assert found.total == pytest.approx(float(found.contrastive) + float(sum(own.values())))
-    assert summed(jnp.array(2.0), {}).total == 2.0
+    assert Losses.of(jnp.array(2.0), {}).total == 2.0
 
 
 SCORE = GLSCLHead(temperature=3.0, lim_weight=0.5).score

@@ -128,7 +128,7 @@ def test_frames_of_a_clip_are_treated_alike(batch):
 
 def test_a_step_sees_the_same_however_many_devices(batch):
     mesh = sharding.make_mesh(jax.devices()[:4], {"data": 2, "fsdp": 1, "tensor": 2})
-    echo = rand_augment.augmented(lambda state, batch: batch, seed=3, mesh=mesh)
+    echo = rand_augment.augment_step(lambda state, batch: batch, seed=3, mesh=mesh)
     placed = sharding.put_batch({"frames": batch, "text_ids": np.arange(len(batch))}, mesh)
     run = jax.jit(lambda step, batch: echo(types.SimpleNamespace(step=step), batch))
     alone = jax.jit(rand_augment.augment)
@@ -150,10 +150,10 @@ def test_the_config_says_whether_training_augments(batch, monkeypatch, asked):
     mesh = sharding.make_mesh(jax.devices()[:2])
     state = TrainState(jnp.int32(4), {}, {}, jnp.int32(0))
     state = jax.device_put(state, sharding.by_rules(state, mesh))
-    asked = types.SimpleNamespace(
+    run = types.SimpleNamespace(
         config=config, settings=recipe.read(config), model=None, optimizer=None, mesh=mesh
     )
-    step = compiled_step(asked, state)
+    step = compiled_step(run, state)
     _, seen = step(state, sharding.put_batch({"frames": batch}, mesh))
     expected = (
         jax.jit(rand_augment.augment)(batch, rand_augment.draw(7, 4, len(batch)))

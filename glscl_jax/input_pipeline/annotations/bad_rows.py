@@ -27,7 +27,7 @@ class BadRow:
     reason: str
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """It as a line."""
         return f"{self.path} {self.place}: {self.reason}"
 
@@ -42,7 +42,7 @@ class BadRows(UserError):
     def __init__(self, rows: Sequence[BadRow]):
         self.rows = tuple(rows)
         more = f" (and {len(rows) - 1:,} more bad rows)" if len(rows) > 1 else ""
-        super().__init__(rows[0].told + more)
+        super().__init__(rows[0].description + more)
 
 
 class Faults:

@@ -20,7 +20,7 @@ class EmptyCells:
         """What is not empty of a record."""
         return {name: value for name, value in record.items() if not self._is_empty(value)}
 
-    def told(self) -> list[str]:
+    def describe(self) -> list[str]:
         """A line on those that hold a word, if there were any."""
         if not self._found:
             return []

@@ -108,7 +108,7 @@ def read(source: pathlib.Path, videos: pathlib.Path | None = None) -> Reading:
     if not rows:
         raise UserError(f"{path}: no captions in it: write one a line")
     clips = _clips(rows, videos)
-    notes = [*_unread(record for _, record in records), *cells.told(), *splits.told()]
+    notes = [*_unread(record for _, record in records), *cells.describe(), *splits.describe()]
     if silent := sorted(check.silent - {clip.clip_id for clip in clips}):
         of_all = f"{len(silent):,} of {len(silent) + len(clips):,} clips"
         notes.append(f"{of_all} left out, with no caption that has letters: {_first(silent)}")

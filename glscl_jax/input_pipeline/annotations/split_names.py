@@ -32,7 +32,7 @@ class SplitNames:
     def __getitem__(self, spelling: str) -> str:
         return self._name[spelling.casefold()]
 
-    def told(self) -> list[str]:
+    def describe(self) -> list[str]:
         """A line on what is written otherwise than the split is named, if anything is."""
         others = [
             f"{spelling!r} as {self[spelling]} ({count:,})"

@@ -19,7 +19,7 @@ from glscl_jax.input_pipeline.decoding.picture_folder import PictureFolder, is_f
 from glscl_jax.input_pipeline.decoding.screen import Screen
 from glscl_jax.input_pipeline.decoding.timeline import Timeline, choose, scan
 
-__all__ = ["NO_SUCH_FILE", "Frames", "VideoError", "duration", "measured", "read_frames"]
+__all__ = ["NO_SUCH_FILE", "Frames", "VideoError", "duration", "measure", "read_frames"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def duration(path: pathlib.Path, pictures_rate: float | None = None) -> float | 
     return max(0, known - max(0, late or 0)) / av.time_base
 
 
-def measured(path: pathlib.Path, pictures_rate: float | None = None) -> float:
+def measure(path: pathlib.Path, pictures_rate: float | None = None) -> float:
     """Seconds that a file is long by its frames, whatever its header says.
 
     Raises:

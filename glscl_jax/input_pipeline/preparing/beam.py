@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.preparing import decoding_pool
-from glscl_jax.input_pipeline.preparing.decode_cache import Store
+from glscl_jax.input_pipeline.preparing.decode_cache import DecodeCache
 from glscl_jax.runtime import progress
 
 RUNNERS = ("DirectRunner", "SparkRunner", "FlinkRunner", "DataflowRunner", "PortableRunner")
@@ -77,7 +77,7 @@ def _unknown(options) -> list[str]:
 
 
 @contextlib.contextmanager
-def by_split(clips: Sequence[Clip], store: Store, engine: dict) -> Iterator[dict]:
+def by_split(clips: Sequence[Clip], cache: DecodeCache, engine: dict) -> Iterator[dict]:
     """Decodes all clips, then gives each split's transform, `decoding_pool.by_split` its iterator.
 
     Two runs of the engine: of the first the files alone stay, so that what came of it can be
@@ -85,7 +85,7 @@ def by_split(clips: Sequence[Clip], store: Store, engine: dict) -> Iterator[dict
 
     Args:
       clips: what to decode.
-      store: how, and where the frames are kept.
+      cache: how, and where the frames are kept.
       engine: `engine`'s.
 
     Raises:
@@ -95,29 +95,29 @@ def by_split(clips: Sequence[Clip], store: Store, engine: dict) -> Iterator[dict
     import apache_beam
 
     clips = [dataclasses.replace(clip, video=clip.video.absolute()) for clip in clips]
-    store = store.absolute()
-    there = decoding_pool.begin(store, clips)
+    cache = cache.absolute()
+    there = decoding_pool.begin(cache, clips)
     # A job's description has bounds on some engines, and captions are most of a clip.
     todo = [dataclasses.replace(clip, captions=()) for clip in clips if clip.clip_id not in there]
     if todo:
         runner, options = engine["beam_runner"], engine["beam_options"]
         with (
             _one_line(),
-            _watched(store, len(clips), len(there)),
+            _watched(cache, len(clips), len(there)),
             apache_beam.Pipeline(runner, options) as pipeline,  # runs as it closes
         ):
-            _ = pipeline | _spread(todo) | apache_beam.Map(_decode, store)
-    losses = store.losses(clips)
-    if losses.undone:
+            _ = pipeline | _spread(todo) | apache_beam.Map(_decode, cache)
+    lost = cache.lost(clips)
+    if lost.undone:
         raise UserError(
-            f"the workers left nothing of {len(losses.undone)} clips"
-            f" (first {losses.undone[0].clip_id!r}) in {store.directory}: every one needs"
+            f"the workers left nothing of {len(lost.undone)} clips"
+            f" (first {lost.undone[0].clip_id!r}) in {cache.directory}: every one needs"
             " --data_dir and the videos under these paths"
         )
-    decoding_pool.check_splits(clips, losses)
+    decoding_pool.check_some_are_readable(clips, lost)
     with _one_line():
         yield {
-            split: _spread(members) | apache_beam.FlatMap(_readable, store)
+            split: _spread(members) | apache_beam.FlatMap(_readable, cache)
             for split, members in decoding_pool.of_splits(clips).items()
         }
 
@@ -130,14 +130,14 @@ def _spread(clips: Sequence[Clip]):
     return apache_beam.Create(clips) | apache_beam.Reshuffle()
 
 
-def _decode(clip: Clip, store: Store) -> None:
-    """A work item; what comes of it is in the store."""
-    store.decoded(clip)
+def _decode(clip: Clip, cache: DecodeCache) -> None:
+    """A work item; what comes of it is in the cache."""
+    cache.decode(clip)
 
 
-def _readable(clip: Clip, store: Store) -> list[tuple[str, dict]]:
+def _readable(clip: Clip, cache: DecodeCache) -> list[tuple[str, dict]]:
     """The clip's id and example, if it has one."""
-    done = store.decoded(clip)
+    done = cache.decode(clip)
     return [] if done.example is None else [(clip.clip_id, done.example)]
 
 
@@ -196,7 +196,7 @@ def _heeded() -> Iterator[list[BaseException]]:
 
 
 @contextlib.contextmanager
-def _watched(store: Store, total: int, there: int) -> Iterator[None]:
+def _watched(cache: DecodeCache, total: int, there: int) -> Iterator[None]:
     """Shows progress, whatever the runner: the files say how many are done."""
     over = threading.Event()
 
@@ -207,7 +207,7 @@ def _watched(store: Store, total: int, there: int) -> Iterator[None]:
         while shown < total:
             ended = over.wait(max(_WATCH_SECONDS, _WATCH_SHARE * spent))
             begun = time.monotonic()
-            finished = store.finished()
+            finished = cache.finished()
             spent = time.monotonic() - begun
             for _ in range(finished - shown):
                 next(ticks, None)

@@ -20,7 +20,7 @@ class Failure:
     reason: str
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """It as an example in a line about many."""
         return f"first {self.clip.video}: {self.reason}"
 
@@ -155,7 +155,7 @@ class Checkup:
         lines += finding("duration outliers", self.outliers, self._outlier)
         return "\n".join(lines)
 
-    def explained(self, failures: Iterable[Failure]) -> tuple[Failure, ...]:
+    def explain(self, failures: Iterable[Failure]) -> tuple[Failure, ...]:
         """Failures of a later look, with the reasons that were found here where they say more."""
         known = {failure.clip.clip_id: failure for failure in self.failures}
 

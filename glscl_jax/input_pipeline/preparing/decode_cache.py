@@ -51,7 +51,7 @@ class Decoded:
 
 
 @dataclasses.dataclass(frozen=True)
-class Losses:
+class Lost:
     """What the records do not hold, in the order of the clips.
 
     Attributes:
@@ -66,7 +66,7 @@ class Losses:
 
 
 @dataclasses.dataclass(frozen=True)
-class Store:
+class DecodeCache:
     """The folder of decoded clips, and how they are decoded; can be sent to another process.
 
     Attributes:
@@ -79,9 +79,9 @@ class Store:
     videos: pathlib.Path
     settings: Settings
 
-    def absolute(self) -> "Store":
+    def absolute(self) -> "DecodeCache":
         """The same for a process that runs elsewhere in the file system."""
-        return Store(self.directory.absolute(), self.videos.absolute(), self.settings)
+        return DecodeCache(self.directory.absolute(), self.videos.absolute(), self.settings)
 
     def start(self, clips: Sequence[Clip]) -> frozenset[str]:
         """Makes the folder, or clears it of what is not of these clips.
@@ -104,7 +104,7 @@ class Store:
         there, faulty = self._listed()
         return len(there | faulty)
 
-    def decoded(self, clip: Clip) -> Decoded:
+    def decode(self, clip: Clip) -> Decoded:
         """A clip's frames from its file; without one, decodes the clip and writes the file.
 
         Raises:
@@ -136,7 +136,7 @@ class Store:
             return Decoded(None, fault)
         return Decoded(example, frames.fault or "")
 
-    def losses(self, clips: Iterable[Clip]) -> Losses:
+    def lost(self, clips: Iterable[Clip]) -> Lost:
         """What the files say of clips that were to be decoded."""
         there, faulty = self._listed()
         failed, damaged, undone = [], [], []
@@ -147,7 +147,7 @@ class Store:
                 (damaged if name in there else failed).append(failure)
             elif name not in there:
                 undone.append(clip)
-        return Losses(tuple(failed), tuple(damaged), tuple(undone))
+        return Lost(tuple(failed), tuple(damaged), tuple(undone))
 
     def clear(self) -> None:
         """Takes all of it away, and the folder around it where that holds nothing else."""

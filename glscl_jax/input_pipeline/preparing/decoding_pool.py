@@ -8,7 +8,7 @@ from concurrent import futures
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.preparing.checkup import Failure
-from glscl_jax.input_pipeline.preparing.decode_cache import Decoded, Losses, Store
+from glscl_jax.input_pipeline.preparing.decode_cache import DecodeCache, Decoded, Lost
 from glscl_jax.runtime import progress
 
 # Decoded clips wait in memory for those before them; so many a thread keep all threads busy.
@@ -26,14 +26,16 @@ def of_splits(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
 
 
 @contextlib.contextmanager
-def by_split(clips: Sequence[Clip], store: Store, workers: int) -> Iterator[dict[str, Iterator]]:
+def by_split(
+    clips: Sequence[Clip], cache: DecodeCache, workers: int
+) -> Iterator[dict[str, Iterator]]:
     """Each split's (clip id, example) pairs, to be read split after split.
 
     Clips that are decoded already are read from where they are kept.
 
     Args:
       clips: what to decode.
-      store: how, and where the frames are kept.
+      cache: how, and where the frames are kept.
       workers: threads.
 
     Raises:
@@ -41,10 +43,10 @@ def by_split(clips: Sequence[Clip], store: Store, workers: int) -> Iterator[dict
     """
     members_of = of_splits(clips)
     ordered = [clip for members in members_of.values() for clip in members]
-    there = begin(store, ordered)
+    there = begin(cache, ordered)
     with futures.ThreadPoolExecutor(workers) as pool:
         # One stream for all splits, so that no thread idles where one ends and the next begins.
-        shown = _shown(_decoded(ordered, store, pool, workers), there, len(ordered))
+        shown = _shown(_decoded(ordered, cache, pool, workers), there, len(ordered))
         try:
             yield {split: _readable(members, shown) for split, members in members_of.items()}
             next(shown, None)  # progress ends past the last one
@@ -52,23 +54,23 @@ def by_split(clips: Sequence[Clip], store: Store, workers: int) -> Iterator[dict
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def begin(store: Store, clips: Sequence[Clip]) -> frozenset[str]:
-    """Makes a store ready for clips; says so, if some are in it; returns the ids of those."""
-    there = store.start(clips)
+def begin(cache: DecodeCache, clips: Sequence[Clip]) -> frozenset[str]:
+    """Makes a cache ready for clips; says so, if some are in it; returns the ids of those."""
+    there = cache.start(clips)
     if there:
         told = f"{len(there):,} of {len(clips):,} clips are decoded already"
         print(f"going on with what a run before left: {told}", flush=True)
     return there
 
 
-def check_splits(clips: Sequence[Clip], losses: Losses) -> None:
+def check_some_are_readable(clips: Sequence[Clip], lost: Lost) -> None:
     """Raises `UserError` if all clips of a split failed."""
-    failed = {failure.clip.clip_id: failure for failure in losses.failed}
+    failed = {failure.clip.clip_id: failure for failure in lost.failed}
     for split, members in of_splits(clips).items():
         if all(clip.clip_id in failed for clip in members):
             raise UserError(
                 f"none of the {len(members)} clips of split {split!r} can be read"
-                f" ({failed[members[0].clip_id].told})"
+                f" ({failed[members[0].clip_id].description})"
             )
 
 
@@ -92,25 +94,25 @@ def _readable(members: Sequence[Clip], shown: Iterator) -> Iterator:
             failed.append(Failure(clip, decoded.fault))
         else:
             yield clip.clip_id, decoded.example
-    check_splits(members, Losses(tuple(failed)))
+    check_some_are_readable(members, Lost(tuple(failed)))
 
 
 def _decoded(
-    clips, store: Store, pool: futures.Executor, workers: int
+    clips, cache: DecodeCache, pool: futures.Executor, workers: int
 ) -> Iterator[tuple[Clip, Decoded]]:
     """Yields (clip, what came of it) in the order of the clips."""
     waiting = collections.deque()
     for clip in clips:
-        waiting.append((clip, pool.submit(_decode, store, clip)))
+        waiting.append((clip, pool.submit(_decode, cache, clip)))
         if len(waiting) > workers * _AHEAD_PER_WORKER:
             done, future = waiting.popleft()
-            yield done, future.result() or store.decoded(done)
+            yield done, future.result() or cache.decode(done)
     for done, future in waiting:
-        yield done, future.result() or store.decoded(done)
+        yield done, future.result() or cache.decode(done)
 
 
-def _decode(store: Store, clip: Clip) -> Decoded | None:
+def _decode(cache: DecodeCache, clip: Clip) -> Decoded | None:
     """What came of a clip; None if that is large, and better read again in its turn."""
-    decoded = store.decoded(clip)
+    decoded = cache.decode(clip)
     frames = decoded.example["frames"] if decoded.example else []
     return None if sum(map(len, frames)) > _LARGE_BYTES else decoded

@@ -86,7 +86,7 @@ def examine(
         missing=tuple(clip.clip_id for clip in clips if clip.video in missing),
         unreadable=tuple((path, probes[path].reason) for path in sorted(broken)),
         late=late,
-        near={c.clip_id: near[c.video].told for c in clips if c.video in near},
+        near={c.clip_id: near[c.video].description for c in clips if c.video in near},
         links=tuple(links_out(folder)),
         strays=strays,
         duplicates=tuple(tuple(first[path] for path in group) for group in duplicates),
@@ -99,7 +99,7 @@ def _hinted(failure: Failure, near: Mapping[pathlib.Path, Near]) -> Failure:
     """With the file that may be meant."""
     if failure.clip.video not in near:
         return failure
-    reason = f"{failure.reason}: {near[failure.clip.video].told}"
+    reason = f"{failure.reason}: {near[failure.clip.video].description}"
     return dataclasses.replace(failure, reason=reason)
 
 
@@ -159,7 +159,7 @@ def _late(
 def _measured(path: pathlib.Path, told: float, pictures_rate: float | None) -> float:
     """Seconds by a file's frames, or what its header told where they cannot be read."""
     try:
-        return video.measured(path, pictures_rate)
+        return video.measure(path, pictures_rate)
     except video.VideoError:
         return told
 

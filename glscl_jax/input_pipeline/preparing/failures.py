@@ -9,7 +9,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.files import unfinished
 from glscl_jax.input_pipeline.annotations.bad_rows import BadRow
 from glscl_jax.input_pipeline.preparing.checkup import Failure
-from glscl_jax.spreadsheet import escaped, unescaped
+from glscl_jax.spreadsheet import escape, unescape
 
 FAILED_FILE = "failed.csv"
 DAMAGED_FILE = "damaged.csv"
@@ -39,7 +39,7 @@ def _write(header: Sequence[str], rows: Sequence[Iterable[str]], path: pathlib.P
     with unfinished(path) as part, part.open("w", **told) as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        writer.writerows(map(escaped, row) for row in rows)
+        writer.writerows(map(escape, row) for row in rows)
 
 
 def failed_clips(data_dir: str | os.PathLike, split: str) -> frozenset[str]:
@@ -58,7 +58,7 @@ def failed_clips(data_dir: str | os.PathLike, split: str) -> frozenset[str]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
             return frozenset(
-                unescaped(row["clip"]) for row in rows if unescaped(row["split"]) == split
+                unescape(row["clip"]) for row in rows if unescape(row["split"]) == split
             )
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"{path} is damaged ({error}): prepare again, or remove it") from error

@@ -31,7 +31,7 @@ class Near:
     differs: tuple[str, ...]
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """It as a question."""
         return f"did you mean {self.path.as_posix()}? (differs in {', '.join(self.differs)})"
 

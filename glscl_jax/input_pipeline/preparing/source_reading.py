@@ -52,7 +52,7 @@ def _tell(bad: Sequence[BadRow], left_out: Sequence[BadRow], data_dir: pathlib.P
     """Prints the first of the rows that are not taken; lists all beside the data set."""
     for name, rows in (("bad rows", bad), ("rows left out", left_out)):
         if rows:
-            print("\n".join(finding(name, rows, lambda row: row.told)), flush=True)
+            print("\n".join(finding(name, rows, lambda row: row.description)), flush=True)
     if data_dir:
         try:
             failures.write_rows([*bad, *left_out], data_dir / failures.BAD_ROWS_FILE)
