@@ -1,8 +1,10 @@
 """What all tests share: the golden files, programs as processes, a small prepared data set."""
 
+import fcntl
 import itertools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -32,12 +34,38 @@ def golden() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def run_program(tmp_path_factory):
-    """Runs `python -m NAME ARGS` from the repository's root; returns the finished process."""
-    # Programs of a session share what they compile: those of all workers, whose folders lie in one.
+def made_once(tmp_path_factory):
+    """A session's folders that its workers share: `made_once(NAME, MAKE)` is one, by its name.
+
+    The first who asks fills it, with MAKE(FOLDER); others wait. To be read only.
+    """
     base = tmp_path_factory.getbasetemp()
-    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
-    cache.mkdir(exist_ok=True)
+    # Those of all workers lie in one.
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make=lambda folder: None) -> pathlib.Path:
+        path = base / name
+        with (base / f"{name}.lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.seek(0)
+            if not lock.read():
+                # What one left that failed.
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                make(path)
+                lock.write("made")
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_program(made_once):
+    """Runs `python -m NAME ARGS` from the repository's root; returns the finished process.
+
+    Programs of a session share what they compile.
+    """
+    cache = made_once("compiled")
 
     def run(name: str, *args, devices: int = 1, check: bool = True, **options):
         process = subprocess.run(
@@ -106,24 +134,22 @@ def refusal(forks):
 
 
 @pytest.fixture(scope="session")
-def shapes(tmp_path_factory, forks) -> pathlib.Path:
+def shapes(made_once, forks) -> pathlib.Path:
     """A small rendered and prepared data set: 32 training, 8 validation and 8 test clips."""
-    folder = tmp_path_factory.mktemp("shapes")
-    forks(
-        "glscl_jax.input_pipeline.rendered",
-        f"--out={folder / 'videos'}",
-        "--clips=32",
-        "--held_out=8",
-    )
-    forks(
-        "glscl_jax.input_pipeline.prepare",
-        "--dataset=folder",
-        f"--source={folder / 'videos'}",
-        f"--data_dir={folder / 'data'}",
-        "--frame_rate=2",
-        "--image_size=32",
-    )
-    return folder
+
+    def make(folder):
+        videos, data = folder / "videos", folder / "data"
+        forks("glscl_jax.input_pipeline.rendered", f"--out={videos}", "--clips=32", "--held_out=8")
+        forks(
+            "glscl_jax.input_pipeline.prepare",
+            "--dataset=folder",
+            f"--source={videos}",
+            f"--data_dir={data}",
+            "--frame_rate=2",
+            "--image_size=32",
+        )
+
+    return made_once("shapes", make)
 
 
 def one_line_error(process: subprocess.CompletedProcess) -> str:
