@@ -94,19 +94,37 @@ def program_environment(cache: pathlib.Path, devices: int = 1) -> dict[str, str]
     }
 
 
+class UnderWay:
+    """A program that runs on beside its test, which reads `stdout` and may signal it."""
+
+    def __init__(self, server: Server, run: list, fifo: pathlib.Path):
+        os.mkfifo(fifo)
+        self._server = server
+        self._pid = server.ask({"start": run, "stdout": str(fifo)})
+        self.stdout = fifo.open()
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._pid, number)
+
+    def wait(self) -> int:
+        """Its exit status, that of `subprocess.Popen`, once it has ended."""
+        return self._server.ask({"result": self._pid})["returncode"]
+
+
 @pytest.fixture(scope="session")
-def forks(run_program):
+def forks(run_program, tmp_path_factory):
     """Runs programs as `run_program` does, in forks of one process: without seconds of imports.
 
     `together` runs several side by side, each (NAME, ARGS ...), and each with variables of its own
-    where `environments` has them.
+    where `environments` has them. `start` does not wait: it returns the run `UnderWay`.
     """
     server = Server("-m", "tests.forking", env=program_environment(run_program.cache))
 
     def together(*runs, devices: int = 1, check: bool = True, environments=None):
         flags = {"XLA_FLAGS": program_environment(run_program.cache, devices)["XLA_FLAGS"]}
         added = [flags | own for own in environments or [{}] * len(runs)]
-        answers = server.ask([[own, *map(str, run)] for own, run in zip(added, runs, strict=True)])
+        asked = [[own, *map(str, run)] for own, run in zip(added, runs, strict=True)]
+        answers = server.ask({"together": asked})
         finished = [
             subprocess.CompletedProcess(run, **answer)
             for run, answer in zip(runs, answers, strict=True)
@@ -118,7 +136,12 @@ def forks(run_program):
     def one(name: str, *args, **options) -> subprocess.CompletedProcess:
         return together((name, *args), **options)[0]
 
+    def start(name: str, *args) -> UnderWay:
+        fifo = tmp_path_factory.mktemp("under_way") / "stdout"
+        return UnderWay(server, [{}, name, *map(str, args)], fifo)
+
     one.together = together
+    one.start = start
     yield one
     server.stop()
 
