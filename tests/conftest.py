@@ -1,8 +1,10 @@
 """What all tests share: the golden files, programs as processes, a small prepared data set."""
 
+import fcntl
 import itertools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -32,12 +34,38 @@ def golden() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def run_program(tmp_path_factory):
-    """Runs `python -m NAME ARGS` from the repository's root; returns the finished process."""
-    # Programs of a session share what they compile: those of all workers, whose folders lie in one.
+def made_once(tmp_path_factory):
+    """A session's folders that its workers share: `made_once(NAME, MAKE)` is one, by its name.
+
+    The first who asks fills it, with MAKE(FOLDER); others wait. To be read only.
+    """
     base = tmp_path_factory.getbasetemp()
-    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
-    cache.mkdir(exist_ok=True)
+    # Those of all workers lie in one.
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make=lambda folder: None) -> pathlib.Path:
+        path = base / name
+        with (base / f"{name}.lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.seek(0)
+            if not lock.read():
+                # What one left that failed.
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                make(path)
+                lock.write("made")
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_program(made_once):
+    """Runs `python -m NAME ARGS` from the repository's root; returns the finished process.
+
+    Programs of a session share what they compile.
+    """
+    cache = made_once("compiled")
 
     def run(name: str, *args, devices: int = 1, check: bool = True, **options):
         process = subprocess.run(
@@ -66,19 +94,37 @@ def program_environment(cache: pathlib.Path, devices: int = 1) -> dict[str, str]
     }
 
 
+class UnderWay:
+    """A program that runs on beside its test, which reads `stdout` and may signal it."""
+
+    def __init__(self, server: Server, run: list, fifo: pathlib.Path):
+        os.mkfifo(fifo)
+        self._server = server
+        self._pid = server.ask({"start": run, "stdout": str(fifo)})
+        self.stdout = fifo.open()
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._pid, number)
+
+    def wait(self) -> int:
+        """Its exit status, that of `subprocess.Popen`, once it has ended."""
+        return self._server.ask({"result": self._pid})["returncode"]
+
+
 @pytest.fixture(scope="session")
-def forks(run_program):
+def forks(run_program, tmp_path_factory):
     """Runs programs as `run_program` does, in forks of one process: without seconds of imports.
 
     `together` runs several side by side, each (NAME, ARGS ...), and each with variables of its own
-    where `environments` has them.
+    where `environments` has them. `start` does not wait: it returns the run `UnderWay`.
     """
     server = Server("-m", "tests.forking", env=program_environment(run_program.cache))
 
     def together(*runs, devices: int = 1, check: bool = True, environments=None):
         flags = {"XLA_FLAGS": program_environment(run_program.cache, devices)["XLA_FLAGS"]}
         added = [flags | own for own in environments or [{}] * len(runs)]
-        answers = server.ask([[own, *map(str, run)] for own, run in zip(added, runs, strict=True)])
+        asked = [[own, *map(str, run)] for own, run in zip(added, runs, strict=True)]
+        answers = server.ask({"together": asked})
         finished = [
             subprocess.CompletedProcess(run, **answer)
             for run, answer in zip(runs, answers, strict=True)
@@ -90,7 +136,12 @@ def forks(run_program):
     def one(name: str, *args, **options) -> subprocess.CompletedProcess:
         return together((name, *args), **options)[0]
 
+    def start(name: str, *args) -> UnderWay:
+        fifo = tmp_path_factory.mktemp("under_way") / "stdout"
+        return UnderWay(server, [{}, name, *map(str, args)], fifo)
+
     one.together = together
+    one.start = start
     yield one
     server.stop()
 
@@ -106,24 +157,22 @@ def refusal(forks):
 
 
 @pytest.fixture(scope="session")
-def shapes(tmp_path_factory, forks) -> pathlib.Path:
+def shapes(made_once, forks) -> pathlib.Path:
     """A small rendered and prepared data set: 32 training, 8 validation and 8 test clips."""
-    folder = tmp_path_factory.mktemp("shapes")
-    forks(
-        "glscl_jax.input_pipeline.rendered",
-        f"--out={folder / 'videos'}",
-        "--clips=32",
-        "--held_out=8",
-    )
-    forks(
-        "glscl_jax.input_pipeline.prepare",
-        "--dataset=folder",
-        f"--source={folder / 'videos'}",
-        f"--data_dir={folder / 'data'}",
-        "--frame_rate=2",
-        "--image_size=32",
-    )
-    return folder
+
+    def make(folder):
+        videos, data = folder / "videos", folder / "data"
+        forks("glscl_jax.input_pipeline.rendered", f"--out={videos}", "--clips=32", "--held_out=8")
+        forks(
+            "glscl_jax.input_pipeline.prepare",
+            "--dataset=folder",
+            f"--source={videos}",
+            f"--data_dir={data}",
+            "--frame_rate=2",
+            "--image_size=32",
+        )
+
+    return made_once("shapes", make)
 
 
 def one_line_error(process: subprocess.CompletedProcess) -> str:

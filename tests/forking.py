@@ -2,9 +2,13 @@
 
     python -m tests.forking
 
-It reads a JSON list of runs a line, each a list of the environment that it adds, the program and
-its arguments; those of a line run side by side, as `python -m` runs them. Each is a fork of this
-process; what came of it is printed as JSON. In its environment PWD is the folder that it runs in.
+It reads questions and prints answers, each a line of JSON. A run is a list of the environment that
+it adds, the program and its arguments, as `python -m` runs them; each is a fork of this process. In
+its environment PWD is the folder that it runs in.
+
+    {"together": [RUN ...]}         runs them side by side: what came of each
+    {"start": RUN, "stdout": FIFO}  does not wait for its end: its process id
+    {"result": ID}                  waits for the end of one that was started: what came of it
 """
 
 import importlib
@@ -27,14 +31,17 @@ LIBRARIES = (
 
 
 class Forked:
-    """A run under way in a fork of this process."""
+    """A run under way in a fork of this process, which prints to `fifo` where one is given."""
 
-    def __init__(self, run: Callable[[], None], arguments: list[str]):
+    def __init__(self, run: Callable[[], None], arguments: list[str], fifo: str | None = None):
         self._streams = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
-        self._child = os.fork()
-        if not self._child:
+        self.pid = os.fork()
+        if not self.pid:
             for number, stream in enumerate(self._streams, 1):
                 os.dup2(stream.fileno(), number)
+            if fifo:
+                # Opened here, for it waits until somebody reads.
+                os.dup2(os.open(fifo, os.O_WRONLY), 1)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             sys.argv = arguments
             self._leave(run)
@@ -56,7 +63,7 @@ class Forked:
 
     def result(self) -> dict:
         """Exit status, standard output and standard error, once it has ended."""
-        _, status = os.waitpid(self._child, 0)
+        _, status = os.waitpid(self.pid, 0)
         texts = []
         for stream in self._streams:
             stream.seek(0, io.SEEK_SET)
@@ -66,24 +73,35 @@ class Forked:
         return {"returncode": code, "stdout": texts[0], "stderr": texts[1]}
 
 
-def run_together(runs: list[list]) -> list[dict]:
-    """Runs of any programs, each [environment, program, arguments ...], side by side."""
+def started(run: list, fifo: str | None = None) -> Forked:
+    """A run of any program, [environment, program, arguments ...]."""
+    environment, name, *arguments = run
 
-    def main(environment, name):
+    def main():
         os.environ.update(environment)
         os.chdir(environment.get("PWD", os.curdir))
         # As the interpreter would; the arguments stay.
         runpy.run_module(name, run_name="__main__", alter_sys=True)
 
-    under_way = [
-        Forked(lambda env=env, name=name: main(env, name), [name, *arguments])
-        for env, name, *arguments in runs
-    ]
-    return [forked.result() for forked in under_way]
+    return Forked(main, [name, *arguments], fifo)
+
+
+def answer(question: dict, under_way: dict[int, Forked]):
+    """What the module's docstring says; `under_way` has those that were started."""
+    match question:
+        case {"together": runs}:
+            return [forked.result() for forked in [started(run) for run in runs]]
+        case {"start": run, "stdout": fifo}:
+            forked = started(run, fifo)
+            under_way[forked.pid] = forked
+            return forked.pid
+        case {"result": pid}:
+            return under_way.pop(pid).result()
 
 
 if __name__ == "__main__":
     for name in LIBRARIES:
         importlib.import_module(name)
+    under_way = {}
     for line in sys.stdin:
-        print(json.dumps(run_together(json.loads(line))), flush=True)
+        print(json.dumps(answer(json.loads(line), under_way)), flush=True)

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from concurrent import futures
 
 import pytest
 
@@ -108,3 +110,24 @@ def test_a_server_answers_the_question_that_was_asked(tmp_path):
     assert first.poll() is not None
     assert server.ask(0) == 0
     server.stop()
+
+
+def test_what_workers_share_is_made_once_and_whole(made_once):
+    """A worker is a thread here: each opens the lock's file itself, and that is what counts."""
+    made = []
+
+    def fails(folder):
+        (folder / "half").touch()
+        raise OSError("no space")
+
+    def make(folder):
+        made.append(folder)
+        time.sleep(0.2)
+        (folder / "whole").touch()
+
+    with pytest.raises(OSError, match="no space"):
+        made_once("shared_by_workers", fails)
+    with futures.ThreadPoolExecutor(2) as workers:
+        found = list(workers.map(lambda _: made_once("shared_by_workers", make), range(2)))
+    assert found == made * 2
+    assert [path.name for path in found[0].iterdir()] == ["whole"]

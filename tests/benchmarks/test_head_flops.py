@@ -204,8 +204,8 @@ def test_the_released_decoder_runs_for_every_block():
     assert in_blocks.multiply_adds(sizes) == 2 * text + 3 * video
 
 
-def test_the_table(run_program):
-    out = run_program("benchmarks.heads").stdout
+def test_the_table(forks):
+    out = forks("benchmarks.heads").stdout
     published = {
         "CLIP4Clip": "0.5",
         "DiCoSA": "0.51",
@@ -226,8 +226,8 @@ def test_the_table(run_program):
     assert "16.90" in out
 
 
-def test_the_table_at_other_sizes(run_program):
-    out = run_program("benchmarks.heads", "--texts=10", "--videos=2000000").stdout
+def test_the_table_at_other_sizes(forks):
+    out = forks("benchmarks.heads", "--texts=10", "--videos=2000000").stdout
     assert "10 texts x 2,000,000 videos" in out
     assert "X-CLIP" not in out
     assert "275.0" not in out

@@ -350,20 +350,21 @@ def test_tokenizers_that_do_not_fit(tmp_path, what, monkeypatch, capsys):
 # ---- The program -----------------------------------------------------------------------------
 
 
-def test_the_program(run_program, directory, tmp_path):
+def test_the_program(run_program, forks, directory, tmp_path):
     out = tmp_path / "out"
+    # An interpreter of its own, once.
     finished = run_program("convert.clip", directory, out)
     assert "parameters in float32, from Hugging Face directory" in finished.stdout
     assert (out / "params").is_dir()
-    back = run_program("convert.clip", out, tmp_path / "clip.pt", "--to=pytorch")
+    back = forks("convert.clip", out, tmp_path / "clip.pt", "--to=pytorch")
     assert "names of OpenAI CLIP" in back.stdout
     assert torch.load(tmp_path / "clip.pt", weights_only=True)["visual.proj"].shape == (64, 64)
 
 
-def test_the_programs_arguments(run_program):
-    one = run_program("convert.clip", "clip.pt", check=False)
+def test_the_programs_arguments(forks):
+    one = forks("convert.clip", "clip.pt", check=False)
     assert one_line_error(one) == "error: OUT is missing: give SOURCE OUT (--help says more)"
-    help_text = run_program("convert.clip", "--help", check=False).stdout
+    help_text = forks("convert.clip", "--help", check=False).stdout
     assert "python -m convert.clip ViT-B-32.pt" in help_text
     assert all(
         flag in help_text for flag in ("--activation", "--[no]verify", "--to", "--tokenizer")

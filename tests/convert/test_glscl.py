@@ -251,16 +251,16 @@ def test_a_verification_that_fails_names_its_stage():
             verify.compare_stages(same, other)
 
 
-def test_the_program(run_program, golden, tmp_path):
+def test_the_program(forks, golden, tmp_path):
     out = tmp_path / "out"
-    finished = run_program(
+    finished = forks(
         "convert.glscl", golden / CHECKPOINT, out, "--temperature=2", "--noshare_queries"
     )
     assert "saved in the source but never used" in finished.stdout
     assert "weight_fc (4)" in finished.stdout
     model = json.loads((out / "model.json").read_text())
     assert (model["head"]["temperature"], model["head"]["share_queries"]) == (2.0, False)
-    wrong = run_program(
+    wrong = forks(
         "convert.glscl", out, tmp_path / "x", "--to=pytorch", "--lim_weight=1", check=False
     )
     assert one_line_error(wrong) == "error: --lim_weight says nothing beside --to: leave it out"

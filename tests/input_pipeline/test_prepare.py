@@ -263,7 +263,7 @@ def test_what_was_there_stays_until_the_new_is_whole(faulty, tmp_path, monkeypat
     assert own.read_bytes() == b"mine"
 
 
-def test_killed_outright_it_goes_on_from_what_is_decoded(videos, tmp_path, monkeypatch):
+def test_killed_outright_it_goes_on_from_what_is_decoded(videos, forks, tmp_path, monkeypatch):
     source, data_dir, segments = tmp_path / "source", tmp_path / "data", 200
     source.mkdir()
     long = "a.mp4"
@@ -272,15 +272,15 @@ def test_killed_outright_it_goes_on_from_what_is_decoded(videos, tmp_path, monke
     rows = [["video", "caption", "start"]] + [[long, "x", i / 10000] for i in range(segments)]
     with (source / "captions.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    process = start_program(source, data_dir, "--frame_rate=12", "--image_size=64")
+    paths = f"--source={source}", f"--data_dir={data_dir}"
+    process = forks.start(PROGRAM, *paths, "--frame_rate=12", "--image_size=64")
     decoded = data_dir / ".preparing" / "decoded"
     deadline = time.monotonic() + 60
     while not decoded.is_dir() or len(list(decoded.glob("*.npz"))) < segments // 10:
-        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     there = len(list(decoded.glob("*.npz")))
     assert segments // 10 <= there < segments
     assert list(data_dir.glob(".preparing/clips/folder/*incomplete*"))
@@ -299,17 +299,6 @@ def test_killed_outright_it_goes_on_from_what_is_decoded(videos, tmp_path, monke
     assert sizes.count(64) == segments - there
     run(source, tmp_path / "at once", **how)
     assert files_of(data_dir) == files_of(tmp_path / "at once")
-
-
-def start_program(source, data_dir, *more, stderr=subprocess.PIPE):
-    program = [sys.executable, "-m", PROGRAM, "--source", str(source)]
-    return subprocess.Popen(
-        [*program, "--data_dir", str(data_dir), *more],
-        cwd=REPO,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-    )
 
 
 def test_the_program(faulty, tmp_path, forks):
@@ -346,7 +335,13 @@ def test_the_program(faulty, tmp_path, forks):
 
 def test_the_closing_line_comes_through_beside_a_progress_bar(videos, tmp_path):
     ours, terminal = pty.openpty()
-    process = start_program(videos, tmp_path / "data", stderr=terminal)
+    process = subprocess.Popen(
+        [sys.executable, "-m", PROGRAM, f"--source={videos}", f"--data_dir={tmp_path / 'data'}"],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+    )
     os.close(terminal)
     # A full terminal would block the program, so it is read while it runs.
     with futures.ThreadPoolExecutor(1) as pool:
