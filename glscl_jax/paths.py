@@ -12,6 +12,13 @@ from glscl_jax.errors import UserError
 # One slash is what pathlib leaves of two.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
+# How a bucket becomes a folder; docs/training.md, "Buckets". mount-s3 renames no folder and appends
+# to no file, as a run does.
+_WAYS_OUT = {
+    "gs": "mount it (gcsfuse), or copy it here (gcloud storage cp -r)",
+    "s3": "mount it (s3fs; to read alone, mount-s3), or copy it here (aws s3 cp --recursive)",
+}
+
 # The settings that may be paths.
 TOKENIZER = "data.tokenizer"
 SETTINGS = ("init_from", "data.dir", TOKENIZER)
@@ -32,12 +39,12 @@ def local(given: str | os.PathLike, name: str) -> pathlib.Path:
     """
     text = os.fspath(given)
     if match := _SCHEME.match(text):
-        way_out = (
-            "give the path alone"
-            if match[1].lower() == "file"
-            else "only file systems are read and written: mount it, or copy it here"
-        )
-        raise UserError(f"{name} {text}: {match[1]}:// is not supported yet; {way_out}")
+        scheme = match[1].lower()
+        way_out = _WAYS_OUT.get(scheme, "mount it, or copy it here")
+        told = f"only file systems are read and written: {way_out}"
+        if scheme == "file":
+            told = "give the path alone"
+        raise UserError(f"{name} {text}: {match[1]}:// is not supported yet; {told}")
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:

@@ -32,6 +32,19 @@ def test_what_no_file_system_has_is_refused(given):
         paths.local(given, "--data_dir")
 
 
+@pytest.mark.parametrize(
+    ("given", "way_out"),
+    [
+        ("gs://b/x", r"\(gcsfuse\)"),
+        ("S3://b/x", r"\(s3fs; .*mount-s3\)"),
+        ("az://b/x", "written: mount it, or copy"),
+    ],
+)
+def test_a_bucket_s_way_out_is_its_own(given, way_out):
+    with pytest.raises(UserError, match=way_out):
+        paths.local(given, "--workdir")
+
+
 def test_a_file_s_address_is_told_as_a_path():
     with pytest.raises(UserError, match=r"--out file:///x: .*give the path alone"):
         paths.local("file:///x", "--out")
