@@ -49,7 +49,8 @@ def blocked_contrastive(
 
     def cut(x):
         """All parts that `take_part` takes, the inverse of `join_parts`."""
-        return x.reshape(-1, blocks, *x.shape[1:]).swapaxes(0, 1)
+        # In numbers, not by -1: features may have an axis of none, a head without queries.
+        return x.reshape(x.shape[0] // blocks, blocks, *x.shape[1:]).swapaxes(0, 1)
 
     # Every device scores a block's texts against its own videos. The other way round, the gradient
     # of all videos would be summed over the devices at each block. Texts are gathered once, before

@@ -49,7 +49,7 @@ def test_encoders_scores_and_ranking_compile_for_a_tpu(tmp_path, capsys):
         assert 1 <= part["flops"] / part["model_flops"] < 1.5
     # Of a pair: K queries, and frames' weights and their row of weights times the Gram matrix.
     config = config.model
-    queries, frames, width = config.queries, 3, 128
+    queries, frames, width = config.head.queries, 3, 128
     pair = frames * (width + frames) + queries * width
     assert scores["flops"] >= 2 * 256 * 4096 * pair
     assert ranking["flops"] == 0

@@ -132,8 +132,9 @@ def test_a_run_goes_on_with_another_remat_and_with_no_other_model(tmp_path):
     model = model_config(config.model.to_dict())
     workdir.begin(config, model)
     workdir.begin(config, dataclasses.replace(model, remat="full"))
+    head = dataclasses.replace(model.head, queries=3)
     with pytest.raises(UserError, match=r"another model .*queries"):
-        workdir.begin(config, dataclasses.replace(model, queries=3))
+        workdir.begin(config, dataclasses.replace(model, head=head))
 
 
 @pytest.fixture(scope="module")
