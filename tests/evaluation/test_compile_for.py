@@ -23,7 +23,8 @@ def test_what_is_missing_is_told_in_a_line(refusal, flags, told):
     assert told in refusal("glscl_jax.evaluate", *flags)
 
 
-@pytest.mark.slow  # A minute: that the TPU's compiler is asked, tests/training/test_compile_for.py sees.
+# A minute; that the TPU's compiler can be asked, tests/training/test_compile_for.py sees, too.
+@pytest.mark.slow
 def test_encoders_scores_and_ranking_compile_for_a_tpu(tmp_path, capsys):
     try:
         metadata.version("libtpu")
