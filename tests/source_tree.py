@@ -20,6 +20,18 @@ def _files(part: str):
     return sorted((REPO / part).rglob("*.py"))
 
 
+def imports(file: pathlib.Path) -> set[str]:
+    """What a file imports, wherever it does; of `from A import b` both A and A.b."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: imports are written whole"
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
+
+
 def imported(file: pathlib.Path, known) -> set[str]:
     """The modules that a file imports, wherever it does."""
     found = set()

@@ -1,7 +1,5 @@
 """The list of benchmarks, and what they keep away from: the library, its tests, and libraries."""
 
-import ast
-import pathlib
 import subprocess
 import sys
 
@@ -9,6 +7,7 @@ import pytest
 
 from benchmarks import __main__ as listing
 from tests.server import REPO
+from tests.source_tree import imports
 
 # What a machine with a GPU may lack: all that reads recipes, data sets and videos.
 MISSING = (
@@ -19,17 +18,6 @@ MISSING = (
     "av",
     "matplotlib",
 )
-
-
-def imports(path: pathlib.Path) -> set[str]:
-    """Modules that a file imports, wherever it does; of `from A import b` both A and A.b."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
-    return found
 
 
 def test_every_benchmark_is_listed(capsys):

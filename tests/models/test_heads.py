@@ -228,6 +228,16 @@ def test_a_config_chooses_the_head(head, parts):
     assert recipe.without_part(glscl, recipe.read(glscl).model) == ""
 
 
+def test_a_head_without_a_score_cannot_be_made():
+    @dataclasses.dataclass(frozen=True)
+    class Silent(Head):
+        name = "silent"
+
+    with pytest.raises(TypeError, match="abstract methods") as caught:
+        Silent()
+    assert all(name in str(caught.value) for name in ("cost", "prepare", "score", "tell"))
+
+
 def test_settings_of_no_head_are_refused():
     config = config_with("mean")
     with pytest.raises(UserError, match=r"config.losses: gama: there is no such setting"):

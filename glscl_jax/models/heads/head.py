@@ -5,6 +5,7 @@ file: a frozen dataclass of its settings, so that it is hashable and can be stat
 compiled, with `register` before it; `config.model.head.name` then chooses it.
 """
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -50,10 +51,11 @@ class Cost:
     pair: int = 0
 
 
-class Head:
+class Head(abc.ABC):
     """Makes features, scores them, and tells why. Without a word to the contrary, parameter-free.
 
-    Subclasses are frozen dataclasses, whose fields are the settings of `config.model.head`.
+    It cannot be made without the four methods that every head has of its own. Subclasses are frozen
+    dataclasses, whose fields are the settings of `config.model.head`.
 
     Attributes:
       name: as `config.model.head.name` and results have it.
@@ -71,6 +73,7 @@ class Head:
 
     def check(self, width: int) -> None:
         """Raises a `ValueError` where a setting does not go with features of this width, D."""
+        del width
 
     def modules(self, width: int, dtype: jnp.dtype, scan: bool) -> dict[str, nn.Module]:
         """What of it is learned: Flax modules by their names among the parameters.
@@ -101,10 +104,11 @@ class Head:
         """Features of B videos from the encoders': frames [B,V,D], mask int32 [B,V]."""
         return VideoFeatures(frames, mask, _no_queries(frames[:, 0]))
 
+    @abc.abstractmethod
     def prepare(self, video: Features) -> Any:
         """What is computed once a video, however many texts it meets: arrays [B,...]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def score(self, text: Features, video: Features, prepared: Any = None) -> jax.Array:
         """Every text against every video, float32 [A,B]; differentiable.
 
@@ -113,11 +117,10 @@ class Head:
           video: features of B videos, float32 or half precision.
           prepared: `prepare(video)`, if already there.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def tell(self, text: Features, video: Features) -> Told:
         """What the score of one text and one video is made of; their features have no A and B."""
-        raise NotImplementedError
 
     def losses(self, text: Features, video: Features, weights: Any) -> dict[str, jax.Array]:
         """Losses of its own beside the contrastive one, by name: float32 [] each, to be added.
@@ -136,9 +139,9 @@ class Head:
         """
         return (text.sentence[:, None], None), (video.frames, video.mask)
 
+    @abc.abstractmethod
     def cost(self, width: int, words: int, frames: int) -> Cost:
         """What it costs, at D, L and V."""
-        raise NotImplementedError
 
 
 def _no_queries(features: jax.Array) -> jax.Array:
