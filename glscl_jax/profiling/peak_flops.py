@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +111,29 @@ def measured_flops(dtype: str, devices: Sequence[jax.Device]) -> float:
     At once, because devices that a CPU is divided into share its cores.
     """
     work = CPU if devices[0].platform == "cpu" else ACCELERATOR
+    chain = chain_of_products(work, dtype, devices)
+
+    def seconds() -> float:
+        before = time.perf_counter()
+        chain().block_until_ready()
+        return time.perf_counter() - before
+
+    seconds()  # Compiles.
+    times = []
+    while len(times) < 3 or sum(times) < work.seconds:
+        times.append(seconds())
+    return work.chain * 2 * work.size**3 / min(times)
+
+
+def chain_of_products(
+    work: Work, dtype: str, devices: Sequence[jax.Device]
+) -> Callable[[], jax.Array]:
+    """What is timed: called, it begins `work.chain` products on every one of `devices`.
+
+    Returns:
+      A function that gives [len(devices) * size, size]: on each device the power chain + 1 of one
+      and the same matrix.
+    """
     mesh = sharding.make_mesh(devices)
     # Entries of variance 1 / size keep the scale of a chain of products. Not ones: a GPU draws
     # less power on those, and runs faster than it does on anything real.
@@ -120,15 +143,10 @@ def measured_flops(dtype: str, devices: Sequence[jax.Device]) -> float:
     start = jax.jit(lambda x: jnp.tile(x, (len(devices), 1)), out_shardings=rows)(kernel)
     product = jax.jit(lambda y, x: y @ x, out_shardings=rows)
 
-    def seconds() -> float:
-        y, before = start, time.perf_counter()
+    def chain() -> jax.Array:
+        y = start
         for _ in range(work.chain):
             y = product(y, kernel)
-        y.block_until_ready()
-        return time.perf_counter() - before
+        return y
 
-    seconds()  # Compiles.
-    times = []
-    while len(times) < 3 or sum(times) < work.seconds:
-        times.append(seconds())
-    return work.chain * 2 * work.size**3 / min(times)
+    return chain

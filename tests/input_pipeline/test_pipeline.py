@@ -172,9 +172,8 @@ def test_batches_are_the_same_in_parts(data, train, monkeypatch, part_bytes, siz
 
 
 def test_a_late_step_is_as_near_as_the_first(data, train):
-    start = time.monotonic()
+    # One that counted its way there would not end.
     (batch,) = train(first_step=10**9, num_steps=10**9 + 1)
-    assert time.monotonic() - start < 10
     picked = TrainOrder(caption_counts(data, "train"), BATCH, 7)(10**9)
     np.testing.assert_array_equal(batch["clip_index"], picked.clips)
 

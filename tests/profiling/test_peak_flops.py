@@ -1,7 +1,5 @@
 """Peaks: devices by their names, and one that is measured, on a clock that we turn."""
 
-import time
-
 import jax
 import numpy as np
 import pytest
@@ -83,30 +81,26 @@ def test_the_measured_peak_is_that_of_the_fastest_round(monkeypatch):
     assert flops == pytest.approx(peak_flops.CPU.chain * 2 * peak_flops.CPU.size**3 / 2)
 
 
-def test_measuring_takes_a_moment_and_finds_what_numpy_reaches():
-    peak_flops.find_peak("float32", jax.devices()[:1])  # Imports, first compilations.
-    before = time.perf_counter()
+@pytest.mark.parametrize("count", [1, 8])
+def test_what_is_timed_is_what_is_counted(count):
+    # How fast it is no test can know: what else the machine does is part of it.
+    work = peak_flops.Work(size=64, chain=3, seconds=0)
+    devices = jax.devices()[:count]
+    with jax.default_matmul_precision("highest"):
+        done = peak_flops.chain_of_products(work, "float32", devices)()
+    kernel = np.random.default_rng(0).standard_normal((64, 64), np.float32) / np.float32(8)
+    expected = np.linalg.matrix_power(kernel, work.chain + 1)
+    # Each device has work of its own, or eight devices of one CPU would have what one has alone.
+    assert {shard.device for shard in done.addressable_shards} == set(devices)
+    for shard in done.addressable_shards:
+        np.testing.assert_allclose(shard.data, expected, atol=1e-4)
+
+
+def test_what_is_not_published_is_measured():
     found = peak_flops.find_peak("float32", jax.devices()[:1])
-    assert time.perf_counter() - before < 2
     assert not found.published
+    assert found.flops > 0
     assert "measured" in str(found)
-    x = np.random.default_rng(0).standard_normal((1024, 1024), np.float32)
-    x @ x
-    before = time.perf_counter()
-    for _ in range(4):
-        x @ x
-    reached = 4 * 2 * 1024**3 / (time.perf_counter() - before)
-    # Within what a busy machine may spoil.
-    assert 0.1 < found.flops / reached < 10
-
-
-def test_all_local_devices_share_what_there_is():
-    # Eight devices of one CPU cannot each have what one has alone.
-    alone, shared = (
-        peak_flops.find_peak("float32", devices).flops
-        for devices in (jax.devices()[:1], jax.devices())
-    )
-    assert shared < 0.7 * alone
 
 
 def test_utilisation_by_hand():

@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -139,12 +138,10 @@ def test_of_four_processes_one_dies_and_the_others_name_it(
             if line.startswith("step 3/"):
                 break
         processes[2].kill()
-        begun = time.monotonic()
         for number in (0, 1, 3):
             _, told = processes[number].communicate(timeout=60)
             assert processes[number].returncode == PEER_LOST_STATUS, told
             assert "error: lost process 2 on " in told
-        assert time.monotonic() - begun < 30
     finally:
         for process in processes:
             process.kill()
