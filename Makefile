@@ -80,22 +80,25 @@ lock:
 clean:
 	rm -rf demo
 
-# uv where it is there (seconds), pip otherwise (a minute or two).
-INSTALL := $(if $(shell command -v uv),uv pip install -q --python $(PY),$(PY) -m pip install -q)
+# uv installs in a third of pip's time, and needs no more than to be installed itself. It knows
+# nothing of pip's settings, and pip is there for whom it fails.
+PIP := $(PY) -m pip install -q --no-compile
+install = .venv/bin/uv pip install -q --native-tls --python $(PY) $(1) 2>/dev/null || $(PIP) $(1)
 
 # The package itself is installed as a link to this folder.
 .venv/runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and \
 		"error: Python 3.11 to 3.13 is needed, this is %d.%d: make PYTHON=python3.12 ..." % v)'
 	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PIP) uv 2>/dev/null || true
 	@echo "installing requirements.lock and this package into .venv"
-	@$(INSTALL) -r requirements.lock
-	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@$(call install,-r requirements.lock)
+	@$(call install,--no-deps --no-build-isolation --editable .)
 	@touch $@
 
 .venv/dev: .venv/runtime requirements-dev.lock
 	@echo "installing requirements-dev.lock into .venv"
-	@$(INSTALL) -r requirements-dev.lock
+	@$(call install,-r requirements-dev.lock)
 	@touch $@
 
 # PyTorch by pip, whose settings may name another index. Of one release pip prefers the CPU build,
@@ -105,7 +108,7 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 .venv/torch-cpu: INDEX := --extra-index-url $(CPU_BUILDS)
 .venv/torch-cpu .venv/torch-pip: .venv/dev requirements-torch.txt
 	@echo "installing requirements-torch.txt into .venv"
-	@$(PY) -m pip install -q $(INDEX) -r requirements-torch.txt
+	@$(PIP) --retries 2 $(INDEX) -r requirements-torch.txt
 	@$(PY) -c "from importlib import metadata; print('PyTorch', metadata.version('torch'))"
 	@touch $@
 
@@ -115,11 +118,12 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 # Of requirements-aot.txt what is small; CUDA's is gigabytes.
 .venv/aot: .venv/dev requirements-aot.txt
 	@echo "installing the compiler for TPUs into .venv"
-	@grep '^libtpu' requirements-aot.txt | $(INSTALL) -r /dev/stdin
+	@grep '^libtpu' requirements-aot.txt >.venv/libtpu.txt
+	@$(call install,-r .venv/libtpu.txt)
 	@touch $@
 
 # What the benchmarks compare with; without its dependencies, which are all here.
 .venv/bench: .venv/torch-$(TORCH) requirements-bench.txt
 	@echo "installing requirements-bench.txt into .venv"
-	@$(INSTALL) --no-deps -r requirements-bench.txt
+	@$(call install,--no-deps -r requirements-bench.txt)
 	@touch $@

@@ -169,7 +169,7 @@ def train_batches(
     steps = tf.data.Dataset.range(first_step, num_steps)
     own = batch_size // process_count
     part = _part_size(data, own, num_frames)
-    parts = _parts(steps, records, pick, example, part).map(with_ids)
+    parts = _parts(steps, records, pick, example, part).map(_plain(with_ids))
     return batch_reader.Reader(
         records, parts, split, own // part, functools.partial(batch_reader.join, batch_size=own)
     )
@@ -252,13 +252,18 @@ def _fields(data: PreparedData, record: tf.Tensor) -> dict[str, tf.Tensor]:
 def _frames(fields, num_frames: int, size: int) -> dict[str, tf.Tensor]:
     """A record's frames uint8 [V, S, S, 3] and their mask int32 [V]."""
     taken = tf.gather(fields["frames"], pick_frames(tf.size(fields["frames"]), num_frames))
-    frames = tf.map_fn(_decode, taken, fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
+    frames = tf.map_fn(_plain(_decode), taken, fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
     padding = num_frames - tf.size(taken)
     frames = tf.pad(frames, [[0, padding], [0, 0], [0, 0], [0, 0]])
     return {
         "frames": tf.ensure_shape(frames, [num_frames, size, size, 3]),
         "frame_mask": tf.sequence_mask(tf.size(taken), num_frames, tf.int32),
     }
+
+
+def _plain(function: Callable) -> Callable:
+    """`function` as tf.data may take it: not rewritten, as nothing in it branches on a tensor."""
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def _decode(jpeg: tf.Tensor) -> tf.Tensor:
@@ -309,6 +314,6 @@ def _parts(
         found = tf.ensure_shape(tf.numpy_function(fetch, [clips], tf.string), [size])
         return found, clips, numbers
 
-    places = steps.map(pick_step).unbatch().batch(size, drop_remainder=True)
-    examples = places.map(read).prefetch(1).unbatch()
-    return examples.map(example, num_parallel_calls=batch_reader.cores()).ragged_batch(size)
+    places = steps.map(_plain(pick_step)).unbatch().batch(size, drop_remainder=True)
+    examples = places.map(_plain(read)).prefetch(1).unbatch()
+    return examples.map(_plain(example), num_parallel_calls=batch_reader.cores()).ragged_batch(size)

@@ -4,6 +4,7 @@ Zhang et al., "Text-Video Retrieval with Global-Local Semantic Consistent Learni
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -226,13 +227,17 @@ def model_settings(config: GLSCLConfig) -> dict:
 
 def init_params(model: GLSCL, seed: int) -> dict:
     """Fresh parameters, a pure function of `seed`."""
+    return _drawn(model, jax.random.key(seed))
+
+
+# Traced once a process, however often shapes or parameters are asked for.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _drawn(model: GLSCL, key: jax.Array) -> dict:
     clip = model.config.clip
     frames = jnp.zeros((1, 1, clip.image_size, clip.image_size, 3), jnp.uint8)
     ids = jnp.zeros((1, 2), jnp.int32)
-    variables = model.init(
-        jax.random.key(seed), ids, jnp.ones_like(ids), frames, jnp.ones((1, 1), jnp.int32)
-    )
-    return variables["params"]
+    frame_mask = jnp.ones((1, 1), jnp.int32)
+    return model.init(key, ids, jnp.ones_like(ids), frames, frame_mask)["params"]
 
 
 def encode_text(params: dict, ids: jax.Array, mask: jax.Array, *, model: GLSCL) -> Features:
