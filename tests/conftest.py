@@ -120,9 +120,12 @@ def forks(run_program, tmp_path_factory):
     """
     server = Server("-m", "tests.forking", env=program_environment(run_program.cache))
 
+    def flags(devices: int) -> dict[str, str]:
+        # Said with every run: the server has those of the tests themselves, for eight devices.
+        return {"XLA_FLAGS": program_environment(run_program.cache, devices)["XLA_FLAGS"]}
+
     def together(*runs, devices: int = 1, check: bool = True, environments=None):
-        flags = {"XLA_FLAGS": program_environment(run_program.cache, devices)["XLA_FLAGS"]}
-        added = [flags | own for own in environments or [{}] * len(runs)]
+        added = [flags(devices) | own for own in environments or [{}] * len(runs)]
         asked = [[own, *map(str, run)] for own, run in zip(added, runs, strict=True)]
         answers = server.ask({"together": asked})
         finished = [
@@ -138,7 +141,7 @@ def forks(run_program, tmp_path_factory):
 
     def start(name: str, *args) -> UnderWay:
         fifo = tmp_path_factory.mktemp("under_way") / "stdout"
-        return UnderWay(server, [{}, name, *map(str, args)], fifo)
+        return UnderWay(server, [flags(devices=1), name, *map(str, args)], fifo)
 
     one.together = together
     one.start = start

@@ -252,7 +252,8 @@ def _fields(data: PreparedData, record: tf.Tensor) -> dict[str, tf.Tensor]:
 def _frames(fields, num_frames: int, size: int) -> dict[str, tf.Tensor]:
     """A record's frames uint8 [V, S, S, 3] and their mask int32 [V]."""
     taken = tf.gather(fields["frames"], pick_frames(tf.size(fields["frames"]), num_frames))
-    frames = tf.map_fn(_plain(_decode), taken, fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
+    shape = tf.TensorSpec([None, None, 3], tf.uint8)
+    frames = tf.map_fn(_plain(_decode), taken, fn_output_signature=shape)
     padding = num_frames - tf.size(taken)
     frames = tf.pad(frames, [[0, padding], [0, 0], [0, 0], [0, 0]])
     return {
