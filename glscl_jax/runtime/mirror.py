@@ -458,16 +458,21 @@ def fetched(
 
 
 def _place(address: str, role: str) -> pathlib.Path:
-    """Where the local folder of an address lies; what is read is apart from what is written."""
-    folder = pathlib.Path(tempfile.gettempdir()).absolute() / f"glscl-jax-{os.getuid()}"
+    """Where the local folder of an address lies, which has its name.
+
+    What is read is apart from what is written. The folder around it exists, and is the address's
+    own.
+    """
+    own = pathlib.Path(tempfile.gettempdir()).absolute() / f"glscl-jax-{os.getuid()}"
+    around = own / f"{role}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if own.stat().st_uid != os.getuid():
+            raise UserError(f"{own} is another user's: set TMPDIR to a folder of your own")
+        around.mkdir(exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}: set TMPDIR to a disk with room") from error
-    if folder.stat().st_uid != os.getuid():
-        raise UserError(f"{folder} is another user's: set TMPDIR to a folder of your own")
-    digest = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return folder / f"{role}-{address.rpartition('/')[2][-64:]}-{digest}"
+        raise UserError(f"{around}: {error.strerror}: set TMPDIR to a disk with room") from error
+    return around / address.rpartition("/")[2]
 
 
 def _stat(path: pathlib.Path) -> Stat:

@@ -290,6 +290,7 @@ def test_a_program_at_a_time_writes(monkeypatch, tmp_path):
         kept.put()
         with mirror.fetched(address, "--checkpoint") as path:
             assert path != kept.path
+            assert path.name == kept.path.name == "run"
             assert read(path) == {"a": "b"}
     with mirror.written(address, "--workdir"):
         pass
