@@ -146,7 +146,7 @@ def _train(config, kept: mirror.Kept, options: Options, claims: contextlib.ExitS
     step = CompiledStep(compiled_step(run, state), log.write_compiled)
     look_up = inputs.clip_ids(run.config, run.data)
     nonfinite = NonFinite(run.config.max_nonfinite, int(state.nonfinite), look_up)
-    preemption, done = Preemption(), first
+    preemption, done = claims.enter_context(Preemption()), first
     for number, batch in enumerate(log.watch(batches), first + 1):
         with tracer.step(number):
             state, figures = step(state, sharding.put_batch(inputs.on_device(batch), run.mesh))
