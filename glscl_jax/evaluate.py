@@ -69,16 +69,18 @@ def evaluate(checkpoint: str | os.PathLike, **options) -> dict | None:
 
 def _kept(options: Options, claims: contextlib.ExitStack) -> dict[str, mirror.Kept]:
     """Local folders in place of those to write to in buckets, by option, until `claims` close."""
-    given = {"out": options.out, "save_features": options.save_features}
-    if options.out is None and paths.is_address(options.checkpoint or ""):
-        given["out"] = options.checkpoint
     kept = {}
-    for name, address in given.items():
+
+    def keep(name: str, address: str | os.PathLike | None, flag: str, reads: bool) -> None:
         # Of several processes the first alone writes.
-        if paths.is_address(address or "") and not jax.process_index():
-            reads = name != "out"
-            folder = mirror.written(address, f"--{name}", fetch=reads, watch=reads)
+        if address and paths.is_address(address) and not jax.process_index():
+            folder = mirror.written(address, flag, fetch=reads, watch=reads)
             kept[name] = claims.enter_context(folder)
+
+    if options.out is None:
+        keep("out", options.checkpoint, "--checkpoint", reads=False)
+    keep("out", options.out, "--out", reads=False)
+    keep("save_features", options.save_features, "--save_features", reads=True)
     return kept
 
 

@@ -144,7 +144,7 @@ without_gcsfs = pytest.mark.skipif(
             [CONFIG, "--workdir={}", f"--config.data.dir={BUCKET}"],
             "the prepared data",
         ),
-        ("glscl_jax.evaluate", [f"--checkpoint={BUCKET}"], "--out"),
+        ("glscl_jax.evaluate", [f"--checkpoint={BUCKET}"], "--checkpoint"),
         ("glscl_jax.evaluate", [f"--checkpoint={BUCKET}", "--out={}"], "the checkpoint"),
         ("glscl_jax.evaluate", ["--checkpoint={}", f"--out={BUCKET}"], "--out"),
         ("glscl_jax.evaluate", ["--checkpoint={}", f"--save-features={BUCKET}"], "--save_features"),

@@ -9,7 +9,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from glscl_jax.errors import UserError
-from glscl_jax.runtime import mirror
+from glscl_jax.runtime import mirror, processes
 from glscl_jax.runtime.bucket import Bucket
 
 STEPS = mirror.Marked(r"checkpoints/\d+/", "whole")
@@ -320,6 +320,16 @@ def test_mistakes_name_the_bucket_and_what_is_there_is_sent(monkeypatch, tmp_pat
         mirror.fetched("s3://empty/x", "--data_dir"),
     ):
         pass
+
+
+def test_processes_of_several_hosts_are_told_to_mount_it(monkeypatch):
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "gather", lambda host: [host, host])
+    processes.check_one_host("--workdir s3://b/x")
+    monkeypatch.setattr(processes, "gather", lambda host: [host, f"{host}-2"])
+    told = r"--workdir s3://b/x: the processes are on 2 hosts.*: mount the bucket on each"
+    with pytest.raises(UserError, match=told):
+        processes.check_one_host("--workdir s3://b/x")
 
 
 def test_a_local_folder_is_what_it_is(tmp_path):
