@@ -122,11 +122,11 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 	@grep '^libtpu' requirements-aot.txt | $(INSTALL) -r /dev/stdin
 	@touch $@
 
-# Without what they depend on changing what is locked. s3fs and moto's server ask for different
-# releases of botocore.
+# A client's release is that of fsspec. s3fs and moto's server ask for different ones of botocore.
 .venv/buckets: .venv/dev requirements-buckets.txt
 	@echo "installing clients and servers of buckets into .venv and .venv-moto"
-	@$(INSTALL) -c requirements-dev.lock -r requirements-buckets.txt
+	@{ grep '^fsspec==' requirements.lock; cat requirements-buckets.txt; } | \
+		$(INSTALL) -r /dev/stdin
 	@test -x .venv-moto/bin/python || $(PYTHON) -m venv .venv-moto
 	@.venv-moto/bin/python -m pip install -q 'moto[server]>=5.2'
 	@touch $@

@@ -155,7 +155,7 @@ def _client(scheme: str, called: str):
     """fsspec's file system of a scheme; raises a `UserError` where it is not installed."""
     # Says of every bucket, with a warning each, that its kind cannot be told.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    for library in ("gcsfs", "s3fs", "aiobotocore", "botocore"):
+    for library in ("gcsfs", "google.auth", "s3fs", "aiobotocore", "botocore"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         import fsspec
