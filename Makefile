@@ -4,6 +4,7 @@
 # make slow      the tests of several processes, which make test leaves out
 # make lint      ruff, and the types of glscl_jax/models, retrieval and training
 # make aot       the compiler for TPUs into .venv (170 MB): train --compile_for, and its tests
+# make buckets   clients and servers of buckets into .venv and .venv-moto, and the tests with them
 # make bench     the slow tests and the speed tables
 # make lock      the exact versions anew, after requirements*.txt changed (needs uv)
 # make clean     forgets the demo
@@ -30,7 +31,7 @@ ifeq ($(filter cpu pip no,$(TORCH)),)
 $(error TORCH=$(TORCH): say cpu, pip or no)
 endif
 
-.PHONY: help install demo test slow lint aot bench lock clean
+.PHONY: help install demo test slow lint aot buckets bench lock clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +59,9 @@ lint: .venv/dev
 	$(PY) -m basedpyright --pythonpath $(PY)
 
 aot: .venv/aot
+
+buckets: .venv/buckets
+	$(PY) -m pytest -m "slow or not slow" tests/runtime/test_bucket_servers.py
 
 bench: .venv/bench slow
 	$(PY) -m benchmarks.similarity
@@ -120,6 +124,15 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 	@echo "installing the compiler for TPUs into .venv"
 	@grep '^libtpu' requirements-aot.txt >.venv/libtpu.txt
 	@$(call install,-r .venv/libtpu.txt)
+	@touch $@
+
+# A client's release is that of fsspec. s3fs and moto's server ask for different ones of botocore.
+.venv/buckets: .venv/dev requirements-buckets.txt
+	@echo "installing clients and servers of buckets into .venv and .venv-moto"
+	@{ grep '^fsspec==' requirements.lock; cat requirements-buckets.txt; } | \
+		$(INSTALL) -r /dev/stdin
+	@test -x .venv-moto/bin/python || $(PYTHON) -m venv .venv-moto
+	@.venv-moto/bin/python -m pip install -q 'moto[server]>=5.2'
 	@touch $@
 
 # What the benchmarks compare with; without its dependencies, which are all here.

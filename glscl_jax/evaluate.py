@@ -19,17 +19,20 @@ In Python the same is `from glscl_jax.evaluate import evaluate`, which returns t
     card = evaluate("runs/demo", split="val", out="results/val")
 """
 
+import contextlib
 import dataclasses
 import itertools
 import os
 import re
 import sys
+from collections.abc import Mapping
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 from glscl_jax import compare, paths
+from glscl_jax.checkpoints.model_dir import at_hand
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import compile_for, rank_files, report, run_card
@@ -38,7 +41,7 @@ from glscl_jax.evaluation.options import NO_CHECKPOINT, Options
 from glscl_jax.evaluation.run_card_text import LABELS, terminal, title
 from glscl_jax.evaluation.task import facts
 from glscl_jax.retrieval import encoding, metrics
-from glscl_jax.runtime import config_file, launch, launch_flags, program
+from glscl_jax.runtime import config_file, launch, launch_flags, mirror, processes, program
 
 _CHECKPOINT, _CONFIG = "checkpoint", "config"
 
@@ -47,7 +50,7 @@ def evaluate(checkpoint: str | os.PathLike, **options) -> dict | None:
     """Encodes a split, ranks it, and writes what is found.
 
     Args:
-      checkpoint: a directory that `train` or `convert` wrote.
+      checkpoint: a directory that `train` or `convert` wrote; a path, or an address in a bucket.
       options: fields of `evaluation.options.Options`, which the program has as flags.
 
     Returns:
@@ -57,7 +60,33 @@ def evaluate(checkpoint: str | os.PathLike, **options) -> dict | None:
     Raises:
       UserError: naming what is not there, damaged, or does not fit the rest.
     """
-    stages, options = run_card.Stages(), Options(checkpoint, **options)
+    with contextlib.ExitStack() as claims:
+        asked = Options(checkpoint, **options)
+        kept = processes.by_all(lambda: _kept(asked, claims))
+        local = {name: folder.path for name, folder in kept.items()}
+        return _evaluate(dataclasses.replace(asked, **local), kept)
+
+
+def _kept(options: Options, claims: contextlib.ExitStack) -> dict[str, mirror.Kept]:
+    """Local folders in place of those to write to in buckets, by option, until `claims` close."""
+    kept = {}
+
+    def keep(name: str, address: str | os.PathLike | None, flag: str, reads: bool) -> None:
+        # Of several processes the first alone writes.
+        if address and paths.is_address(address) and not jax.process_index():
+            folder = mirror.written(address, flag, fetch=reads, watch=reads)
+            kept[name] = claims.enter_context(folder)
+
+    if options.out is None:
+        keep("out", options.checkpoint, "--checkpoint", reads=False)
+    keep("out", options.out, "--out", reads=False)
+    keep("save_features", options.save_features, "--save_features", reads=True)
+    return kept
+
+
+def _evaluate(options: Options, kept: Mapping[str, mirror.Kept]) -> dict | None:
+    """As `evaluate`, into local folders."""
+    stages = run_card.Stages()
     with stages("load"):
         evaluator = Evaluator.open(options, stages)
     task = evaluator.task
@@ -83,23 +112,34 @@ def evaluate(checkpoint: str | os.PathLike, **options) -> dict | None:
     run_card.write_card(task.out, card)
     written = [run_card.READABLE, run_card.RESULTS, rank_files.RANKS]
     written += [rank_files.TOP] * (options.top_k is not None) + [report.NAME] * options.report
-    print(f"written to {task.out}: {', '.join(written)}")
+    told = f"written to {task.out}: {', '.join(written)}"
+    for folder in kept.values():
+        folder.finish()
+        told = folder.told(told)
+    print(told)
     return card
 
 
 def _define_flags() -> None:
-    paths.define(_CHECKPOINT, None, "A directory that train or convert wrote.")
+    paths.define(
+        _CHECKPOINT,
+        None,
+        "A directory that train or convert wrote. It, --out and --save_features may be addresses in"
+        " a bucket, s3:// or gs://.",
+        bucket=True,
+    )
     config_flags.DEFINE_config_file(
         _CONFIG, None, "Where the data is and how it is read; the work directory's own by default."
     )
     flags.DEFINE_string("split", None, "The split; config.data.test_split by default.")
     flags.DEFINE_integer("step", Options.step, "A step of the work directory, instead of the best.")
-    paths.define("out", None, "Where the results go; into the checkpoint by default.")
+    paths.define("out", None, "Where the results go; into the checkpoint by default.", bucket=True)
     paths.define(
         "save_features",
         None,
         "A directory to keep features in. What it has of this checkpoint and data is read, not"
         " encoded again; an encode that was interrupted goes on.",
+        bucket=True,
     )
     flags.DEFINE_boolean(
         "legacy_ties",
@@ -162,7 +202,8 @@ def take_own_config() -> None:
         return
     if not (checkpoint := given_flags().get(_CHECKPOINT)):
         raise UserError(NO_CHECKPOINT)
-    own = Workdir(checkpoint).config()
+    with at_hand(checkpoint, name="--checkpoint") as directory:
+        own = Workdir(directory).config()
     config_file.check(_CONFIG, sys.argv, own)
     delattr(flags.FLAGS, _CONFIG)
     config_flags.DEFINE_config_dict(_CONFIG, own)

@@ -23,12 +23,12 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_override_values
 
 from glscl_jax import paths
-from glscl_jax.checkpoints.model_dir import steps_on_disk
+from glscl_jax.checkpoints.model_dir import CONFIG, STEPS, steps_on_disk
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.profiling import trace, utilisation
 from glscl_jax.profiling.compilation import CompiledStep
-from glscl_jax.runtime import launch, launch_flags, processes, program, sharding
+from glscl_jax.runtime import launch, launch_flags, mirror, processes, program, sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS, Preemption
 from glscl_jax.training import compile_for, inherited, inputs
 from glscl_jax.training.logbook import Log, Logbook
@@ -49,7 +49,13 @@ def _define_flags() -> None:
     config_flags.DEFINE_config_file(
         "config", None, "The recipe, e.g. configs/demo.py, or configs/demo.py:tiny."
     )
-    paths.define("workdir", None, "Where the run's files go. A run that is there already goes on.")
+    paths.define(
+        "workdir",
+        None,
+        "Where the run's files go: a folder, or an address in a bucket, s3:// or gs://. A run that"
+        " is there already goes on.",
+        bucket=True,
+    )
     flags.DEFINE_string(
         "profile",
         Options.profile,
@@ -87,7 +93,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, **options) -> int:
 
     Args:
       config: the recipe.
-      workdir: where the run is to be, or is.
+      workdir: where the run is to be, or is; a path, or an address in a bucket.
       options: fields of `Options`.
 
     Returns:
@@ -99,11 +105,18 @@ def train(config: ConfigDict, workdir: str | os.PathLike, **options) -> int:
     with contextlib.ExitStack() as claims:
         # The caller's config stays as it is.
         config = config.copy_and_resolve_references()
-        return _train(config, Workdir(workdir), Options(**options), claims)
+        if paths.is_address(workdir):
+            processes.check_one_host(f"--workdir {workdir}")
+        kept = claims.enter_context(
+            mirror.written(workdir, "--workdir", [STEPS], begun=CONFIG, by_first=processes.by_first)
+        )
+        return _train(config, kept, Options(**options), claims)
 
 
-def _train(config, workdir: Workdir, options: Options, claims: contextlib.ExitStack) -> int:
+def _train(config, kept: mirror.Kept, options: Options, claims: contextlib.ExitStack) -> int:
     """As `train`; the work directory is claimed until `claims` are closed."""
+    workdir = Workdir(kept.path, kept.called)
+
     # 1. Check the settings; up to 3 all that can be wrong is found, and nothing is written.
     asked = check_asked(config, workdir, options)
 
@@ -133,7 +146,7 @@ def _train(config, workdir: Workdir, options: Options, claims: contextlib.ExitSt
     step = CompiledStep(compiled_step(run, state), log.write_compiled)
     look_up = inputs.clip_ids(run.config, run.data)
     nonfinite = NonFinite(run.config.max_nonfinite, int(state.nonfinite), look_up)
-    preemption, done = Preemption(), first
+    preemption, done = claims.enter_context(Preemption()), first
     for number, batch in enumerate(log.watch(batches), first + 1):
         with tracer.step(number):
             state, figures = step(state, sharding.put_batch(inputs.on_device(batch), run.mesh))
@@ -151,15 +164,17 @@ def _train(config, workdir: Workdir, options: Options, claims: contextlib.ExitSt
                 checkpoints.save(state)
         if preempted:
             break
+        kept.check()
 
     # 6. End, when all is on disk.
     nonfinite.look()
     checkpoints.close()
     log.close()
+    kept.finish()
     if done < total:
         say(f"told to end: saved at step {done} of {total}; start again to go on from there")
         return PREEMPTED_STATUS
-    say(f"trained to step {total}; the run's files are in {workdir.path}")
+    say(f"trained to step {total}; the run's files are in {workdir.called}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """What all tests share: the golden files, programs as processes, a small prepared data set."""
 
 import fcntl
+import functools
 import itertools
 import os
 import pathlib
@@ -108,7 +109,12 @@ class UnderWay:
 
     def wait(self) -> int:
         """Its exit status, that of `subprocess.Popen`, once it has ended."""
-        return self._server.ask({"result": self._pid})["returncode"]
+        return self.finished.returncode
+
+    @functools.cached_property
+    def finished(self) -> subprocess.CompletedProcess:
+        """What came of it, once it has ended; its output went to `stdout`."""
+        return subprocess.CompletedProcess([], **self._server.ask({"result": self._pid}))
 
 
 @pytest.fixture(scope="session")
@@ -139,9 +145,10 @@ def forks(run_program, tmp_path_factory):
     def one(name: str, *args, **options) -> subprocess.CompletedProcess:
         return together((name, *args), **options)[0]
 
-    def start(name: str, *args) -> UnderWay:
+    def start(name: str, *args, environment=None) -> UnderWay:
         fifo = tmp_path_factory.mktemp("under_way") / "stdout"
-        return UnderWay(server, [flags(devices=1), name, *map(str, args)], fifo)
+        own = flags(devices=1) | (environment or {})
+        return UnderWay(server, [own, name, *map(str, args)], fifo)
 
     one.together = together
     one.start = start

@@ -7,6 +7,7 @@ origin.json       of a converted one: from which file
 config.json       of a run: what it was made with
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,7 +21,6 @@ from flax import traverse_util
 from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
-from glscl_jax import paths
 from glscl_jax.checkpoints.checksums import checked
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
@@ -33,13 +33,18 @@ from glscl_jax.models.glscl import (
     model_settings,
 )
 from glscl_jax.models.heads.head import Head
-from glscl_jax.runtime import processes
+from glscl_jax.runtime import mirror, processes
 
 BEST = "R@1"
 
 # What lies in the directory; these names stand here alone.
 MODEL, CONFIG, ORIGIN = "model.json", "config.json", "origin.json"
 TOKENIZER, PARAMS, CHECKPOINTS = "tokenizer", "params", "checkpoints"
+_METADATA = "_CHECKPOINT_METADATA"
+# A step counts once Orbax's own word on it is there.
+STEPS = mirror.Marked(rf"{CHECKPOINTS}/\d+/", _METADATA)
+# What is large, of every step, and what no model is read from.
+_LARGE = re.compile(rf"{CHECKPOINTS}/\d+/(?!metrics/)\w+/|profile/|events\.out|metrics\.jsonl$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +109,34 @@ def load_model(
 
 def _found(directory: str | os.PathLike, step: int | None) -> LoadedModel:
     """What `load_model` is to read, without the parameters."""
-    directory = paths.local(directory, "the checkpoint").absolute()
+    with at_hand(directory, step) as folder:
+        return _look(folder.absolute(), step)
+
+
+def at_hand(
+    directory: str | os.PathLike, step: int | None = None, name: str = "the checkpoint"
+) -> contextlib.AbstractContextManager[pathlib.Path]:
+    """A checkpoint directory on this machine's disks, for the body; see `mirror.fetched`.
+
+    Of one in a bucket the parameters of a single step are fetched.
+
+    Args:
+      directory: a path, or an address in a bucket.
+      step: as of `load_model`.
+      name: of the flag or argument, for messages.
+    """
+
+    def fetch(copy: mirror.Copy) -> None:
+        copy.fetch(lambda name: not _LARGE.match(name))
+        if steps := steps_on_disk(copy.path / CHECKPOINTS):
+            wanted = _best(copy.path / CHECKPOINTS) if step is None else step
+            if wanted in steps:
+                copy.fetch(lambda name: name.startswith(f"{CHECKPOINTS}/{wanted}/{PARAMS}/"))
+
+    return mirror.fetched(directory, name, [STEPS], fetch)
+
+
+def _look(directory: pathlib.Path, step: int | None) -> LoadedModel:
     config = read_model_config(directory)
     if (directory / PARAMS).is_dir():
         return LoadedModel(config, {}, None, directory)
@@ -190,8 +222,8 @@ def damaged(path: pathlib.Path, error: Exception) -> UserError:
 
 def _missing(path: pathlib.Path) -> str:
     """Which of the files that every checkpoint has is gone or no JSON, "" for none."""
-    if not (path / "_CHECKPOINT_METADATA").exists():
-        return "_CHECKPOINT_METADATA is gone"
+    if not (path / _METADATA).exists():
+        return f"{_METADATA} is gone"
     if not (path / PARAMS).is_dir():
         return "params is gone"
     for folder in (path / name for name in ("params", "progress") if (path / name).is_dir()):

@@ -49,8 +49,15 @@ PLACES = ("dir", "tokenizer")
 class Workdir:
     """Paths of a work directory, and its JSON files."""
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, called: str = ""):
+        """Opens nothing yet.
+
+        Args:
+          path: the directory.
+          called: what the user knows it by; a bucket's address, where it stands for that.
+        """
         self.path = paths.local(path, "--workdir").absolute()
+        self.called = called or str(self.path)
         self.checkpoints = self.path / CHECKPOINTS
         self.tokenizer = self.path / TOKENIZER
         self.metrics = self.path / "metrics.jsonl"

@@ -7,7 +7,6 @@ No data is read, no parameters are, and no device is needed: the device's own co
 """
 
 import functools
-import pathlib
 from collections.abc import Callable, Iterator
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from glscl_jax import target
-from glscl_jax.checkpoints.model_dir import read_model_config
+from glscl_jax.checkpoints.model_dir import at_hand, read_model_config
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
@@ -31,7 +30,7 @@ from glscl_jax.profiling import topologies
 from glscl_jax.profiling.compiled_report import compiled_or_not, report
 from glscl_jax.profiling.model_flops import forward_flops
 from glscl_jax.retrieval import encoding, ranking, score_blocks
-from glscl_jax.runtime import sharding
+from glscl_jax.runtime import mirror, sharding
 
 
 def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str | None) -> int:
@@ -52,8 +51,12 @@ def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str |
         raise UserError("--checkpoint or --config is missing: one of them says which model it is")
     if not (folder := out or checkpoint):
         raise UserError("--out is missing: where what is found is to go")
-    config = config or Workdir(checkpoint).config()
-    model = _model(config, checkpoint)
+    if checkpoint:
+        with at_hand(checkpoint, name="--checkpoint") as directory:
+            config = config or Workdir(directory).config()
+            model = read_model_config(directory)
+    else:
+        model = _model(config)
     mesh = sharding.make_mesh(topologies.devices(topology))
     sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
     print(
@@ -77,21 +80,20 @@ def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str |
                 )
             print("\n".join(compiled.lines()), flush=True)
             found.append({"name": name, **compiled.as_json()})
-    path = pathlib.Path(folder) / f"compiled-evaluation-{text.replace(':', '-')}.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"programs": found})
-    except OSError as error:
-        raise UserError(f"--out {folder}: {error.strerror}") from error
-    print(f"written to {path}")
+    with mirror.written(folder, "--out", fetch=False, watch=False) as kept:
+        path = kept.path / f"compiled-evaluation-{text.replace(':', '-')}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"programs": found})
+        except OSError as error:
+            raise UserError(f"--out {folder}: {error.strerror}") from error
+    print(f"written to {kept.told(str(path))}")
     if not all(part["fits"] for part in found):
         print("what does not fit: give a smaller --config.eval_batch_size, or more chips")
     return 0
 
 
-def _model(config: ConfigDict, checkpoint: str | None) -> GLSCLConfig:
-    if checkpoint:
-        return read_model_config(pathlib.Path(checkpoint))
+def _model(config: ConfigDict) -> GLSCLConfig:
     try:
         return model_config(config.model.to_dict())
     except (TypeError, ValueError) as error:

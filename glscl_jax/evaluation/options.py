@@ -20,7 +20,8 @@ class Options:
     """What to evaluate and how; each field is a flag of the program.
 
     Attributes:
-      checkpoint: a directory that `train` or `convert` wrote.
+      checkpoint: a directory that `train` or `convert` wrote. It, `out` and `save_features` may be
+        addresses in buckets.
       config: where the data is and how it is read; None for a work directory's own.
       split: None for `config.data.test_split`.
       step: of a work directory; None for the best by validation R@1.

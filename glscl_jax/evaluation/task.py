@@ -30,6 +30,7 @@ from glscl_jax.evaluation import published_results, run_card
 from glscl_jax.files import PART
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.cut_captions import Cut
+from glscl_jax.input_pipeline.data_dir import at_hand
 from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
 from glscl_jax.input_pipeline.preparing.failures import failed_clips
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
@@ -148,7 +149,8 @@ def open_task(
         problems, part = Problems(), split or own.data.test_split
         problems.attempt(sharding.check_batch_size, own.eval_batch_size, mesh, "eval_batch_size")
         tokenizer = problems.attempt(_open_tokenizer, loaded, own, config is not None)
-        if data := problems.attempt(open_data, own.data.dir):
+        data, failed = problems.attempt(_open_data, own.data.dir, part) or (None, frozenset())
+        if data:
             problems.attempt(
                 pipeline.check_settings,
                 data,
@@ -158,7 +160,6 @@ def open_task(
             )
             problems.attempt(check_split, data, part, "--split")
         problems.raise_all()
-        failed = failed_clips(own.data.dir, part)
         directory = _writable(paths.local(out or loaded.directory, "--out"))
         return Task(loaded, sha256, own, data, part, tokenizer, failed, mesh, directory)
 
@@ -174,6 +175,12 @@ def open_task(
         }
     )
     return task
+
+
+def _open_data(directory: str, split: str) -> tuple[PreparedData, frozenset[str]]:
+    """The prepared data, and the clips of a split that its failed.csv lists."""
+    with at_hand(directory) as folder:
+        return open_data(folder), failed_clips(folder, split)
 
 
 def check_split(data: PreparedData, split: str, flag: str) -> None:

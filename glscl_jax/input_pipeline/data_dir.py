@@ -12,14 +12,28 @@ either the old one or the new one; the next that writes finishes the moves.
 """
 
 import contextlib
+import os
 import pathlib
 import shutil
 
 from glscl_jax import files
+from glscl_jax.runtime import mirror
 
 STAGING = ".preparing"
 DECODED = "decoded"
 _CLIPS, _READY, _OLD = "clips", "ready", "old"
+_INFO = "dataset_info.json"
+# A data set counts once TFDS's own word on it is there.
+SETS = mirror.Marked(rf"{_CLIPS}/[^/]+/[^/]+/", _INFO)
+
+
+def at_hand(data_dir: str | os.PathLike) -> contextlib.AbstractContextManager[pathlib.Path]:
+    """A data directory on this machine's disks, for the body; see `mirror.fetched`.
+
+    ArrayRecord reads at random places of files, and knows no buckets: one in a bucket is fetched
+    whole.
+    """
+    return mirror.fetched(data_dir, "the prepared data", [SETS])
 
 
 def found(data_dir: pathlib.Path) -> list[pathlib.Path]:
@@ -65,4 +79,4 @@ def discard_unfinished(data_dir: pathlib.Path) -> None:
 
 
 def _inside(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path.parent for path in folder.glob("*/*/dataset_info.json"))
+    return sorted(path.parent for path in folder.glob(f"*/*/{_INFO}"))

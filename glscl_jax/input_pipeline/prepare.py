@@ -37,12 +37,11 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import Clip, Reading
 from glscl_jax.input_pipeline.annotations import source as annotation_source
 from glscl_jax.input_pipeline.captions import caption_counts
-from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
+from glscl_jax.input_pipeline.data_dir import DECODED, SETS, STAGING
 from glscl_jax.input_pipeline.decoding.picture_folder import holds_pictures
 from glscl_jax.input_pipeline.prepared_data import Settings, holds_data, open_data
 from glscl_jax.input_pipeline.preparing import (
@@ -58,7 +57,7 @@ from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.preparing.decode_cache import DecodeCache, Lost
 from glscl_jax.input_pipeline.preparing.failures import DAMAGED_FILE, FAILED_FILE
 from glscl_jax.input_pipeline.preparing.options import Options
-from glscl_jax.runtime import lock, program
+from glscl_jax.runtime import lock, mirror, program
 
 LOCK_FILE = ".preparing.lock"
 
@@ -260,7 +259,8 @@ def prepare_source(
 
     Args:
       source: the folder of annotations and videos.
-      data_dir: the folder to write to. One that holds the same already stays as it is.
+      data_dir: the folder to write to, or an address in a bucket. One that holds the same already
+        stays as it is.
       options: fields of `preparing.options.Options`.
 
     Raises:
@@ -268,11 +268,21 @@ def prepare_source(
         instead.
     """
     asked = Options(source, **options)
-    with annotation_source.links_followed(asked.follow_links):
-        return _prepare_source(asked, paths.local(data_dir, "--data_dir"))
+    with (
+        annotation_source.links_followed(asked.follow_links),
+        # A bucket has the data set when it is whole: nothing is sent before.
+        mirror.written(data_dir, "--data_dir", [SETS], watch=False) as kept,
+    ):
+        report, told = _prepare_source(asked, kept.path)
+        kept.finish()
+        print("\n".join(map(kept.told, told)))
+        return report
 
 
-def _prepare_source(options: Options, data_dir: pathlib.Path) -> PrepareReport:
+def _prepare_source(
+    options: Options, data_dir: pathlib.Path
+) -> tuple[PrepareReport, Sequence[str]]:
+    """What was made, and lines that say so."""
     folder, reading = _read(options, data_dir)
     if refused := _refusal(options, reading, data_dir):
         raise refused
@@ -295,8 +305,8 @@ def _prepare_source(options: Options, data_dir: pathlib.Path) -> PrepareReport:
         there = open_data(data_dir)
         check_settings(there.settings, settings, data_dir)
         told = _summary(there.splits, len(clips), data_dir, there.settings.partial)
-        print(f"{data_dir} is prepared already: {told}")
-        return PrepareReport(there.splits, (), partial=there.settings.partial)
+        report = PrepareReport(there.splits, (), partial=there.settings.partial)
+        return report, [f"{data_dir} is prepared already: {told}"]
     report = prepare(
         clips,
         folder,
@@ -308,11 +318,11 @@ def _prepare_source(options: Options, data_dir: pathlib.Path) -> PrepareReport:
         engine=engine,
         left_out=f"{len(reading.bad):,} bad rows left out" if reading.bad else "",
     )
-    print(f"prepared {_summary(report.splits, len(clips), data_dir, report.partial)}")
+    told = [f"prepared {_summary(report.splits, len(clips), data_dir, report.partial)}"]
     if report.damaged:
-        told = f"{len(report.damaged)} of them without all of their frames"
-        print(f"{told}: {data_dir / DAMAGED_FILE} lists them")
-    return report
+        short = f"{len(report.damaged)} of them without all of their frames"
+        told.append(f"{short}: {data_dir / DAMAGED_FILE} lists them")
+    return report, told
 
 
 def _read(options: Options, data_dir: pathlib.Path | None) -> tuple[pathlib.Path, Reading]:

@@ -6,11 +6,11 @@ A data directory (`data_dir`) holds one data set, whose metadata.json holds the 
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 
 import tensorflow_datasets as tfds
 
-from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import data_dir as folders
 from glscl_jax.input_pipeline.identity import identity
@@ -91,13 +91,18 @@ def holds_data(data_dir: pathlib.Path) -> bool:
     return bool(folders.found(pathlib.Path(data_dir)))
 
 
-def open_data(data_dir: pathlib.Path) -> PreparedData:
-    """Opens the prepared data set of a directory.
+def open_data(data_dir: str | os.PathLike) -> PreparedData:
+    """Opens the prepared data set of a directory; one in a bucket is fetched first.
 
     Raises:
-      UserError: if there is none, it is half written, or parts of it are gone.
+      UserError: if there is none, it is half written, parts of it are gone, or the disk has no
+        room for what is in the bucket.
     """
-    data_dir = paths.local(data_dir, "the prepared data")
+    with folders.at_hand(data_dir) as folder:
+        return _open(folder)
+
+
+def _open(data_dir: pathlib.Path) -> PreparedData:
     found = folders.found(data_dir)
     if not found and (data_dir / folders.STAGING).exists():
         raise UserError(f"{data_dir}: preparing was cut short or is under way: run {PREPARE}")

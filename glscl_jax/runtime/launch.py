@@ -63,6 +63,7 @@ def join(peers: Peers = Peers()) -> Iterator[None]:
     Raises:
       UserError: what `peers` says does not fit together, or the others cannot be reached.
     """
+    jax_internals.forget_absent_tpu()
     place = _place(peers)
     if place is None:
         if _FORCED in os.environ.get("XLA_FLAGS", ""):

@@ -119,6 +119,22 @@ def _shown(value: Any) -> str:
     return json.dumps(value)
 
 
+def check_one_host(called: str) -> None:
+    """Whether all processes are on one host, as what a bucket keeps must be; all must call this.
+
+    Args:
+      called: the flag and the address.
+
+    Raises:
+      UserError: in every process.
+    """
+    if jax.process_count() > 1 and len(hosts := set(gather(socket.gethostname()))) > 1:
+        raise UserError(
+            f"{called}: the processes are on {len(hosts)} hosts, and all write to it: mount the "
+            "bucket on each (gcsfuse, s3fs) and name the folder"
+        )
+
+
 def check_shared(directory: pathlib.Path, flag: str, within: float) -> None:
     """Whether all processes see, and may write to, the first one's directory; all must call this.
 

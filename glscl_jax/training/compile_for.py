@@ -27,7 +27,7 @@ from glscl_jax.profiling.compiled_report import (
 )
 from glscl_jax.profiling.memory import GIB
 from glscl_jax.profiling.model_flops import training_flops
-from glscl_jax.runtime import sharding
+from glscl_jax.runtime import mirror, sharding
 from glscl_jax.training import inherited, recipe, steps
 from glscl_jax.training.optim import make_optimizer
 from glscl_jax.training.run import jitted_step
@@ -66,13 +66,14 @@ def run(text: str, config: ConfigDict, chosen: inherited.Chosen, workdir: str) -
     if not found.fits:
         other, found = fitting(config, found, compiler)
         kept["fits"] = as_kept(other, found) | {"flags": flags(config, other)}
-    path = paths.local(workdir, "--workdir") / f"compiled-{text.replace(':', '-')}.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, kept)
-    except OSError as error:
-        raise UserError(f"--workdir {workdir}: {error.strerror}") from error
-    print(f"written to {path}")
+    with mirror.written(workdir, "--workdir", fetch=False, watch=False) as folder:
+        path = folder.path / f"compiled-{text.replace(':', '-')}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, kept)
+        except OSError as error:
+            raise UserError(f"--workdir {workdir}: {error.strerror}") from error
+    print(f"written to {folder.told(str(path))}")
     return 0
 
 

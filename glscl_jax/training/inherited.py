@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from ml_collections import ConfigDict
 
 from glscl_jax.checkpoints.model_dir import (
+    at_hand,
     read_model_config,
     read_model_settings,
     read_run_config,
@@ -94,13 +95,17 @@ def read_source(directory: str | pathlib.Path, goes_on: bool = False) -> Source:
     """Reads what a checkpoint directory says of itself.
 
     Args:
-      directory: the checkpoint's.
+      directory: the checkpoint's; of one in a bucket what is read lies in a local copy.
       goes_on: whether it is the run's own work directory.
 
     Raises:
       UserError: it is no checkpoint directory, or damaged.
     """
-    directory = pathlib.Path(directory).absolute()
+    with at_hand(directory, name="config.init_from") as folder:
+        return _source(folder.absolute(), goes_on)
+
+
+def _source(directory: pathlib.Path, goes_on: bool) -> Source:
     model = read_model_config(directory)
     said = read_model_settings(directory)
     whole = {name: value for name, value in model_settings(model).items() if name in said}

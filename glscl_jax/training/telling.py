@@ -23,7 +23,7 @@ def say(line: str) -> None:
 
 def describe_end(run: Run, done: int) -> str:
     """A line on a run that has nothing left to do."""
-    config, total, place = run.config, run.total, run.workdir.path
+    config, total, place = run.config, run.total, run.workdir.called
     if done > total:
         name = "num_steps" if config.num_steps else "num_epochs"
         said = f"{name} {config[name]}" + ("" if config.num_steps else f", which is {total} steps,")

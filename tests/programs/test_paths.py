@@ -1,5 +1,6 @@
 """Paths as users give them: at home, and never a bucket taken for a folder."""
 
+import importlib.util
 import pathlib
 
 import pytest
@@ -28,7 +29,7 @@ BUCKET = "gs://bucket/there"
     ],
 )
 def test_what_no_file_system_has_is_refused(given):
-    with pytest.raises(UserError, match=r"--data_dir .* is not supported yet; .* mount it"):
+    with pytest.raises(UserError, match=r"--data_dir .* is not supported here, .* mount it"):
         paths.local(given, "--data_dir")
 
 
@@ -37,7 +38,7 @@ def test_what_no_file_system_has_is_refused(given):
     [
         ("gs://b/x", r"\(gcsfuse\)"),
         ("S3://b/x", r"\(s3fs; .*mount-s3\)"),
-        ("az://b/x", "written: mount it, or copy"),
+        ("az://b/x", "only a file system is: mount it, or copy"),
     ],
 )
 def test_a_bucket_s_way_out_is_its_own(given, way_out):
@@ -99,38 +100,86 @@ def test_a_config_s_paths_hold_in_any_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("program", "flags", "named"),
     [
-        ("glscl_jax.train", [CONFIG, f"--workdir={BUCKET}"], "--workdir"),
         ("glscl_jax.train", ["--workdir={}", f"{CONFIG[:9]}{BUCKET}"], "--config"),
-        *(
-            ("glscl_jax.train", [CONFIG, "--workdir={}", f"--config.{x}={BUCKET}"], f"config.{x}")
-            for x in paths.SETTINGS
+        (
+            "glscl_jax.train",
+            [CONFIG, "--workdir={}", f"--config.data.tokenizer={BUCKET}"],
+            "config.data.tokenizer",
         ),
-        ("glscl_jax.evaluate", [f"--checkpoint={BUCKET}"], "--checkpoint"),
-        ("glscl_jax.evaluate", ["--checkpoint={}", f"--out={BUCKET}"], "--out"),
-        ("glscl_jax.evaluate", ["--checkpoint={}", f"--save-features={BUCKET}"], "--save_features"),
         ("glscl_jax.evaluate", ["compare", "{}", BUCKET], "RUN_B"),
         ("glscl_jax.input_pipeline.prepare", [f"--source={BUCKET}", "--check"], "--source"),
         ("glscl_jax.input_pipeline.prepare", ["--source=.", f"--videos={BUCKET}"], "--videos"),
-        ("glscl_jax.input_pipeline.prepare", ["--source=.", f"--data_dir={BUCKET}"], "--data_dir"),
         ("glscl_jax.input_pipeline.rendered", ["--out", BUCKET], "--out"),
         ("convert.clip", [BUCKET, "{}"], "SOURCE"),
         ("convert.glscl", ["{}", BUCKET], "OUT"),
         ("convert.clip", ["a.pt", "{}", f"--tokenizer={BUCKET}"], "--tokenizer"),
     ],
 )
-def test_every_program_refuses_a_bucket_before_it_makes_anything(
+def test_a_bucket_is_refused_where_none_can_be_before_anything_is_made(
     refusal, tmp_path, program, flags, named
 ):
     given = [flag.format(tmp_path / "new") for flag in flags]
-    assert f"{named} gs://bucket/there: gs:// is not supported yet" in refusal(program, *given)
+    assert f"{named} gs://bucket/there: gs:// is not supported here" in refusal(program, *given)
+    assert not list(tmp_path.iterdir())
+    assert not pathlib.Path("gs:").exists()
+
+
+without_gcsfs = pytest.mark.skipif(
+    importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed: it would ask Google"
+)
+
+
+@without_gcsfs
+@pytest.mark.parametrize(
+    ("program", "flags", "named"),
+    [
+        ("glscl_jax.train", [CONFIG, f"--workdir={BUCKET}"], "--workdir"),
+        (
+            "glscl_jax.train",
+            [CONFIG, "--workdir={}", f"--config.init_from={BUCKET}"],
+            "config.init_from",
+        ),
+        (
+            "glscl_jax.train",
+            [CONFIG, "--workdir={}", f"--config.data.dir={BUCKET}"],
+            "the prepared data",
+        ),
+        ("glscl_jax.evaluate", [f"--checkpoint={BUCKET}"], "--checkpoint"),
+        ("glscl_jax.evaluate", [f"--checkpoint={BUCKET}", "--out={}"], "the checkpoint"),
+        ("glscl_jax.evaluate", ["--checkpoint={}", f"--out={BUCKET}"], "--out"),
+        ("glscl_jax.evaluate", ["--checkpoint={}", f"--save-features={BUCKET}"], "--save_features"),
+        ("glscl_jax.input_pipeline.prepare", ["--source=.", f"--data_dir={BUCKET}"], "--data_dir"),
+    ],
+)
+def test_a_client_that_is_missing_is_told_before_anything_is_made(
+    refusal, tmp_path, program, flags, named
+):
+    given = [flag.format(tmp_path / "new") for flag in flags]
+    told = f"{named} gs://bucket/there: Google Cloud Storage needs gcsfs, which is not installed"
+    assert f"{told}: pip install gcsfs, or mount it (gcsfuse)" in refusal(program, *given)
     assert not list(tmp_path.iterdir())
     assert not pathlib.Path("gs:").exists()
 
 
 def test_the_library_refuses_a_bucket():
-    for read in (glscl_jax.load, Workdir, open_data, Tokenizer.open):
-        with pytest.raises(UserError, match="not supported yet"):
+    for read in (Workdir, Tokenizer.open):
+        with pytest.raises(UserError, match="not supported here"):
             read(BUCKET)
+
+
+@without_gcsfs
+def test_the_library_tells_of_a_client_that_is_missing():
+    for read in (glscl_jax.load, open_data):
+        with pytest.raises(UserError, match="pip install gcsfs"):
+            read(BUCKET)
+
+
+def test_addresses_of_buckets_stay_as_they_are():
+    places = {"dir": BUCKET, "tokenizer": "demo"}
+    config = ConfigDict({"init_from": "S3://b/x", "data": places})
+    paths.settle(config)
+    assert config.to_dict() == {"init_from": "S3://b/x", "data": places}
+    assert not any(map(paths.is_address, ("gs:/b", "hdfs://b/x", "a/gs://b", "", "s3")))
 
 
 def test_programs_are_at_home(forks, shapes, tmp_path):

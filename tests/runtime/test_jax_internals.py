@@ -2,12 +2,18 @@
 
 import contextlib
 import os
+import subprocess
+import sys
+import types
 
 import jax
 import pytest
 
 from glscl_jax.errors import UserError
 from glscl_jax.runtime import cluster, jax_internals, launch
+from tests.server import REPO
+
+_OF_DEVICES = ("JAX_PLATFORMS", *jax_internals._TPU_HOST)
 
 
 @pytest.fixture
@@ -25,6 +31,60 @@ def test_this_release_is_known():
     state = jax_internals._module("distributed").global_state
     assert all(hasattr(state, name) for name in ("client", "process_id", "num_processes"))
     assert jax_internals.peers() is None
+
+
+@pytest.fixture
+def tpu(monkeypatch):
+    """What JAX looks for: a TPU, on a host that is told to have so many chips."""
+    for name in jax_internals._TPU_HOST:
+        monkeypatch.delenv(name, raising=False)
+    known = {"cpu": 0, "tpu": 0}
+    host = types.SimpleNamespace(
+        _backend_factories=known, num_available_tpu_chips_and_device_id=lambda: (0, None)
+    )
+    monkeypatch.setattr(jax_internals, "_module", lambda name: host)
+    monkeypatch.setattr(jax_internals, "jax", types.SimpleNamespace(config=host))
+    host.jax_platforms = None
+    return host
+
+
+def test_a_tpu_that_is_not_there_is_not_looked_for(tpu):
+    jax_internals.forget_absent_tpu()
+    assert tpu._backend_factories == {"cpu": 0}
+
+
+@pytest.mark.parametrize("variable", jax_internals._TPU_HOST)
+def test_a_tpu_s_own_host_is_left_alone(tpu, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    jax_internals.forget_absent_tpu()
+    assert "tpu" in tpu._backend_factories
+
+
+def test_a_tpu_that_is_seen_or_asked_for_is_left_alone(tpu):
+    tpu.jax_platforms = "tpu,cpu"
+    jax_internals.forget_absent_tpu()
+    tpu.jax_platforms = None
+    tpu.num_available_tpu_chips_and_device_id = lambda: (4, None)
+    jax_internals.forget_absent_tpu()
+    del tpu.num_available_tpu_chips_and_device_id
+    jax_internals.forget_absent_tpu()
+    assert "tpu" in tpu._backend_factories
+
+
+def test_with_libtpu_and_no_tpu_nothing_is_said():
+    pytest.importorskip("libtpu", reason="the compiler for TPUs is not installed: make aot")
+    if jax_internals._module("hardware_utils").num_available_tpu_chips_and_device_id()[0]:
+        pytest.skip("here is a TPU")
+    program = (
+        "import jax; from glscl_jax.runtime import launch\n"
+        "with launch.join(): print(jax.devices()[0].platform)"
+    )
+    environment = {x: y for x, y in os.environ.items() if x not in _OF_DEVICES}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=REPO
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("cpu", "gpu")
 
 
 def test_a_module_that_is_not_there():

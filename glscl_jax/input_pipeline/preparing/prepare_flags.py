@@ -37,7 +37,12 @@ def define() -> None:
         " which have no validation split, and 0 elsewhere.",
         lower_bound=0,
     )
-    paths.define("data_dir", None, "Folder to write the data set to.")
+    paths.define(
+        "data_dir",
+        None,
+        "Folder to write the data set to, or an address in a bucket, s3:// or gs://.",
+        bucket=True,
+    )
     flags.DEFINE_boolean("check", False, "Only say what is missing or wrong; write nothing.")
     flags.DEFINE_float(
         "frame_rate", Options.frame_rate, "Frames stored per second of video.", lower_bound=0.001

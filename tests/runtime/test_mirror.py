@@ -1,0 +1,349 @@
+"""Local folders in place of a bucket's: whole whenever a process is killed, and fetched once."""
+
+import hashlib
+import pathlib
+import sys
+import uuid
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from glscl_jax.errors import UserError
+from glscl_jax.runtime import mirror, processes
+from glscl_jax.runtime.bucket import Bucket
+
+STEPS = mirror.Marked(r"checkpoints/\d+/", "whole")
+SETS = mirror.Marked(r"clips/[^/]+/", "info.json")
+
+
+class Service:
+    """A bucket in memory, which tells tags, counts what it is asked, and may fail."""
+
+    def __init__(self):
+        self.files, self.asked, self.fails = MemoryFileSystem(), [], None
+
+    def find(self, root: str, detail: bool) -> dict:
+        found = self.files.find(root, detail=detail)
+        return {
+            name: told | {"ETag": hashlib.md5(self.files.cat_file(name)).hexdigest()}
+            for name, told in found.items()
+        }
+
+    def __getattr__(self, name: str):
+        def asked(*arguments):
+            self.asked.append((name, *arguments))
+            if self.fails:
+                self.fails(len(self.asked))
+            return getattr(self.files, name)(*arguments)
+
+        return asked
+
+    def count(self, name: str) -> int:
+        return sum(called == name for called, *_ in self.asked)
+
+
+@pytest.fixture
+def service():
+    return Service()
+
+
+@pytest.fixture
+def bucket(service):
+    return Bucket(f"s3://{uuid.uuid4().hex}/run", "--workdir", service)
+
+
+def write(folder: pathlib.Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def read(folder: pathlib.Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def step(number: int) -> dict[str, str]:
+    return {f"checkpoints/{number}/{name}": f"{name} {number}" for name in ("a", "b/c", "whole")}
+
+
+def data(number: int) -> dict[str, str]:
+    """A data set of fewer files the larger the number."""
+    files = {f"clips/x/{n}": f"{n} {number}" for n in range(12 - number)}
+    return {**files, "clips/x/info.json": str(number)}
+
+
+def mirrored(bucket, folder, **options) -> mirror.Mirror:
+    found = mirror.Mirror(mirror.Copy(bucket, folder, [STEPS, SETS]))
+    found.begin(watch=False, **options)
+    return found
+
+
+def test_what_is_written_is_there_on_another_machine(bucket, tmp_path):
+    files = {"config.json": "{}", "tokenizer/x": "ids", "metrics.jsonl": "1\n", **step(2)}
+    one = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", files)
+    own = {".running.lock": "", "x.part": "", "checkpoints/4.orbax-checkpoint-tmp/a": ""}
+    write(tmp_path / "one", own)
+    one.put()
+    write(tmp_path / "one", {"metrics.jsonl": "1\n2\n"})
+    one.finish()
+    mirrored(bucket, tmp_path / "other")
+    assert read(tmp_path / "other") == files | {"metrics.jsonl": "1\n2\n"}
+
+
+def test_only_what_changed_is_sent_and_fetched(bucket, service, tmp_path):
+    files = {"config.json": "{}", "metrics.jsonl": "1\n", **step(2)}
+    one = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", files)
+    one.put()
+    one.put()
+    assert service.count("pipe_file") == 1 + len(files)
+    write(tmp_path / "one", {"metrics.jsonl": "1\n2\n"})
+    one.finish()
+    assert service.count("pipe_file") == 2 + len(files)
+    mirrored(bucket, tmp_path / "one")  # As it was sent from here.
+    assert service.count("get_file") == 0
+    mirrored(bucket, tmp_path / "other")
+    assert service.count("get_file") == len(files)
+    service.files.pipe_file(f"{bucket.address[5:]}/config.json", b"{1}")
+    mirrored(bucket, tmp_path / "other")
+    assert service.count("get_file") == len(files) + 1
+    assert read(tmp_path / "other")["config.json"] == "{1}"
+
+
+def test_a_file_that_changed_here_is_fetched_anew(bucket, tmp_path):
+    one = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", {"a": "there"})
+    one.finish()
+    write(tmp_path / "one", {"a": "what a killed run left", "b": "more"})
+    mirrored(bucket, tmp_path / "one")
+    assert read(tmp_path / "one") == {"a": "there"}
+
+
+def test_whatever_a_kill_leaves_is_whole(service, tmp_path, monkeypatch):
+    """A run of three checkpoints that keeps two, and a data set in place of another."""
+    monkeypatch.setattr(mirror, "_THREADS", 1)
+    one, last = mirrored(Bucket("s3://b/run", "--workdir", service), tmp_path / "one"), set()
+
+    def look(count) -> None:
+        """Is asked before every write and removal: if the process is killed just then."""
+        nonlocal last
+        there = Service()
+        there.files = service.files
+        mirrored(Bucket("s3://b/run", "--workdir", there), tmp_path / str(count))
+        found = read(tmp_path / str(count))
+        steps = {int(name.split("/")[1]) for name in found if name.startswith("checkpoints")}
+        assert {n: x for n, x in found.items() if n.startswith("checkpoints")} == {
+            name: text for number in steps for name, text in step(number).items()
+        }
+        # None goes before another one is there.
+        assert len(steps) >= min(len(last), 2)
+        last = steps
+        if clips := {n: x for n, x in found.items() if n.startswith("clips")}:
+            assert clips == data(int(clips["clips/x/info.json"]))
+
+    service.fails = look
+    for number in (2, 4, 10):
+        for old in (tmp_path / "one/clips/x").glob("*"):
+            old.unlink()
+        write(tmp_path / "one", {"metrics.jsonl": str(number), **step(number), **data(number)})
+        if number == 10:
+            for name in step(2):
+                (tmp_path / "one" / name).unlink()
+        one.put()
+    look("end")
+    assert last == {4, 10}
+    assert len(service.asked) > 20
+
+
+def test_a_checkpoint_that_is_being_removed_is_no_whole_one(bucket, tmp_path):
+    one = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", step(2))
+    one.put()
+    (tmp_path / "one/checkpoints/2/a").unlink()
+    one.put()
+    mirrored(bucket, tmp_path / "other")
+    assert read(tmp_path / "other") == step(2)
+    for name in ("whole", "b/c"):
+        (tmp_path / "one/checkpoints/2" / name).unlink()
+    one.put()
+    assert not bucket.objects()
+
+
+def test_a_beginning_without_its_last_file_is_none(bucket, tmp_path):
+    one = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", {"tokenizer/half": "", "model.json": "{}"})
+    one.put()
+    mirrored(bucket, tmp_path / "other", begun="config.json")
+    assert read(tmp_path / "other") == {}
+    write(tmp_path / "one", {"config.json": ""})
+    one.put()
+    mirrored(bucket, tmp_path / "other", begun="config.json")
+    assert len(read(tmp_path / "other")) == 3
+
+
+def test_what_was_not_here_stays(bucket, tmp_path):
+    first = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", {"model.json": "{}", **step(2)})
+    first.finish()
+    results = mirrored(bucket, tmp_path / "out", fetch=False)
+    write(tmp_path / "out", {"results.json": "1"})
+    results.finish()
+    assert set(bucket.objects()) == {"model.json", "results.json", *step(2)}
+
+
+def test_a_disk_without_room_says_so_first(bucket, service, tmp_path, monkeypatch):
+    one = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", {"a": "there"})
+    one.finish()
+    usage = type("Usage", (), {"free": 2})
+    monkeypatch.setattr(mirror.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"GiB are to be fetched.*TMPDIR.*mount the bucket"):
+        mirrored(bucket, tmp_path / "other")
+    assert not service.count("get_file")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError("x"), "there is no such bucket: make it first"),
+        (PermissionError("Access Denied"), r"not allowed \(Access Denied\): see to your cred"),
+        (OSError("Forbidden: b/x\nmore"), r"not allowed \(Forbidden: b/x\)"),
+        (RuntimeError("Unable to locate credentials"), "not allowed"),
+        (ConnectionError("refused\nmore"), r"cannot be reached \(refused\): see to the network"),
+    ],
+)
+def test_what_a_service_says_is_one_line(bucket, service, tmp_path, error, told):
+    def fail(count):
+        raise error
+
+    service.fails = fail
+    with pytest.raises(UserError, match=rf"--workdir s3://\w+/run: .*{told}") as raised:
+        mirrored(bucket, tmp_path / "one")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_bucket_that_is_gone_for_a_moment_is_tried_again(bucket, service, tmp_path, capsys):
+    one = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", {"config.json": "{}", **step(2)})
+    start = len(service.asked)
+
+    def fail(count):
+        if count in (start + 1, start + 3):
+            raise ConnectionError("refused")
+
+    service.fails = fail
+    one.finish()
+    assert set(bucket.objects()) == {"config.json", *step(2)}
+    assert capsys.readouterr().err.count("trying again") == 1
+
+
+def test_a_bucket_that_stays_away_ends_the_run(bucket, service, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "PATIENCE", 0.1)
+    one = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", step(2))
+    one.put()
+    write(tmp_path / "one", step(4))
+
+    def fail(count):
+        raise ConnectionError("refused")
+
+    service.fails = fail
+    told = "last in it that is whole is checkpoints/2; what was made since lies in .*/one until"
+    with pytest.raises(mirror.LostBucketError, match=told):
+        one.finish()
+    with pytest.raises(mirror.LostBucketError, match=told):
+        one.check()
+
+
+def test_files_are_sent_while_they_come(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "INTERVAL", 0.01)
+    one = mirror.Mirror(mirror.Copy(bucket, tmp_path / "one", [STEPS]))
+    one.begin()
+    write(tmp_path / "one", step(2))
+    for _ in range(500):
+        if "checkpoints/2/whole" in bucket.objects():
+            break
+        one._stopped.wait(0.01)
+    assert set(bucket.objects()) == set(step(2))
+    one.finish()
+    assert not one._thread.is_alive()
+
+
+def test_a_program_at_a_time_writes(monkeypatch, tmp_path):
+    monkeypatch.setattr(mirror, "Bucket", lambda *given: Bucket(*given, Service()))
+    monkeypatch.setattr(mirror.tempfile, "gettempdir", lambda: str(tmp_path))
+    address = f"s3://{uuid.uuid4().hex}/run"
+    with mirror.written(address, "--workdir") as kept:
+        with (
+            pytest.raises(UserError, match="another program writes to it"),
+            mirror.written(f"{address}/", "--workdir"),
+        ):
+            pass
+        # What is read is another copy.
+        write(kept.path, {"a": "b"})
+        kept.put()
+        with mirror.fetched(address, "--checkpoint") as path:
+            assert path != kept.path
+            assert path.name == kept.path.name == "run"
+            assert read(path) == {"a": "b"}
+    with mirror.written(address, "--workdir"):
+        pass
+
+
+def test_mistakes_name_the_bucket_and_what_is_there_is_sent(monkeypatch, tmp_path):
+    monkeypatch.setattr(mirror, "Bucket", lambda *given: Bucket(*given, Service()))
+    monkeypatch.setattr(mirror.tempfile, "gettempdir", lambda: str(tmp_path))
+    address = f"s3://{uuid.uuid4().hex}/data"
+
+    def prepare():
+        with mirror.written(address, "--data_dir", watch=False) as kept:
+            write(kept.path, {"failed.csv": "one"})
+            raise UserError(f"too many failed: {kept.path}/failed.csv lists them")
+
+    with pytest.raises(UserError, match=f"too many failed: {address}/failed.csv lists them"):
+        prepare()
+    with mirror.fetched(address, "--data_dir") as path:
+        assert read(path) == {"failed.csv": "one"}
+    with (
+        pytest.raises(UserError, match=f"{address}/x is damaged"),
+        mirror.fetched(address, "--data_dir") as path,
+    ):
+        raise UserError(f"{path}/x is damaged")
+    with (
+        pytest.raises(UserError, match="--data_dir s3://empty/x: nothing is there"),
+        mirror.fetched("s3://empty/x", "--data_dir"),
+    ):
+        pass
+
+
+def test_processes_of_several_hosts_are_told_to_mount_it(monkeypatch):
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "gather", lambda host: [host, host])
+    processes.check_one_host("--workdir s3://b/x")
+    monkeypatch.setattr(processes, "gather", lambda host: [host, f"{host}-2"])
+    told = r"--workdir s3://b/x: the processes are on 2 hosts.*: mount the bucket on each"
+    with pytest.raises(UserError, match=told):
+        processes.check_one_host("--workdir s3://b/x")
+
+
+def test_a_local_folder_is_what_it_is(tmp_path):
+    with mirror.written(tmp_path, "--workdir") as kept, mirror.fetched(tmp_path, "x") as path:
+        assert kept.path == path == tmp_path
+        kept.check()
+        kept.finish()
+    with pytest.raises(UserError, match="not supported"), mirror.written("hdfs://x/y", "--workdir"):
+        pass
+
+
+def test_a_client_that_is_not_installed_is_told_with_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(UserError, match=r"--workdir s3://b/x: S3 needs s3fs.*pip install s3fs, or"):
+        Bucket("s3://b/x", "--workdir")
+    with pytest.raises(UserError, match=r"gs://: name a bucket, e\.g\. gs://bucket/folder"):
+        Bucket("gs://", "--workdir")
