@@ -129,8 +129,8 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 # A client's release is that of fsspec. s3fs and moto's server ask for different ones of botocore.
 .venv/buckets: .venv/dev requirements-buckets.txt
 	@echo "installing clients and servers of buckets into .venv and .venv-moto"
-	@{ grep '^fsspec==' requirements.lock; cat requirements-buckets.txt; } | \
-		$(INSTALL) -r /dev/stdin
+	@{ grep '^fsspec==' requirements.lock; cat requirements-buckets.txt; } >.venv/buckets.txt
+	@$(call install,-r .venv/buckets.txt)
 	@test -x .venv-moto/bin/python || $(PYTHON) -m venv .venv-moto
 	@.venv-moto/bin/python -m pip install -q 'moto[server]>=5.2'
 	@touch $@
