@@ -74,6 +74,7 @@ bench: .venv/bench slow
 	$(PY) -m benchmarks.inputs
 	$(PY) -m benchmarks.augmentation
 	$(PY) -m benchmarks.scaling
+	$(PY) -m benchmarks.compiled
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --no-header \

@@ -14,6 +14,8 @@ def base() -> ConfigDict:
     config.seed = 42
     config.batch_size = 128  # Pairs of a clip and one of its captions, over all devices.
     config.microbatch = 0  # Pairs whose activations are held at once, over all devices; 0: all.
+    # In which gradients are summed over examples and devices, or "bfloat16": half is sent.
+    config.gradient_dtype = "float32"
     config.num_epochs = 5  # Passes over the pairs: each shows every caption of every clip.
     config.num_steps = 0  # Updates in all; 0: num_epochs of (pairs // batch_size).
     config.eval_batch_size = 128

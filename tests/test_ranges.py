@@ -20,6 +20,7 @@ WRONG = {
     "seed": [-1, 2**32],
     "batch_size": NO_SIZE,
     "microbatch": NO_COUNT,
+    "gradient_dtype": ["", "float16", "auto"],
     "num_epochs": NO_SIZE,
     "num_steps": NO_COUNT,
     "eval_batch_size": NO_SIZE,

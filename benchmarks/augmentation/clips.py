@@ -1,7 +1,7 @@
 """Random clips to augment."""
 
+import jax
 import numpy as np
-from PIL import Image
 
 FRAMES, SIZE = 12, 224
 
@@ -9,7 +9,7 @@ FRAMES, SIZE = 12, 224
 def make_clips(count: int) -> np.ndarray:
     """Soft colours with a little noise, uint8 [B,V,H,W,3]."""
     rng = np.random.default_rng(0)
-    soft = rng.integers(30, 220, (count, 6, 6, 3), dtype=np.uint8)
-    soft = [Image.fromarray(one).resize((SIZE, SIZE), Image.BICUBIC) for one in soft]
+    soft = rng.integers(30, 220, (count, 6, 6, 3)).astype(np.float32)
+    soft = np.asarray(jax.image.resize(soft, (count, SIZE, SIZE, 3), "cubic"))
     noise = rng.integers(0, 20, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
-    return np.stack([np.asarray(one) + noise for one in soft])
+    return soft.clip(0, 235).astype(np.uint8)[:, None] + noise

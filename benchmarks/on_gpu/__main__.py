@@ -10,10 +10,11 @@ AdamW, and recomputes layers only where it would not fit otherwise. Each row is 
 own with the whole device to itself; what the minutes do not suffice for is named and left out.
 
 Utilisation is the model's FLOPs (`model_flops.py`: matrix products without recomputation) over
-time, as a share of what a chain of 8192 x 8192 products reaches in the same run.
+time, as a share of what a chain of 8192 x 8192 products reaches in the same run. Of a row that
+`benchmarks.compiled` has counted it is said how far that estimate was off.
 
 Takes 8 minutes on an NVIDIA H100 (--minutes), after which nothing new is begun. Needs jax, flax,
-optax and absl, torch and transformers for PyTorch's rows, Pillow for the clips that are augmented;
+optax, orbax and absl, torch and transformers for PyTorch's rows, which are left out without;
 nothing that reads videos, recipes or data sets.
 """
 

@@ -5,8 +5,15 @@ import statistics
 import time
 from collections.abc import Iterator
 
+import jax.numpy as jnp
+
+from benchmarks.compiled import counts
 from benchmarks.on_gpu.contender import ContenderError, Task, in_process
 from benchmarks.timing import summary
+from glscl_jax import target
+from glscl_jax.models.encoders.attention import is_fused
+from glscl_jax.models.encoders.clip import VARIANTS
+from glscl_jax.profiling.topologies import CHIPS
 
 # The aims, on a GPU: the second is PyTorch's time over this project's.
 UTILISATION, SPEED_UP = {"ViT-B/16": 0.40}, 1.2
@@ -54,7 +61,7 @@ def steps(clock: Clock, size: Size, ceiling: dict, compiled: bool) -> None:
             for attention, remat in layouts:
                 task = Task("jax", variant, size.clips, size.frames, size.steps)
                 task = dataclasses.replace(task, attention=attention, remat=remat)
-                if seconds := jax_row(clock, task, ceiling["ceiling"]):
+                if seconds := jax_row(clock, task, ceiling):
                     fastest[variant] = min(seconds, fastest.get(variant, seconds))
             if layouts == LAYOUTS[:2]:
                 torch_row(clock, size, variant, compiled, fastest.get(variant))
@@ -62,21 +69,38 @@ def steps(clock: Clock, size: Size, ceiling: dict, compiled: bool) -> None:
         print(f"  {variant}: the fastest row of this project takes {seconds:.3f} s")
 
 
-def jax_row(clock: Clock, task: Task, ceiling: float) -> float | None:
-    """Prints a row; the median of a step's seconds."""
+def jax_row(clock: Clock, task: Task, ceiling: dict) -> float | None:
+    """Prints a row, and how far the compiler's estimate was off; the median of a step's seconds."""
     name = f"{task.variant}, {task.attention}, remat {task.remat}"
     found = clock.run(name, task)
     if found is None:
         return None
     median = statistics.median(found["seconds"])
-    share = found["flops"] / median / ceiling
+    share = found["flops"] / median / ceiling["ceiling"]
     aim = f" (aim {100 * UTILISATION[task.variant]:.0f})" if task.variant in UTILISATION else ""
     print(
         f"  {name:<34}{summary(found['seconds'])}, {100 * share:.1f} % of the ceiling{aim},"
         f" {found['peak'] / 2**30:.1f} GiB at most, {found['compiling']:.0f} s to compile",
         flush=True,
     )
+    if estimate := estimated(task, ceiling["machine"]):
+        print(
+            f"    the compiler's estimate is {estimate.seconds:.3f} s and {estimate.gib:.1f} GiB: "
+            f"it took {median / estimate.seconds:.2f} times as long",
+            flush=True,
+        )
     return median
+
+
+def estimated(task: Task, machine: str) -> counts.Counts | None:
+    """What `benchmarks.compiled` keeps of a row, if it has this device, step and layout."""
+    chip = next((x.name for x in CHIPS.values() if x.device_kind in machine), None)
+    found = counts.read()[counts.LAST].get(f"{chip}x1 {task.variant} {task.clips}")
+    with target.compiling_for("gpu"):
+        tokens = 1 + VARIANTS[task.variant].patches
+        chosen = "fused" if is_fused("auto", jnp.dtype("bfloat16"), tokens) else "plain"
+    same = found and found.layout == f"remat {task.remat}" and chosen == task.attention
+    return found if same and task.frames == 12 and task.scan else None
 
 
 def torch_row(clock: Clock, size: Size, variant: str, compiled: bool, own: float | None) -> None:

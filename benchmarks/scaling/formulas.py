@@ -98,8 +98,9 @@ def cost(step: Step) -> Cost:
     # A micro-batch's layers are gathered for its features, and again forward and backward.
     passes = 3 * micro if micro > 1 else 2
     row = FLOAT * width * (1 + config.head.queries)
-    # Texts are gathered once, before the loop over blocks, and their gradient is summed.
-    features = 3 * step.batch * row
+    # Texts are gathered once, before the loop over blocks; behind it each device gets the sum of
+    # its own texts' gradient.
+    features = 2 * step.batch * row
     gram = 4 * step.frames**2 * width * blocks * pairs
     product = step.frames * (width + step.frames) + config.head.queries * width
     return Cost(

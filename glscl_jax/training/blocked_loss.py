@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from glscl_jax.models.heads.features import Features, count_of
-from glscl_jax.runtime.sharding import BATCH, batch_shares, constrain
+from glscl_jax.runtime.sharding import BATCH, batch_shares
 from glscl_jax.training.gradient_cache import join_parts
 
 
@@ -45,31 +45,67 @@ def blocked_contrastive(
       blocks: how many, a divisor of B.
       mesh: the devices that share the batch; none for a single one.
     """
-    count = count_of(text)
+    shares = batch_shares(mesh)
+    gather = _gathered if shares > 1 else lambda x: x
+    sums = functools.partial(_device_sums, score=score, blocks=blocks, gather=gather)
+    if shares > 1:
+        each = PartitionSpec(BATCH)
+        sums = jax.shard_map(sums, mesh=mesh, in_specs=each, out_specs=each)
+    # Each device has its own copy of the scale, or its gradient would be summed at each block.
+    scale = jnp.broadcast_to(logit_scale, shares)
+    columns, rows, right = sums(text, video, jnp.arange(count_of(text)), scale)
+    # Of each text, what all devices found among their own videos.
+    if shares > 1:
+        rows = jax.nn.logsumexp(rows + right, axis=0) - jnp.sum(right, axis=0)
+    right = jnp.sum(right, axis=0)
+    return (jnp.mean(rows) + jnp.mean(columns - right)) / 2
+
+
+def _device_sums(text, video, own, logit_scale, *, score, blocks, gather):
+    """What one device finds for its own pairs' videos and all texts.
+
+    Every device scores a block's texts against its own videos. The other way round, the gradient
+    of all videos would be summed over the devices at each block. Texts are gathered once, before
+    the loop, and their gradient is summed once, behind it: in the loop nothing is sent.
+
+    Args:
+      text, video: features of its own pairs, b of them.
+      own: int32 [b], their numbers among all B.
+      logit_scale: [1], a logarithm.
+      score, blocks: see `blocked_contrastive`.
+      gather: arrays of its own pairs -> of all of them, in order.
+
+    Returns:
+      float32 [b] the logarithm of each video's sum over all texts; float32 [1,B] that of each
+      text's sum over these videos less its right video's logit; and [1,B] that logit, which is 0
+      of a text whose video is not here.
+    """
 
     def cut(x):
         """All parts that `take_part` takes, the inverse of `join_parts`."""
         # In numbers, not by -1: features may have an axis of none, a head without queries.
         return x.reshape(x.shape[0] // blocks, blocks, *x.shape[1:]).swapaxes(0, 1)
 
-    # Every device scores a block's texts against its own videos. The other way round, the gradient
-    # of all videos would be summed over the devices at each block. Texts are gathered once, before
-    # the loop: a block at a time they would be so forward and backward, their gradient summed at
-    # each, and nothing of it done while anything is computed.
-    texts = constrain(jax.tree.map(cut, (text, jnp.arange(count))), mesh)
-    video = constrain(video, mesh, BATCH)
+    texts = jax.tree.map(gather, text)
+    texts = jax.tree.map(cut, (texts, jnp.arange(count_of(texts))))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(columns, block):
-        part, own = block
-        logits = constrain(score(part, video) * jnp.exp(logit_scale), mesh, None, BATCH)
-        is_right = own[:, None] == jnp.arange(count)
-        right = jnp.sum(jnp.where(is_right, logits, 0.0), axis=1)
+        part, numbers = block
+        logits = score(part, video) * jnp.exp(logit_scale[0])
+        right = jnp.sum(jnp.where(numbers[:, None] == own, logits, 0.0), axis=1)
         rows = jax.nn.logsumexp(logits, axis=1) - right
         columns = jnp.logaddexp(columns, jax.nn.logsumexp(logits, axis=0))
         return columns, (rows, right)
 
-    start = jnp.full(count, -jnp.inf)
+    # Of `own`, so that it differs from device to device as what follows does.
+    start = jnp.full_like(own, -jnp.inf, jnp.float32)
     columns, parts = jax.lax.scan(add, start, texts)
-    rows, right = join_parts(parts, mesh)
-    return (jnp.mean(rows) + jnp.mean(columns - right)) / 2
+    rows, right = jax.tree.map(lambda x: join_parts(x)[None], parts)
+    return columns, rows, right
+
+
+def _gathered(x: jax.Array) -> jax.Array:
+    """All devices' rows; the gradient of each is summed over them in float32."""
+    wide = x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    return jax.lax.all_gather(wide, BATCH, tiled=True).astype(x.dtype)

@@ -13,6 +13,7 @@ _EFFECTS = {
     "init_from": "is not read: the run goes on from its own parameters",
     "mesh.": "splits the work in another way, which rounds in another way and changes no more",
     "microbatch": "splits the work in another way, which rounds in another way and changes no more",
+    "gradient_dtype": "rounds gradients in another way from step {step} on",
     "data.dir": "is where the same data lies now",
     "data.tokenizer": "is where the same tokenizer lies now",
     **dict.fromkeys(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from glscl_jax.models.encoders.products import summing_gradients
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.runtime.sharding import constrain_activations
@@ -96,6 +97,7 @@ def gradient(
     weights: Any,
     microbatch: int = 0,
     loss_block: int = LOSS_BLOCK,
+    gradient_dtype: str = "float32",
     mesh: Mesh | None = None,
 ) -> tuple[dict, Losses]:
     """The gradient of a batch's total loss, and the losses.
@@ -110,10 +112,26 @@ def gradient(
       microbatch: pairs whose activations are held at once, a divisor of B (see
         `gradient_cache`); 0, or B, for all of them.
       loss_block: a larger batch is scored so many texts at a time (see `blocked_loss`).
+      gradient_dtype: in which a parameter's gradient is summed over examples and devices, whatever
+        the model computes in; over micro-batches it is so in float32.
       mesh: the devices that share the batch; none for a single one.
     """
+    with summing_gradients(gradient_dtype):
+        return _gradient(
+            params,
+            batch,
+            dropout_key,
+            microbatch,
+            model=model,
+            weights=weights,
+            loss_block=loss_block,
+            mesh=mesh,
+        )
+
+
+def _gradient(params, batch, dropout_key, microbatch, *, model, mesh, **more):
     size = len(batch["text_ids"])
-    options = {"model": model, "weights": weights, "loss_block": loss_block, "mesh": mesh}
+    options = {"model": model, "mesh": mesh, **more}
     if microbatch in (0, size):
 
         def whole(params):

@@ -58,6 +58,7 @@ def train_step(
     seed: int,
     microbatch: int = 0,
     loss_block: int = LOSS_BLOCK,
+    gradient_dtype: str = "float32",
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """One update, be it of several micro-batches.
@@ -79,6 +80,7 @@ def train_step(
         weights=weights,
         microbatch=microbatch,
         loss_block=loss_block,
+        gradient_dtype=gradient_dtype,
         mesh=mesh,
     )
     grad_norm = global_norm(trainable(grads, optim))

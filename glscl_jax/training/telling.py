@@ -85,7 +85,8 @@ def _tell_size(run: Run, state: TrainState, first: int) -> None:
     say(
         f"training {count:,} parameters from step {first} to {run.total}, "
         f"batches of {run.config.batch_size} clips, on {where}{hosts}, "
-        f"remat {chosen_remat(run.config.model.remat)}"
+        f"remat {chosen_remat(run.config.model.remat)}, "
+        f"gradients summed in {run.config.gradient_dtype}"
     )
     if (share := sharding.device_share(state)) < 1:
         axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())

@@ -1,5 +1,6 @@
 """The training benchmarks at sizes of nothing: what they time, count, choose and draw."""
 
+import dataclasses
 import json
 import time
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import precision, saving
+from benchmarks.compiled import counts
 from benchmarks.on_gpu import steps as on_gpu
 from benchmarks.on_gpu.contender import ContenderError, Task
 from benchmarks.timing import take_turns
@@ -166,7 +168,7 @@ def test_rows_on_a_gpu(monkeypatch, capsys):
 
     monkeypatch.setattr(on_gpu, "in_process", in_process)
     size = on_gpu.Size(("tiny",), 4, 3, 1)
-    on_gpu.steps(on_gpu.Clock(1), size, {"ceiling": 1e13}, compiled=True)
+    on_gpu.steps(on_gpu.Clock(1), size, {"ceiling": 1e13, "machine": ""}, compiled=True)
     rows = capsys.readouterr().out.splitlines()[2:]
     assert "tiny, fused, remat dots" in rows[0]
     assert "40.0 % of the ceiling, 2.0 GiB at most, 9 s to compile" in rows[0]
@@ -175,6 +177,22 @@ def test_rows_on_a_gpu(monkeypatch, capsys):
     assert "2.00 times this project's" in rows[4]
     assert sum("does not fit" in row for row in rows) == 2
     assert "fastest row of this project takes 1.500 s" in rows[-1]
+
+
+def test_how_far_the_compiler_was_off(monkeypatch, capsys):
+    kept = counts.Counts("remat full", fits=True, temporary=2**34, computing=0.4, seconds=0.4)
+    monkeypatch.setattr(counts, "read", lambda: {counts.LAST: {"h100x1 ViT-B/16 128": kept}})
+    found = {"seconds": [0.5], "flops": 6e12, "peak": 2**31, "compiling": 9.0}
+    monkeypatch.setattr(on_gpu, "in_process", lambda task, seconds: found)
+    machine = {"ceiling": 1e13, "machine": "1 x NVIDIA H100 80GB HBM3 (gpu)"}
+    task = Task("jax", "ViT-B/16", clips=128, frames=12, remat="full", attention="fused")
+    on_gpu.jax_row(on_gpu.Clock(1), task, machine)
+    told = "the compiler's estimate is 0.400 s and 16.0 GiB: it took 1.25 times as long"
+    assert told in capsys.readouterr().out
+    # Of other layouts, sizes and devices nothing is said.
+    for other in ({"remat": "dots"}, {"attention": "plain"}, {"clips": 64}, {"frames": 8}):
+        assert on_gpu.estimated(dataclasses.replace(task, **other), machine["machine"]) is None
+    assert on_gpu.estimated(task, "1 x cpu") is None
 
 
 def test_what_there_is_no_time_for_is_named(capsys):

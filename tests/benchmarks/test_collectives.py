@@ -156,9 +156,9 @@ def test_formulas_by_hand():
     assert size.embedding == 1024 * 128
     assert formulas.blocks_of(step) == 4
     assert found.sent["data"] == 4 * size.layers / 2 * 2 * 3 / 4
-    # Texts are gathered once, and their gradient is summed.
+    # Texts are gathered once, and each device gets the sum of its own texts' gradient.
     row = (1 + 8) * 128 * 4
-    assert found.sent["data+fsdp"] == 7 / 8 * (8 * size.embedding + 64 * row * 3)
+    assert found.sent["data+fsdp"] == 7 / 8 * (8 * size.embedding + 64 * row * 2)
     # Micro-batches sum the gradient as often as there are, whatever their number.
     halves = formulas.cost(Step(TINY, 6, 20, 64, step.axes, 32, 16))
     assert halves.sent["data"] == 2 * found.sent["data"]

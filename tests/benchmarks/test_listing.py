@@ -9,14 +9,21 @@ from benchmarks import __main__ as listing
 from tests.server import REPO
 from tests.source_tree import imports
 
-# What a machine with a GPU may lack: all that reads recipes, data sets and videos.
+# What a machine with a GPU may lack: all but jax, flax, optax, orbax and what comes with them, and
+# torch.
 MISSING = (
+    "PIL",
+    "array_record",
+    "av",
+    "ftfy",
+    "jinja2",
+    "matplotlib",
     "ml_collections",
+    "safetensors",
+    "tensorboardX",
     "tensorflow",
     "tensorflow_datasets",
-    "tensorboardX",
-    "av",
-    "matplotlib",
+    "tokenizers",
 )
 
 

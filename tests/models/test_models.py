@@ -11,8 +11,8 @@ import pytest
 from glscl_jax import target
 from glscl_jax.models.encoders.clip import CLIP, VARIANTS
 from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD
+from glscl_jax.models.encoders.products import matmul
 from glscl_jax.models.encoders.temporal import TemporalLSTM
-from glscl_jax.models.encoders.transformer import matmul
 from glscl_jax.models.glscl import (
     GLSCL,
     encode_text,

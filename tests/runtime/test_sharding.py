@@ -207,6 +207,32 @@ def test_every_mesh_computes_what_one_device_does(axes):
     assert_same_gradient(grads, expected)
 
 
+HALF = GLSCL(dataclasses.replace(MODEL.config, dtype="bfloat16"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient_dtype", ["float32", "bfloat16"])
+def test_in_bfloat16_a_mesh_computes_the_same_but_for_rounding(gradient_dtype):
+    def gradient(**axes):
+        mesh, params = mesh_of(axes), fresh(**axes)
+        compute = functools.partial(
+            objective.gradient,
+            model=HALF,
+            weights=LossWeights(),
+            gradient_dtype=gradient_dtype,
+            mesh=mesh,
+        )
+        where = jax.tree.map(lambda leaf: leaf.sharding, params)
+        compiled = jax.jit(compute, out_shardings=(where, sharding.replicated(mesh)))
+        batch = sharding.put_batch(train_batch(64), mesh)
+        return optax.tree.cast(jax.device_get(compiled(params, batch, jax.random.key(7))[0]), float)
+
+    found, expected = gradient(data=4, fsdp=2), gradient(**ONE)
+    off = jax.tree.map(np.subtract, found, expected)
+    # Eight bits each, of which what stands for rounding differs with the devices' own batches.
+    assert optax.tree.norm(off) < 0.02 * optax.tree.norm(expected)
+
+
 def small_state(mesh):
     """A train state of few numbers, laid out by the rules."""
     rng = np.random.default_rng(0)

@@ -120,31 +120,35 @@ def test_in_blocks_the_contrastive_loss_and_its_gradient_are_the_same(blocks):
         assert np.linalg.norm(one - other) <= 1e-5 * np.linalg.norm(other)
 
 
-def test_blocks_on_a_mesh():
-    mesh = sharding.make_mesh(jax.devices()[:8], {"data": 4, "fsdp": 2})
+@pytest.mark.parametrize("axes", [{"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_blocks_on_a_mesh(axes):
+    mesh = sharding.make_mesh(jax.devices()[:8], axes)
     text, video = features(32)
-    shared = jax.device_put((text, video), sharding.by_batch(mesh))
-    expected = plain(text, video.frames, video.queries, video.mask, 3.0)
-    loss = jax.jit(functools.partial(blocked, logit_scale=3.0, blocks=4, mesh=mesh))
-    found = loss(shared[0], shared[1].frames, shared[1].queries, shared[1].mask)
-    assert found == pytest.approx(float(expected), rel=1e-6)
+    alone = (text, video.frames, video.queries, video.mask)
+    shared = jax.device_put(alone, sharding.by_batch(mesh))
+    expected = slopes(plain)(*alone, jnp.array(3.0))
+    found = slopes(functools.partial(blocked, blocks=4, mesh=mesh))(*shared, jnp.array(3.0))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.linalg.norm(one - other) <= 1e-5 * np.linalg.norm(other)
 
 
-def test_texts_are_gathered_once_however_many_blocks():
+def test_texts_and_their_gradient_are_sent_once_however_many_blocks():
     axes = {"data": 4, "fsdp": 2}
     mesh = sharding.make_mesh(jax.devices()[:8], axes)
-    shared = jax.tree.map(
+    text, video = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.by_batch(mesh)),
         jax.eval_shape(lambda: features(64)),
     )
-    text, video = shared
     loss = slopes(functools.partial(blocked, blocks=8, mesh=mesh))
     compiled = loss.lower(text, video.frames, video.queries, video.mask, jnp.array(3.0)).compile()
     moved = collectives.collectives(hlo.Module(compiled.as_text()), {**axes, "tensor": 1})
-    gathered = sum(x.sent for x in moved if x.kind == "all-gather")
-    # And once more what is of one number a text, or a block: rows and columns of the scores.
+    # In the loop over blocks nothing is sent, forward or backward.
+    assert {x.times for x in moved} == {1}
     once = sum(4 * x.size for x in jax.tree.leaves(text)) * 7 / 8
-    assert once <= gathered < 1.5 * once
+    sent = {kind: sum(x.sent for x in moved if x.kind == kind) for kind in collectives.SENT}
+    assert sent["all-gather"] == once
+    # The gradient, and what is of one number a text: its sum, its largest and its right score.
+    assert once <= sent["reduce-scatter"] + sent["all-reduce"] <= once + 6 * 2 * 4 * 64
 
 
 def test_in_blocks_no_tensor_of_all_pairs_is_ever_whole():

@@ -14,12 +14,8 @@ from jax.nn import initializers
 from glscl_jax.models.encoders.attention import ALL, Seen, filled_up, is_fused
 from glscl_jax.models.encoders.images import Preprocessing
 from glscl_jax.models.encoders.parameters import FSDP, Traits, state
-from glscl_jax.models.encoders.transformer import (
-    Transformer,
-    block_multiply_adds,
-    layer_norm,
-    matmul,
-)
+from glscl_jax.models.encoders.products import matmul, spread
+from glscl_jax.models.encoders.transformer import Transformer, block_multiply_adds, layer_norm
 
 _EMBEDDINGS = ("class_embedding", "positional_embedding", "patch_embedding", "token_embedding")
 
@@ -172,14 +168,15 @@ class VisionTower(nn.Module):
             0, 1, 3, 2, 4, 5
         )
         patches = patches.reshape(-1, side * side, int(np.prod(patch))).astype(self.dtype)
-        x = matmul(patches, kernel.reshape(-1, width).astype(self.dtype))
+        x = matmul(patches, kernel.reshape(-1, width))
 
         first = self.param("class_embedding", initializers.normal(scale), (width,))
-        first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], 1, width))
+        first = jnp.broadcast_to(spread(first, x[:, :1]), (x.shape[0], 1, width))
         position = self.param(
             "positional_embedding", initializers.normal(scale), (1 + side * side, width)
         )
-        x = jnp.concatenate([first, x], axis=1) + position.astype(self.dtype)
+        x = jnp.concatenate([first, x], axis=1)
+        x = x + spread(position, x)
         x = layer_norm("ln_pre")(x).astype(self.dtype)
         tokens = x.shape[1]
         fused = is_fused(self.attention, self.dtype, tokens)
@@ -197,7 +194,7 @@ class VisionTower(nn.Module):
         x = x[:, :tokens] if all_tokens else x[:, 0]
         x = layer_norm("ln_post")(x).astype(self.dtype)
         projection = self.param("projection", initializers.normal(scale), (width, config.embed_dim))
-        return matmul(x, projection.astype(self.dtype))
+        return matmul(x, projection)
 
 
 class TextTower(nn.Module):
@@ -220,7 +217,8 @@ class TextTower(nn.Module):
         position = self.param(
             "positional_embedding", initializers.normal(0.01), (config.context_length, width)
         )
-        x = embedding[ids].astype(self.dtype) + position[:length].astype(self.dtype)
+        x = embedding[ids].astype(self.dtype)
+        x = x + spread(position[:length], x)
         x = Transformer(
             config.text_layers,
             width // config.text_head_width,
@@ -235,7 +233,7 @@ class TextTower(nn.Module):
         projection = self.param(
             "projection", initializers.normal(width**-0.5), (width, config.embed_dim)
         )
-        return matmul(x, projection.astype(self.dtype))
+        return matmul(x, projection)
 
 
 def sentence_feature(tokens: jax.Array, ids: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from glscl_jax.models.encoders.attention import Seen, is_fused
+from glscl_jax.models.encoders.products import matmul, spread
 from glscl_jax.models.encoders.transformer import (
     Transformer,
     block_multiply_adds,
@@ -48,7 +49,7 @@ class TemporalTransformer(nn.Module):
         position = self.param(
             "positional_embedding", initializers.normal(0.01), (self.positions, width)
         )
-        x = frames + position[:count].astype(self.dtype)
+        x = frames + spread(position[:count], frames)
         x = Transformer(
             self.layers,
             width // self.head_width,
@@ -79,9 +80,14 @@ class TemporalLSTM(nn.Module):
         init = torch_linear_uniform(width)
 
         def linear(name):
-            kernel = self.param(f"{name}_kernel", init, (width, 4 * width)).astype(self.dtype)
-            bias = self.param(f"{name}_bias", init, (4 * width,)).astype(self.dtype)
-            return lambda x: x @ kernel + bias
+            kernel = self.param(f"{name}_kernel", init, (width, 4 * width))
+            bias = self.param(f"{name}_bias", init, (4 * width,))
+
+            def apply(x):
+                product = matmul(x, kernel, flat=False)
+                return product + spread(bias, product)
+
+            return apply
 
         inputs, recurrent = linear("input")(frames), linear("recurrent")
 

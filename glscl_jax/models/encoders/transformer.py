@@ -16,6 +16,7 @@ from glscl_jax import target
 from glscl_jax.models.encoders import attention
 from glscl_jax.models.encoders.attention import ALL, Seen
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
+from glscl_jax.models.encoders.products import matmul, spread
 
 # The first product of a pair is split over its outputs, the second over its inputs, so that the
 # heads or the hidden units between them never leave their device (Shoeybi et al., 2019).
@@ -94,19 +95,6 @@ def torch_linear_uniform(fan_in: int) -> initializers.Initializer:
     )
 
 
-def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., D] @ kernel [D, F], but for a TPU as one product of two matrices.
-
-    XLA's CPU backend takes 1.7 times as long for the gradient of a kernel that is contracted
-    over two axes, batch and tokens. A GPU does not mind. On a TPU tokens are filled up to whole
-    tiles, so that the reshapes move all that passes (docs/performance.md).
-    """
-    if target.platform() == "tpu":
-        return x @ kernel
-    flat = x.reshape(-1, x.shape[-1]) @ kernel
-    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
 class Linear(nn.Module):
     """`x @ kernel + bias` in `dtype`; parameters as nn.Dense names them."""
 
@@ -119,7 +107,8 @@ class Linear(nn.Module):
     def __call__(self, x):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
-        return matmul(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        product = matmul(x.astype(self.dtype), kernel)
+        return product + spread(bias, product)
 
 
 class Attention(nn.Module):
@@ -144,12 +133,16 @@ class Attention(nn.Module):
         # Drawn as the matrix [D, 3D] that PyTorch initialises, then split into heads.
         kernel = self.param("qkv_kernel", self.qkv_init, (width, 3 * width))
         offset = self.param("qkv_bias", initializers.zeros, (3 * width,))
-        kernel, offset = kernel.astype(self.dtype), offset.astype(self.dtype)
+
+        def project(y, part):
+            product = matmul(y, kernel[:, part])
+            return product + spread(offset[part], product)
+
         if memory is None:
-            query, key, value = jnp.split(matmul(x, kernel) + offset, 3, axis=-1)
+            query, key, value = jnp.split(project(x, slice(None)), 3, axis=-1)
         else:
-            query = matmul(x, kernel[:, :width]) + offset[:width]
-            key, value = jnp.split(matmul(memory, kernel[:, width:]) + offset[width:], 2, axis=-1)
+            query = project(x, slice(width))
+            key, value = jnp.split(project(memory, slice(width, None)), 2, axis=-1)
         query, key, value = (
             y.reshape(*y.shape[:-1], self.heads, head) for y in (query, key, value)
         )

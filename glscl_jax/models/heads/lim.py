@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from glscl_jax.models.encoders.parameters import Traits, state
+from glscl_jax.models.encoders.products import spread
 from glscl_jax.models.encoders.transformer import DecoderLayer, scan_layers
 
 # Its decoder's stack is a transformer's; the videos', where they have one of their own, is not.
@@ -59,9 +60,9 @@ class LIM(nn.Module):
         return self._read(self.video_queries, decoder, frames, deterministic)
 
     def _read(self, queries, decoder, memory, deterministic):
-        start = jnp.broadcast_to(
-            queries.astype(self.dtype), (memory.shape[0], self.queries, self.width)
-        )
+        shape = (memory.shape[0], self.queries, self.width)
+        queries = spread(queries, jax.ShapeDtypeStruct(shape, self.dtype))
+        start = jnp.broadcast_to(queries, shape)
         concepts, _ = decoder(start, memory.astype(self.dtype), deterministic)
         concepts = concepts.astype(jnp.float32)
         return concepts / jnp.linalg.norm(concepts, axis=-1, keepdims=True)

@@ -1,0 +1,1 @@
+"""Training steps by the counts of the compilers of devices that are not here."""
