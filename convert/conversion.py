@@ -20,7 +20,7 @@ from convert.readers.source import Source, open_source, sha256
 from convert.verification import against_source
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.runtime import progress
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

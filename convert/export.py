@@ -13,7 +13,7 @@ from convert.readers import hugging_face
 from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, tokenizer_folder
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 FORMATS = ("pytorch", "huggingface")
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 # PyTorch's cubic kernel; the usual -1/2 would give other numbers.
 _SHARPNESS = -0.75

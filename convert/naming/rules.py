@@ -15,7 +15,7 @@ from convert.naming import long_clip, sharing, sizes, wrapping
 from convert.naming.name_map import Table, check_names
 from convert.naming.published_names import FORMATS, GLSCL
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
 
 

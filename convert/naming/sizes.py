@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIP, CLIPConfig
+from glscl_jax.models.encoders.clip import CLIP
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config, model_settings
 from glscl_jax.models.heads.glscl import GLSCLHead
 
@@ -95,7 +96,7 @@ def parameter_shapes(
     A `CLIPConfig` stands for a CLIP alone; its paths begin with "clip/" too.
     """
     clip = clip_of(config)
-    ids = jnp.zeros((1, 1), jnp.int32)
+    ids = jnp.zeros((1, clip.fixed_length or 1), jnp.int32)
     image = jnp.zeros((1, clip.image_size, clip.image_size, 3))
     if isinstance(config, CLIPConfig):
         model, inputs, root = CLIP(clip), (image, ids, ids), ("clip",)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD
 
 # In this order: a SigLIP may have a timm tower, too.

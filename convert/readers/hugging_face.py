@@ -10,7 +10,7 @@ from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.images import Preprocessing
 from glscl_jax.models.encoders.transformer import LAYER_NORM_EPS
 

@@ -11,7 +11,7 @@ from convert.readers.source import Source
 from convert.verification import verify
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 
 def assumptions(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:

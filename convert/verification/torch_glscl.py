@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
 
 # The released code's frame blocks have a LayerNorm of their own, and a mask of their own.

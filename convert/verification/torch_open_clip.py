@@ -11,7 +11,7 @@ import torch
 from convert.readers import open_clip
 from convert.readers.source import Source
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 # What the constructors take of a model's settings.
 _TAKEN = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "nonscalar_logit_scale")

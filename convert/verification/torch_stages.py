@@ -16,7 +16,7 @@ from convert.readers.hugging_face import READ_BY_TRANSFORMERS, transformers_conf
 from convert.readers.source import Source
 from convert.verification import torch_glscl
 from convert.verification.verify import Inputs, Stages
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
 
 

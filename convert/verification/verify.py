@@ -14,7 +14,7 @@ import numpy as np
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.attention import ALL, Seen
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.transformer import ResidualBlock
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 
@@ -199,15 +199,11 @@ def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
     seen = ALL if mask is None else Seen(jnp.asarray(mask), causal=True)
     real = slice(None) if mask is None else mask > 0
     blocks = tower["transformer"]["blocks"]
-    layers, width = blocks["ln_1"]["scale"].shape
     # One block is compiled and called as often as there are layers; the whole tower, whose
     # embedding is a stage as well, loops over them.
-    block = ResidualBlock(
-        heads=width // getattr(config, f"{name}_head_width"),
-        depth=layers,
-        activation=config.activation,
-        dtype=jnp.dtype("float32"),
-    )
+    settings = config.vision_blocks if name == "vision" else config.text_blocks
+    layers = settings.layers
+    block = ResidualBlock(settings, jnp.dtype("float32"))
     step = jax.jit(lambda params, x: block.apply({"params": params}, x, seen)[0])
     first = {"vision": "patch embedding", "text": "token embedding"}[name]
     found = {f"{name}: {first}": np.asarray(x)[real]}

@@ -12,7 +12,8 @@ from convert.naming import published_names, rules, sizes
 from convert.naming.name_map import LAYOUTS, NameMismatch, Row, Table, check_names
 from convert.readers import torch_file
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.models.heads.glscl import GLSCLHead
 from tests.builders import MODELS, UNLIKE, random_params
