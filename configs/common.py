@@ -74,7 +74,7 @@ def base() -> ConfigDict:
     config.model.clip.pre_norm = placeholder(bool)
     config.model.clip.rotary = placeholder(bool)
     config.model.clip.vision_pooling = placeholder(str)  # "class", "probe" or "mean"
-    config.model.clip.probe_head_width = placeholder(int)
+    config.model.clip.probe_heads = placeholder(int)
     config.model.clip.probe_mlp_width = placeholder(int)
     config.model.clip.vision_projection = placeholder(str)  # "matrix", "biased" or "none"
     config.model.clip.causal = placeholder(bool)

@@ -139,7 +139,7 @@ def test_what_sees_its_padding_has_one_length():
         ("tiny", {"text_projection": "none", "embed_dim": 64}, "text_width 128, which is not"),
         ("tiny", {"vision_head_width": 48}, "vision_width 128 is no multiple of 48"),
         ("tiny-PE", {"vision_head_width": 2}, "no multiple of 4: rotary"),
-        ("tiny-PE", {"probe_head_width": 48}, "(probe_head_width)"),
+        ("tiny-PE", {"probe_heads": 5}, "does not make 5 heads"),
         ("tiny", {"layer_norm_epsilon": 0.0}, "layer_norm_epsilon is 0.0"),
         ("tiny", {"vision_mlp_width": 0}, "a whole number, 1 or more, or None"),
     ],

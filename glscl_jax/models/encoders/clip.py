@@ -155,7 +155,7 @@ class TextTower(nn.Module):
         )
         x = embedding[ids].astype(self.dtype) + position[:length].astype(self.dtype)
         fused = is_fused(self.attention, self.dtype, length)
-        seen = Seen(mask, causal=True) if config.causal else ALL
+        seen = Seen(None if config.sees_padding else mask, causal=config.causal)
         x = Transformer(blocks, self.dtype, self.remat, self.scan, fused, name="transformer")(
             x, seen
         )

@@ -31,7 +31,7 @@ _RANGES = {
     "pre_norm": EITHER,
     "rotary": EITHER,
     "vision_pooling": OneOf(VISION_POOLING),
-    "probe_head_width": Optional(Whole(1)),
+    "probe_heads": Optional(Whole(1)),
     "probe_mlp_width": Optional(Whole(1)),
     "vision_projection": OneOf(PROJECTIONS),
     "causal": EITHER,
@@ -66,10 +66,11 @@ class CLIPConfig:
         the learned positions (see `rotary.py`).
       vision_pooling: "class": the class token; "probe": what one learned query reads (see
         `probe.py`); "mean": the patches' mean, before the last LayerNorm.
-      probe_head_width, probe_mlp_width: of the probe; None for those of the vision tower.
+      probe_heads, probe_mlp_width: the probe's heads and hidden units; None for as many as a block
+        of the vision tower has.
       vision_projection, text_projection: to D, a name of `PROJECTIONS`.
-      causal: whether a token sees no later one, and no padding. Where False it sees every place,
-        padding as well, so that all texts have `context_length` places (`fixed_length`).
+      causal: whether a token sees no later one. Where it does, it sees padding as well, so that
+        all texts have `context_length` places (`fixed_length`).
       text_pooling: where the sentence is: "highest": at the highest id, where OpenAI's end token
         is; "end": at the first `end_id`; "last": at the last place, which may be padding.
       end_id: the end token's id, for "end".
@@ -97,7 +98,7 @@ class CLIPConfig:
     pre_norm: bool = True
     rotary: bool = False
     vision_pooling: str = "class"
-    probe_head_width: int | None = None
+    probe_heads: int | None = None
     probe_mlp_width: int | None = None
     vision_projection: str = "matrix"
     causal: bool = True
@@ -123,8 +124,11 @@ class CLIPConfig:
                     f"{self.embed_dim}"
                 )
         if self.vision_pooling == "probe":
-            width = self.vision_width
-            _check_heads(f"vision_width {width}", width, self.probe.head_width, "probe_head_width")
+            heads = self.probe_heads or self.vision_blocks.heads
+            if self.vision_width % heads:
+                raise ValueError(
+                    f"vision_width {self.vision_width} does not make {heads} heads (probe_heads)"
+                )
         if self.vision_pooling == "class" and not self.class_token:
             raise ValueError("vision_pooling class takes a class token, and class_token is False")
         if self.rotary and self.vision_head_width % 4:
@@ -166,7 +170,7 @@ class CLIPConfig:
         return dataclasses.replace(
             blocks,
             layers=1,
-            head_width=self.probe_head_width or blocks.head_width,
+            head_width=blocks.width // (self.probe_heads or blocks.heads),
             mlp_width=self.probe_mlp_width or blocks.mlp_width,
         )
 
@@ -198,9 +202,14 @@ class CLIPConfig:
         return self.class_token + self.patches
 
     @property
+    def sees_padding(self) -> bool:
+        """Whether features depend on the padding behind a text."""
+        return not self.causal or self.text_pooling == "last"
+
+    @property
     def fixed_length(self) -> int | None:
         """The places that every text must have; None where padding changes no feature."""
-        return None if self.causal else self.context_length
+        return self.context_length if self.sees_padding else None
 
     def check_length(self, words: int) -> None:
         """Raises a `ValueError` if texts of so many places cannot be read."""

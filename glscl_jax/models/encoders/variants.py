@@ -79,7 +79,9 @@ _OPEN_CLIP = {
 
 _WORLDWIDE = {"vocab_size": 901_629, "text_pooling": "end", "end_id": 2}
 _METACLIP_2 = {
-    "tiny-MetaCLIP2": _of(_TINY, vision_head_width=32, text_pooling="end", end_id=2),
+    "tiny-MetaCLIP2": _of(
+        _TINY, vision_head_width=32, vocab_size=1280, text_pooling="end", end_id=2
+    ),
     "MetaCLIP2-H/14": _of(_HUGE, activation="quick_gelu", **_WORLDWIDE),
     "MetaCLIP2-H/14@378": _of(_HUGE, image_size=378, **_WORLDWIDE),
     "MetaCLIP2-bigG/14": _of(_BIG, **_WORLDWIDE),
@@ -191,30 +193,33 @@ _SIGLIP = {
 
 # ---- The Perception Encoder's core models -------------------------------------------------------
 
-_PERCEPTION = {"activation": "gelu", "rotary": True, "vision_pooling": "probe"}
+_PERCEPTION = {
+    "activation": "gelu",
+    "rotary": True,
+    "vision_pooling": "probe",
+    "probe_heads": 8,
+}
 _PE_B = CLIPConfig(
     patch_size=16,
     text_width=1024,
     text_layers=24,
     embed_dim=1024,
     context_length=32,
-    probe_head_width=96,
     **_PERCEPTION,
 )
 # T and S are of other widths of text than the three of the paper.
 _PE_S = _of(_PE_B, image_size=384, text_width=512, text_layers=12, embed_dim=512)
 _PE = {
-    "tiny-PE": _of(_TINY, vision_head_width=32, probe_head_width=16, **_PERCEPTION),
+    "tiny-PE": _of(_TINY, vision_head_width=32, **_PERCEPTION),
     "tiny-PE-G": _of(
         _TINY,
         vision_mlp_width=320,
         class_token=False,
-        probe_head_width=16,
         probe_mlp_width=256,
         **_PERCEPTION,
     ),
-    "PE-Core-T/16@384": _of(_PE_S, vision_width=192, probe_head_width=24),
-    "PE-Core-S/16@384": _of(_PE_S, vision_width=384, probe_head_width=48),
+    "PE-Core-T/16@384": _of(_PE_S, vision_width=192),
+    "PE-Core-S/16@384": _of(_PE_S, vision_width=384),
     "PE-Core-B/16": _PE_B,
     "PE-Core-L/14@336": _of(
         _PE_B,
@@ -222,7 +227,6 @@ _PE = {
         patch_size=14,
         vision_width=1024,
         vision_layers=24,
-        probe_head_width=128,
     ),
     "PE-Core-G/14@448": _of(
         _PE_B,
@@ -233,7 +237,6 @@ _PE = {
         vision_head_width=96,
         vision_mlp_width=8960,
         class_token=False,
-        probe_head_width=192,
         probe_mlp_width=6144,
         text_width=1280,
         embed_dim=1280,
