@@ -67,7 +67,7 @@ def write_source(directory: str) -> None:
     from convert.naming.published_names import HUGGING_FACE
     from convert.readers import hugging_face
     from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
-    from glscl_jax.models.encoders.clip import VARIANTS
+    from glscl_jax.models.encoders.variants import VARIANTS
 
     config, random = VARIANTS["ViT-L/14"], np.random.default_rng(0)
     arrays = {

@@ -34,7 +34,7 @@ from benchmarks.train_step.jax_glscl import FRAMES, JaxStep, make_inputs
 from glscl_jax import paths
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.workdir import Workdir
-from glscl_jax.models.encoders.clip import VARIANTS
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.runtime import program
 

@@ -50,7 +50,7 @@ def base() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.clip = ConfigDict()
-    # "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336" or "tiny".
+    # "ViT-B/32", "SigLIP-B/16", "PE-Core-B/16", "tiny" and others (docs/encoders.md).
     config.model.clip.variant = "ViT-B/32"
     # Each None is the variant's.
     config.model.clip.image_size = placeholder(int)
@@ -64,7 +64,26 @@ def base() -> ConfigDict:
     config.model.clip.embed_dim = placeholder(int)
     config.model.clip.context_length = placeholder(int)
     config.model.clip.vocab_size = placeholder(int)
-    config.model.clip.activation = placeholder(str)  # "quick_gelu" or "gelu"
+    # "quick_gelu", "gelu", "gelu_tanh" or "relu".
+    config.model.clip.activation = placeholder(str)
+    # What sets a family apart; glscl_jax/models/encoders/clip_config.py says what each is.
+    config.model.clip.vision_mlp_width = placeholder(int)
+    config.model.clip.text_mlp_width = placeholder(int)
+    config.model.clip.text_activation = placeholder(str)
+    config.model.clip.layer_norm_epsilon = placeholder(float)
+    config.model.clip.patch_bias = placeholder(bool)
+    config.model.clip.class_token = placeholder(bool)
+    config.model.clip.pre_norm = placeholder(bool)
+    config.model.clip.rotary = placeholder(bool)
+    config.model.clip.vision_pooling = placeholder(str)  # "class", "probe" or "mean"
+    config.model.clip.probe_heads = placeholder(int)
+    config.model.clip.probe_mlp_width = placeholder(int)
+    config.model.clip.vision_projection = placeholder(str)  # "matrix", "biased" or "none"
+    config.model.clip.causal = placeholder(bool)
+    config.model.clip.text_pooling = placeholder(str)  # "highest", "end" or "last"
+    config.model.clip.end_id = placeholder(int)
+    config.model.clip.text_projection = placeholder(str)
+    config.model.clip.logit_bias = placeholder(bool)
     config.model.temporal = "seqTransf"  # or "seqLSTM", "None"
     config.model.temporal_layers = 4
     # What scores: "glscl" or "mean" (the mean of the frames). The rest of these settings is

@@ -16,7 +16,7 @@ from glscl_jax.checkpoints.model_dir import MODEL, ORIGIN, TOKENIZER, save_param
 from glscl_jax.errors import UserError
 from glscl_jax.files import place, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 
 # Settings of a GLSCL that belong to its LIM or its score.

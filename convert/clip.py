@@ -27,7 +27,7 @@ def _define_flags() -> None:
     flags.DEFINE_enum(
         "activation",
         None,
-        ["quick_gelu", "gelu"],
+        ["quick_gelu", "gelu", "gelu_tanh"],
         "Of the MLPs; needed where the source does not say it, as tensors do not show it.",
     )
 

@@ -12,15 +12,15 @@ import numpy as np
 
 import glscl_jax
 from convert import checkpoint_output
-from convert.naming import positions, rules
+from convert.naming import families, positions, rules
 from convert.naming.name_map import Table
-from convert.naming.sizes import clip_of
-from convert.readers.foreign import refuse_foreign, refuse_vocabulary, refuse_wide_heads
+from convert.naming.sizes import HIDDEN, clip_of
+from convert.readers.foreign import refuse_foreign
 from convert.readers.source import Source, open_source, sha256
 from convert.verification import against_source
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.runtime import progress
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -38,7 +38,7 @@ class Options:
       verify: whether to compute with both and compare.
       dtype: that parameters are written in, a key of `DTYPES`.
       tokenizer: a merges file, a Hugging Face directory or a name on its hub.
-      activation: of CLIP's MLPs, "quick_gelu" or "gelu".
+      activation: of the MLPs, "quick_gelu", "gelu" or "gelu_tanh".
       entry: the dictionary of a training checkpoint that is to be read, where several are models.
       image_size: in pixels, if another than the source's.
       allow_nonfinite: whether NaN and infinite weights are converted too.
@@ -67,20 +67,41 @@ def convert_clip(path: str, out: str, options: Options = Options()) -> None:
         raise UserError(
             f"{path} is a {table.title} checkpoint: convert it with python -m convert.glscl"
         )
-    config = rules.infer_config(origin.tensors, table, str(path))
-    activation = options.activation or origin.activation
-    if activation is None:
-        raise UserError(
-            f"{path} does not say its activation: give --activation=quick_gelu (OpenAI's own, and "
-            "open_clip's models of that name) or --activation=gelu (open_clip's others)"
-        )
-    if origin.activation not in (None, activation):
+    shown = rules.infer_config(origin.tensors, table, str(path))
+    config = _settled(shown, origin, options.activation)
+    _convert(origin, table, config, pathlib.Path(out), options)
+
+
+def _settled(shown: CLIPConfig, origin: Source, activation: str | None) -> CLIPConfig:
+    """The settings that tensors show, with what else the source says, or is taken for.
+
+    Raises:
+      UserError: the activation is not known, the source contradicts its tensors, or its sizes are
+        those of no model that is known.
+    """
+    path, said = str(origin.path), dict(origin.settings)
+    if origin.activation not in (None, activation or origin.activation):
         raise UserError(f"{path} has the activation {origin.activation}, not {activation}")
     if origin.activation is None:
-        refuse_wide_heads(config, str(path))
-        refuse_vocabulary(config, str(path))
-    config = dataclasses.replace(config, activation=activation, **origin.head_widths)
-    _convert(origin, table, config, pathlib.Path(out), options)
+        if activation is None:
+            raise UserError(
+                f"{path} does not say its activation: give --activation=quick_gelu (OpenAI's own, "
+                "and open_clip's models of that name), --activation=gelu (open_clip's others) or "
+                "--activation=gelu_tanh (SigLIP's)"
+            )
+        return dataclasses.replace(families.with_hidden(shown, path), activation=activation)
+    for name, value in said.items():
+        if name not in HIDDEN and getattr(shown, name) != value:
+            raise UserError(
+                f"{path}: by its config {name} is {value!r}, by its tensors "
+                f"{getattr(shown, name)!r}: they are of two models"
+            )
+    config = dataclasses.replace(shown, **said)
+    try:
+        config.check()
+    except ValueError as error:
+        raise UserError(f"{path}: settings that no model here has: {error}") from error
+    return config
 
 
 def convert_glscl(path: str, out: str, options: Options = Options()) -> None:
@@ -93,6 +114,8 @@ def convert_glscl(path: str, out: str, options: Options = Options()) -> None:
     if table.parts == ("clip",):
         raise UserError(f"{path} holds CLIP alone: convert it with python -m convert.clip")
     config = rules.infer_config(origin.tensors, table, str(path), options.head)
+    clip = families.with_hidden(config.clip, str(path))
+    config = dataclasses.replace(config, clip=clip)
     if "lim" not in table.parts:
         print(f"{path} has no LIM: training starts it fresh")
     head = dataclasses.replace(config.head, **options.head)
@@ -176,6 +199,11 @@ def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokeni
 def _check_end(origin: Source, tokenizer: Tokenizer | None, clip: CLIPConfig) -> None:
     """Raises a `UserError` if the source takes a sentence from another token than its last."""
     end = tokenizer.end_id if tokenizer else clip.vocab_size - 1
+    if clip.text_pooling == "end" and tokenizer and tokenizer.end_id != clip.end_id:
+        raise UserError(
+            f"{origin.path} takes a sentence from token {clip.end_id} and its tokenizer ends "
+            f"captions with {tokenizer.end_id}: give the model's own with --tokenizer"
+        )
     if origin.end_id not in (None, end):
         whose = f"its tokenizer ends captions with {end}" if tokenizer else "it has no tokenizer"
         raise UserError(

@@ -1,19 +1,28 @@
 """A checkpoint directory, converted or trained, back to what PyTorch's libraries load."""
 
+import dataclasses
 import pathlib
 
 import jax
 import numpy as np
 
 from convert import checkpoint_output
-from convert.naming import rules
+from convert.naming import families, rules
 from convert.naming.name_map import Table
-from convert.naming.published_names import CLIP4CLIP, GLSCL, HUGGING_FACE, OPENAI
+from convert.naming.published_names import (
+    CLIP4CLIP,
+    GLSCL,
+    HUGGING_FACE,
+    OPEN_CLIP_TIMM,
+    OPENAI,
+    SIGLIP,
+)
+from convert.naming.sizes import HIDDEN
 from convert.readers import hugging_face
 from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, tokenizer_folder
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 FORMATS = ("pytorch", "huggingface")
 
@@ -25,7 +34,7 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
       path: a checkpoint directory; of a work directory the best step is taken.
       out: what to write.
       to: "pytorch" for a file that `torch.load` reads, with the original's names; "huggingface"
-        for a directory that `CLIPModel.from_pretrained` reads.
+        for a directory that transformers' `from_pretrained` reads.
       whole: whether the state dict is to have all of a GLSCL, or CLIP alone with OpenAI's names.
 
     Raises:
@@ -37,10 +46,10 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
         torch = _import_torch()
     loaded = load_model(path, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     if to == "pytorch":
-        _check_heads(loaded.config.clip, path)
+        _check_hidden(loaded.config.clip, path)
     table = _table(loaded, path) if to == "pytorch" and whole else None
     params = loaded.params if table else {"clip": loaded.params["clip"]}
-    table = table or (OPENAI if to == "pytorch" else HUGGING_FACE)
+    table = table or _alone(loaded.config.clip, to)
     params = jax.tree.map(lambda x: np.asarray(x).astype(np.float32), params)
     tensors = rules.to_torch_names(params, table)
     left_out = sorted(loaded.params.keys() - params.keys())
@@ -55,15 +64,34 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
         print(f"left out, as it has no place there: {', '.join(left_out)}")
 
 
-def _check_heads(clip: CLIPConfig, path: str) -> None:
-    """Raises a `UserError` for heads that nobody can tell from a state dict."""
-    usual = CLIPConfig()
-    for name in ("vision_head_width", "text_head_width"):
-        if getattr(clip, name) != getattr(usual, name):
-            raise UserError(
-                f"{path}: {name} is {getattr(clip, name)}, and a state dict does not say so; code "
-                f"takes heads for {getattr(usual, name)} wide: give --to=huggingface"
-            )
+def _alone(clip: CLIPConfig, to: str) -> Table:
+    """The names of a CLIP alone: OpenAI's as far as they go, timm's for what only it has."""
+    if to == "huggingface":
+        return SIGLIP if hugging_face.kind_of(clip) == "siglip" else HUGGING_FACE
+    if clip.patch_bias or clip.vision_projection != "matrix":
+        return OPEN_CLIP_TIMM
+    return OPENAI
+
+
+def _check_hidden(clip: CLIPConfig, path: str) -> None:
+    """Raises a `UserError` for settings that nobody can tell from a state dict."""
+    usual, hidden = CLIPConfig(), {}
+    for name in HIDDEN:
+        if "activation" not in name:
+            hidden[name] = getattr(usual, name)
+    if clip.vision_pooling == "probe":
+        hidden.pop("vision_pooling")
+    try:
+        known = families.with_hidden(dataclasses.replace(clip, **hidden), path)
+    except UserError:
+        known = dataclasses.replace(clip, **hidden)
+    if odd := [name for name in HIDDEN if getattr(known, name) != getattr(clip, name)]:
+        name = odd[0]
+        raise UserError(
+            f"{path}: {name} is {getattr(clip, name)}, and a state dict does not say so; code "
+            f"takes it for {getattr(known, name)}"
+            + (": give --to=huggingface" if hugging_face.kind_of(clip) else "")
+        )
 
 
 def _table(loaded: LoadedModel, path: str) -> Table:

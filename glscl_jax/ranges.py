@@ -80,7 +80,21 @@ class OneOf:
 EITHER = OneOf((True, False))
 
 
-def check(values: Mapping, ranges: Mapping[str, Whole | Real | OneOf]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Optional:
+    """Values of a range, or None."""
+
+    values: Whole | Real | OneOf
+
+    def holds(self, value) -> bool:
+        """Whether a value is one of them."""
+        return value is None or self.values.holds(value)
+
+    def __str__(self):
+        return f"{self.values}, or None"
+
+
+def check(values: Mapping, ranges: Mapping[str, Whole | Real | OneOf | Optional]) -> None:
     """Raises a `ValueError` that names the first value out of its range; others are not looked at.
 
     A range's name that has no value is passed over.

@@ -97,7 +97,8 @@ class Retriever:
         folder = tokenizer_folder(loaded.directory)
         self.tokenizer = Tokenizer.load(folder) if folder else None
         words, self.num_frames, self.frame_rate = _reading(loaded)
-        self.num_words = min(words, self.config.clip.context_length)
+        clip = self.config.clip
+        self.num_words = clip.fixed_length or min(words, clip.context_length)
         self._directory, self._mesh = loaded.directory, mesh
         self.head = loaded.head
         self._encoder = Encoder(loaded.model, mesh)

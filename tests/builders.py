@@ -11,7 +11,8 @@ import optax
 from flax import traverse_util
 
 from convert.naming import sizes
-from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.glscl import GLSCLHead

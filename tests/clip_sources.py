@@ -14,7 +14,7 @@ from convert.readers import hugging_face
 from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.runtime import sharding
 
 torch = pytest.importorskip("torch", reason="PyTorch is missing: see requirements-torch.txt")

@@ -24,7 +24,7 @@ from absl import app, flags
 
 from benchmarks.on_gpu.contender import Task, in_process
 from benchmarks.on_gpu.steps import Clock, Size, steps
-from glscl_jax.models.encoders.clip import VARIANTS
+from glscl_jax.models.encoders.variants import VARIANTS
 
 PARTS = ("attention", "step", "scores", "augment")
 FULL = Size(("ViT-B/16", "ViT-B/32"), 128, 12, 10)

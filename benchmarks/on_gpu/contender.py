@@ -105,7 +105,7 @@ def _jax(task: Task) -> dict:
     import jax
 
     from benchmarks.train_step.jax_glscl import WORDS, JaxStep, make_inputs
-    from glscl_jax.models.encoders.clip import VARIANTS
+    from glscl_jax.models.encoders.variants import VARIANTS
     from glscl_jax.models.glscl import GLSCLConfig
     from glscl_jax.profiling.model_flops import training_flops
 
@@ -132,7 +132,7 @@ def _torch(task: Task) -> dict:
 
     from benchmarks.train_step.jax_glscl import make_inputs
     from benchmarks.train_step.torch_glscl import TorchStep
-    from glscl_jax.models.encoders.clip import VARIANTS
+    from glscl_jax.models.encoders.variants import VARIANTS
 
     clip = VARIANTS[task.variant]
     on_gpu = torch.cuda.is_available()

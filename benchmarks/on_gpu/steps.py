@@ -12,7 +12,7 @@ from benchmarks.on_gpu.contender import ContenderError, Task, in_process
 from benchmarks.timing import summary
 from glscl_jax import target
 from glscl_jax.models.encoders.attention import is_fused
-from glscl_jax.models.encoders.clip import VARIANTS
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.profiling.topologies import CHIPS
 
 # The aims, on a GPU: the second is PyTorch's time over this project's.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.models.encoders.clip import VARIANTS
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.models.heads.glscl import GLSCLHead

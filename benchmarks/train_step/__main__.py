@@ -33,7 +33,7 @@ from benchmarks.train_step.jax_glscl import (
     matmul_ceiling,
 )
 from glscl_jax.models.encoders import transformer
-from glscl_jax.models.encoders.clip import VARIANTS
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.runtime import program
 

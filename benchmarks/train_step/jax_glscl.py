@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.training import steps

@@ -7,8 +7,9 @@ import torch
 import transformers
 from torch import nn
 
-from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD
+from glscl_jax.models.encoders.variants import VARIANTS
 
 # Every CLIP of OpenAI's, and every transformer that starts from one, has heads of this width.
 HEAD_WIDTH = 64

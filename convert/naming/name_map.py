@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import fnmatch
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 
@@ -17,14 +18,17 @@ from glscl_jax.errors import UserError
 
 Shape = tuple[int, ...]
 
-# The axes of a Flax array in PyTorch's order. Only the order differs between the two, so one
-# entry serves both directions.
-LAYOUTS: dict[str, Shape] = {
+# The axes of a Flax array in PyTorch's order, None for one of length 1 that Flax has not. Only the
+# order differs between the two, so one entry serves both directions.
+LAYOUTS: dict[str, tuple[int | None, ...]] = {
     "same": (),
     # torch.nn.Linear keeps [out, in], Flax [in, out].
     "linear": (1, 0),
     # torch.nn.Conv2d keeps [out, in, height, width], Flax [height, width, in, out].
     "convolution": (3, 2, 0, 1),
+    # Batch and place of a token by itself, and the batch of positions.
+    "token": (None, None, 0),
+    "positions": (None, 0, 1),
 }
 
 
@@ -39,12 +43,24 @@ class Row:
       layout: of a single layer, a key of `LAYOUTS`.
       parts: names of the tensors that lie side by side on the Flax array's last axis, where
         PyTorch keeps apart what is fused here.
+      shares: how much of that axis each of them has; none for all the same.
     """
 
     torch: str
     flax: str
     layout: str = "same"
     parts: tuple[str, ...] = ()
+    shares: tuple[int, ...] = ()
+
+    @property
+    def pieces(self) -> dict[str | None, tuple[int, int, int]]:
+        """Part -> from where to where of how many equal pieces of the last axis it lies."""
+        parts = self.parts or (None,)
+        ends = list(itertools.accumulate(self.shares or (1,) * len(parts)))
+        return {
+            part: (start, end, ends[-1])
+            for part, start, end in zip(parts, [0, *ends], ends, strict=False)
+        }
 
     @functools.cached_property
     def pattern(self) -> re.Pattern:
@@ -52,7 +68,8 @@ class Row:
         text = re.escape(self.torch)
         # No model has a thousand layers; a damaged name must not ask for a billion.
         text = text.replace(re.escape("{layer}"), r"(?P<layer>0|[1-9]\d{0,2})")
-        return re.compile(text.replace(re.escape("{part}"), f"(?:{'|'.join(self.parts)})"))
+        parts = f"(?P<part>{'|'.join(self.parts)})"
+        return re.compile(text.replace(re.escape("{part}"), parts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,23 +80,26 @@ class Place:
       path: of the Flax array.
       layer: index on its first axis, None where layers are not stacked.
       layout: a key of `LAYOUTS`.
-      part, parts: which of how many equal pieces of its last axis.
+      piece: from where to where of how many equal pieces of its last axis.
     """
 
     path: str
     layer: int | None
     layout: str
-    part: int = 0
-    parts: int = 1
+    piece: tuple[int, int, int] = (0, 1, 1)
 
     def view(self, array: np.ndarray) -> np.ndarray:
         """The tensor inside the Flax array, in PyTorch's layout and without a copy."""
         if self.layer is not None:
             array = array[self.layer]
-        if self.parts > 1:
-            width = array.shape[-1] // self.parts
-            array = array[..., self.part * width : (self.part + 1) * width]
-        return array.transpose(LAYOUTS[self.layout]) if LAYOUTS[self.layout] else array
+        start, end, pieces = self.piece
+        if pieces > 1:
+            width = array.shape[-1] // pieces
+            array = array[..., start * width : end * width]
+        if not (axes := LAYOUTS[self.layout]):
+            return array
+        array = array.transpose([axis for axis in axes if axis is not None])
+        return np.expand_dims(array, [place for place, axis in enumerate(axes) if axis is None])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +136,9 @@ class Table:
                 continue
             layers = range(shapes[row.flax][0]) if "{layer}" in row.torch else [None]
             for layer in layers:
-                for index, part in enumerate(row.parts or [None]):
+                for part, piece in row.pieces.items():
                     name = row.torch.format(layer=layer, part=part)
-                    parts = max(1, len(row.parts))
-                    found[name] = Place(row.flax, layer, row.layout, index, parts)
+                    found[name] = Place(row.flax, layer, row.layout, piece)
         return found
 
     def flax_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -134,9 +153,11 @@ class Table:
             if row is None or self.ignores(name) or (axes and len(axes) != len(shape)):
                 continue
             if axes:
-                shape = tuple(shape[axis] for axis in np.argsort(axes))
+                own = dict(zip(axes, shape, strict=True))
+                shape = tuple(own[axis] for axis in sorted(own.keys() - {None}))
             if row.parts:
-                shape = (*shape[:-1], shape[-1] * len(row.parts))
+                start, end, pieces = row.pieces[row.pattern.fullmatch(name)["part"]]
+                shape = (*shape[:-1], shape[-1] // (end - start) * pieces)
             if "{layer}" in row.torch:
                 layer = int(row.pattern.fullmatch(name)["layer"])
                 layers[row.flax] = max(layers.get(row.flax, 0), layer + 1)

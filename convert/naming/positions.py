@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 # PyTorch's cubic kernel; the usual -1/2 would give other numbers.
 _SHARPNESS = -0.75
@@ -30,31 +30,38 @@ def resize_images(clip: dict, config: CLIPConfig, size: int) -> CLIPConfig:
         raise UserError(
             f"--image_size {size} is no multiple of the patch size, {config.patch_size}"
         )
+    if size != config.image_size and config.rotary:
+        raise UserError(
+            f"--image_size {size}: the model has rotary positions of {config.image_size} pixels, "
+            "which are not interpolated: leave it out"
+        )
     if size != config.image_size:
-        embedding = clip["vision"]["positional_embedding"]
-        clip["vision"]["positional_embedding"] = resize(embedding, size // config.patch_size)
+        embedding, first = clip["vision"]["positional_embedding"], int(config.class_token)
+        resized = resize(embedding, size // config.patch_size, first)
+        clip["vision"]["positional_embedding"] = resized
     return dataclasses.replace(config, image_size=size)
 
 
-def resize(embedding: np.ndarray, side: int) -> np.ndarray:
+def resize(embedding: np.ndarray, side: int, first: int = 1) -> np.ndarray:
     """The class token's row as it is, the patches' rows for `side` x `side` patches.
 
     What `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)` computes, and so
     `interpolate_pos_encoding` of transformers: no antialiasing, also towards fewer patches.
 
     Args:
-      embedding: float32 [1+n*n,D].
+      embedding: float32 [first+n*n,D].
       side: patches along a side.
+      first: 1 with a class token, 0 without.
 
     Returns:
-      float32 [1+side*side,D].
+      float32 [first+side*side,D].
     """
-    old, width = math.isqrt(len(embedding) - 1), embedding.shape[1]
-    grid = embedding[1:].reshape(old, old, width).astype(np.float64)
+    old, width = math.isqrt(len(embedding) - first), embedding.shape[1]
+    grid = embedding[first:].reshape(old, old, width).astype(np.float64)
     weights = _weights(old, side)
     grid = np.einsum("yi,xj,ijD->yxD", weights, weights, grid, optimize=True)
     patches = grid.reshape(side * side, width).astype(np.float32)
-    return np.concatenate([embedding[:1], patches])
+    return np.concatenate([embedding[:first], patches])
 
 
 def _weights(old: int, new: int) -> np.ndarray:

@@ -47,19 +47,74 @@ def _text_tower(torch: str) -> tuple[Row, ...]:
         *_blocks(f"{torch}transformer", "clip/text"),
         *_norm(f"{torch}ln_final", "clip/text/ln_final"),
         Row(f"{torch}text_projection", "clip/text/projection"),
+        *_linear(f"{torch}text_projection", "clip/text/projection"),
     )
 
 
+def _probe(torch: str, query: str, attention: tuple[Row, ...], norm: str, mlp: str):
+    """An attention probe: the names of its query, its attention, its norm and its two layers."""
+    flax = "clip/vision/probe"
+    return (
+        Row(f"{torch}.{query}", f"{flax}/query", "token"),
+        *(dataclasses.replace(row, torch=f"{torch}.{row.torch}") for row in attention),
+        *_norm(f"{torch}.{norm}", f"{flax}/ln"),
+        *_linear(f"{torch}.mlp.{mlp[0]}", f"{flax}/mlp_in"),
+        *_linear(f"{torch}.mlp.{mlp[1]}", f"{flax}/mlp_out"),
+    )
+
+
+_PROBE_ATTENTION = "clip/vision/probe/attention"
+_LOGITS = (Row("logit_scale", "clip/logit_scale"), Row("logit_bias", "clip/logit_bias"))
+
+
 _VISION_TOWER = (
-    Row("logit_scale", "clip/logit_scale"),
+    *_LOGITS,
     Row("visual.conv1.weight", "clip/vision/patch_embedding", "convolution"),
     Row("visual.class_embedding", "clip/vision/class_embedding"),
     Row("visual.positional_embedding", "clip/vision/positional_embedding"),
     *_norm("visual.ln_pre", "clip/vision/ln_pre"),
     *_blocks("visual.transformer", "clip/vision"),
     *_norm("visual.ln_post", "clip/vision/ln_post"),
+    # The Perception Encoder's own files have OpenAI's names and these.
+    *_probe(
+        "visual.attn_pool",
+        "probe",
+        _attention("attn", _PROBE_ATTENTION),
+        "layernorm",
+        ("c_fc", "c_proj"),
+    ),
     Row("visual.proj", "clip/vision/projection"),
 )
+
+
+def _timm_tower(torch: str) -> tuple[Row, ...]:
+    """timm's VisionTransformer, and its Eva as the Perception Encoder is one."""
+    flax, blocks = "clip/vision", "clip/vision/transformer/blocks"
+    layer = f"{torch}.blocks.{{layer}}"
+    pool = (
+        # The query's projection apart from those of keys and values.
+        Row("{part}.weight", f"{_PROBE_ATTENTION}/qkv_kernel", "linear", ("q", "kv"), (1, 2)),
+        Row("{part}.bias", f"{_PROBE_ATTENTION}/qkv_bias", "same", ("q", "kv"), (1, 2)),
+        *_linear("proj", f"{_PROBE_ATTENTION}/out"),
+    )
+    return (
+        Row(f"{torch}.patch_embed.proj.weight", f"{flax}/patch_embedding", "convolution"),
+        Row(f"{torch}.patch_embed.proj.bias", f"{flax}/patch_bias"),
+        Row(f"{torch}.cls_token", f"{flax}/class_embedding", "token"),
+        Row(f"{torch}.pos_embed", f"{flax}/positional_embedding", "positions"),
+        *_norm(f"{torch}.norm_pre", f"{flax}/ln_pre"),
+        Row(f"{layer}.attn.qkv.weight", f"{blocks}/attention/qkv_kernel", "linear"),
+        Row(f"{layer}.attn.qkv.bias", f"{blocks}/attention/qkv_bias"),
+        *_linear(f"{layer}.attn.proj", f"{blocks}/attention/out"),
+        *_norm(f"{layer}.norm1", f"{blocks}/ln_1"),
+        *_norm(f"{layer}.norm2", f"{blocks}/ln_2"),
+        *_linear(f"{layer}.mlp.fc1", f"{blocks}/mlp_in"),
+        *_linear(f"{layer}.mlp.fc2", f"{blocks}/mlp_out"),
+        *_norm(f"{torch}.norm", f"{flax}/ln_post"),
+        *_probe(f"{torch}.attn_pool", "latent", pool, "norm", ("fc1", "fc2")),
+        *_linear(f"{torch}.head", f"{flax}/projection"),
+    )
+
 
 # OpenAI's own files carry three sizes as entries; nobody else's do.
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
@@ -75,6 +130,14 @@ OPENAI = Table(
 OPEN_CLIP = Table(
     title="open_clip with a text tower of its own",
     rows=(*_VISION_TOWER, *_text_tower("text.")),
+    ignored=("*attn_mask",),
+    sizes=sizes.clip_config,
+)
+
+
+OPEN_CLIP_TIMM = Table(
+    title="open_clip over timm",
+    rows=(*_LOGITS, *_timm_tower("visual.trunk"), *_text_tower("text.")),
     ignored=("*attn_mask",),
     sizes=sizes.clip_config,
 )
@@ -137,6 +200,7 @@ def _hugging_face(title: str, projections: tuple[Row, ...]) -> Table:
     )
 
 
+# MetaCLIP 2 has the same.
 HUGGING_FACE = _hugging_face("Hugging Face CLIP", _APART)
 HUGGING_FACE_FUSED = (
     _hugging_face("Hugging Face CLIP, fused attention", _FUSED),
@@ -144,9 +208,37 @@ HUGGING_FACE_FUSED = (
 )
 
 
+_VISION, _TEXT = "vision_model.embeddings", "text_model.embeddings"
+SIGLIP = Table(
+    title="Hugging Face SigLIP",
+    rows=(
+        *_LOGITS,
+        Row(f"{_VISION}.patch_embedding.weight", "clip/vision/patch_embedding", "convolution"),
+        Row(f"{_VISION}.patch_embedding.bias", "clip/vision/patch_bias"),
+        Row(f"{_VISION}.position_embedding.weight", "clip/vision/positional_embedding"),
+        *_hugging_face_layers("vision_model", "clip/vision", _APART),
+        *_norm("vision_model.post_layernorm", "clip/vision/ln_post"),
+        *_probe(
+            "vision_model.head",
+            "probe",
+            _attention("attention", _PROBE_ATTENTION),
+            "layernorm",
+            ("fc1", "fc2"),
+        ),
+        Row(f"{_TEXT}.token_embedding.weight", "clip/text/token_embedding"),
+        Row(f"{_TEXT}.position_embedding.weight", "clip/text/positional_embedding"),
+        *_hugging_face_layers("text_model", "clip/text", _APART),
+        *_norm("text_model.final_layer_norm", "clip/text/ln_final"),
+        *_linear("text_model.head", "clip/text/projection"),
+    ),
+    ignored=("*.position_ids",),
+    sizes=sizes.clip_config,
+)
+
+
 def is_hugging_face(table: Table) -> bool:
     """Whether the names are transformers' own, fused or not."""
-    return table.row("visual_projection.weight") is not None
+    return table is SIGLIP or table.row("visual_projection.weight") is not None
 
 
 def _decoder(torch: str, flax: str) -> tuple[Row, ...]:
@@ -207,7 +299,9 @@ GLSCL = Table(
 FORMATS = (
     OPENAI,
     OPEN_CLIP,
+    OPEN_CLIP_TIMM,
     HUGGING_FACE,
+    SIGLIP,
     *HUGGING_FACE_FUSED,
     CLIP4CLIP,
     GLSCL,

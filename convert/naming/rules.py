@@ -15,7 +15,7 @@ from convert.naming import long_clip, sharing, sizes, wrapping
 from convert.naming.name_map import Table, check_names
 from convert.naming.published_names import FORMATS, GLSCL
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
 
 
@@ -161,6 +161,7 @@ def to_torch_names(params: Mapping, table: Table = GLSCL) -> dict[str, np.ndarra
         raise UserError(f"the parameters have no {error.args[0]}") from error
     check_names("the parameters", shapes, sizes.parameter_shapes(config, table.parts))
     arrays = {path: np.asarray(array) for path, array in arrays.items()}
-    return {
-        name: place.view(arrays[place.path]).copy() for name, place in table.places(shapes).items()
-    }
+    places = table.places(shapes)
+    if nameless := sorted(shapes.keys() - {place.path for place in places.values()}):
+        raise UserError(f"{table.title} has no name for {', '.join(nameless)}")
+    return {name: place.view(arrays[place.path]).copy() for name, place in places.items()}

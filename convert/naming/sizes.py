@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIP, CLIPConfig
+from glscl_jax.models.encoders.clip import CLIP
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config, model_settings
 from glscl_jax.models.heads.glscl import GLSCLHead
 
@@ -18,7 +19,7 @@ Shape = tuple[int, ...]
 def clip_config(shapes: Mapping[str, Shape]) -> CLIPConfig:
     """The sizes of a CLIP whose Flax arrays have these shapes, by path from "clip/" on.
 
-    The activation leaves no trace in the shapes: it is OpenAI's quick GELU here.
+    What leaves no trace in the shapes (`HIDDEN`) is OpenAI's here.
 
     Raises:
       KeyError: with the path of an array that must be there.
@@ -26,26 +27,86 @@ def clip_config(shapes: Mapping[str, Shape]) -> CLIPConfig:
     """
     patch, _, _, vision_width = _shape(shapes, "clip/vision/patch_embedding", 4)
     vocab_size, text_width = _shape(shapes, "clip/text/token_embedding", 2)
-    patches = _shape(shapes, "clip/vision/positional_embedding", 2)[0] - 1
+    rows = _shape(shapes, "clip/vision/positional_embedding", 2)[0]
+    # One that its positions ask for is missing, which is found later.
+    class_token = "clip/vision/class_embedding" in shapes or math.isqrt(rows) ** 2 != rows
+    patches = rows - class_token
     side = math.isqrt(patches)
     if side**2 != patches:
         raise UserError(
-            f"the vision tower has {patches} patches, which make no square; only CLIPs with a "
-            "class token and square images can be converted"
+            f"the vision tower has {patches} patches, which make no square; only models of square "
+            "images can be converted"
         )
-    return _checked(
-        CLIPConfig(
-            image_size=side * patch,
-            patch_size=patch,
-            vision_width=vision_width,
-            vision_layers=_shape(shapes, "clip/vision/transformer/blocks/ln_1/scale", 2)[0],
-            text_width=text_width,
-            text_layers=_shape(shapes, "clip/text/transformer/blocks/ln_1/scale", 2)[0],
-            embed_dim=_shape(shapes, "clip/text/projection", 2)[1],
-            context_length=_shape(shapes, "clip/text/positional_embedding", 2)[0],
-            vocab_size=vocab_size,
-        )
+    vision, text = "clip/vision/transformer/blocks", "clip/text/transformer/blocks"
+    config = CLIPConfig(
+        image_size=side * patch,
+        patch_size=patch,
+        vision_width=vision_width,
+        vision_layers=_shape(shapes, f"{vision}/ln_1/scale", 2)[0],
+        vision_mlp_width=_mlp_width(shapes, vision, vision_width),
+        text_width=text_width,
+        text_layers=_shape(shapes, f"{text}/ln_1/scale", 2)[0],
+        text_mlp_width=_mlp_width(shapes, text, text_width),
+        embed_dim=_embed_dim(shapes, text_width),
+        context_length=_shape(shapes, "clip/text/positional_embedding", 2)[0],
+        vocab_size=vocab_size,
+        patch_bias="clip/vision/patch_bias" in shapes,
+        class_token=class_token,
+        pre_norm=any(path.startswith("clip/vision/ln_pre/") for path in shapes),
+        vision_projection=_projection(shapes, "clip/vision/projection"),
+        text_projection=_projection(shapes, "clip/text/projection"),
+        logit_bias="clip/logit_bias" in shapes,
     )
+    if "clip/vision/probe/query" in shapes:
+        hidden = _shape(shapes, "clip/vision/probe/mlp_in/kernel", 2)[1]
+        usual = config.vision_mlp_width or 4 * vision_width
+        config = dataclasses.replace(
+            config,
+            vision_pooling="probe",
+            probe_mlp_width=None if hidden == usual else hidden,
+        )
+    elif not class_token:
+        config = dataclasses.replace(config, vision_pooling="mean")
+    return _checked(config)
+
+
+# Settings that no array shows; of the pooling, a probe and the lack of a class token do show.
+HIDDEN = (
+    "vision_pooling",
+    "activation",
+    "text_activation",
+    "vision_head_width",
+    "text_head_width",
+    "probe_heads",
+    "layer_norm_epsilon",
+    "rotary",
+    "causal",
+    "text_pooling",
+    "end_id",
+)
+
+
+def _mlp_width(shapes: Mapping[str, Shape], blocks: str, width: int) -> int | None:
+    """Hidden units, None for the usual number of them, or where they are missing."""
+    hidden = shapes.get(f"{blocks}/mlp_in/kernel", (4 * width,))[-1]
+    return None if hidden == 4 * width else hidden
+
+
+def _projection(shapes: Mapping[str, Shape], path: str) -> str:
+    """A name of `PROJECTIONS`."""
+    if f"{path}/kernel" in shapes:
+        return "biased"
+    # Of a model with a matrix for its texts one for its images cannot be left out, but missing.
+    return "matrix" if path in shapes or "clip/text/projection" in shapes else "none"
+
+
+def _embed_dim(shapes: Mapping[str, Shape], text_width: int) -> int:
+    kernel = "clip/text/projection/kernel"
+    # SigLIP's without a projection (i18n) has a probe; to another model it belongs.
+    if kernel not in shapes and "clip/vision/probe/query" not in shapes:
+        return _shape(shapes, "clip/text/projection", 2)[1]
+    found = shapes.get(kernel) or shapes.get("clip/text/projection")
+    return found[-1] if found else text_width
 
 
 def clip4clip_config(shapes: Mapping[str, Shape]) -> GLSCLConfig:
@@ -95,7 +156,7 @@ def parameter_shapes(
     A `CLIPConfig` stands for a CLIP alone; its paths begin with "clip/" too.
     """
     clip = clip_of(config)
-    ids = jnp.zeros((1, 1), jnp.int32)
+    ids = jnp.zeros((1, clip.fixed_length or 1), jnp.int32)
     image = jnp.zeros((1, clip.image_size, clip.image_size, 3))
     if isinstance(config, CLIPConfig):
         model, inputs, root = CLIP(clip), (image, ids, ids), ("clip",)

@@ -13,6 +13,8 @@ from glscl_jax.errors import UserError
 _RUNNERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # What a model is called by one that has it. They stand before its names.
 _OWNERS = {"model", "clip", "clip_model"}
+# Numbers that some models keep as vectors of one.
+_SCALARS = ("logit_scale", "logit_bias")
 # A dictionary with this share of the most known names in one is a model of its own.
 _ENOUGH = 0.5
 
@@ -38,7 +40,7 @@ def bare_names(names) -> dict[str, str]:
 
 
 def unwrap(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
-    """The tensors by their bare names; a logit scale of one element becomes a scalar.
+    """The tensors by their bare names; a logit scale or bias of one element becomes a scalar.
 
     Raises:
       UserError: two names differ in their wrappers alone.
@@ -51,7 +53,7 @@ def unwrap(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarr
                 "state_dict() alone"
             )
         tensor = tensors[name]
-        if bare.split(".")[-1] == "logit_scale" and np.shape(tensor) in ((1,), (1, 1)):
+        if bare.split(".")[-1] in _SCALARS and np.shape(tensor) in ((1,), (1, 1)):
             tensor = np.asarray(tensor).reshape(())
         found[bare], first[bare] = tensor, name
     return found

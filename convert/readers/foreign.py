@@ -6,38 +6,25 @@ from collections.abc import Iterable
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIPConfig
 from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD
 
-# In this order: a SigLIP may have a timm tower, too.
+# In this order: of what two have, the one that has more besides comes first.
+_TRUNK = r"(.*\.)?visual\.trunk\."
+_CONVOLVED = "a MobileCLIP or ViTamin, whose vision tower has convolutions"
 _KINDS = {
-    r"(.*\.)?logit_bias|vision_model\.head\.probe": "a SigLIP model",
     r"(.*\.)?visual\.(layer[1-4]\.\d+|attnpool)\..*": "a ResNet CLIP",
-    r"(.*\.)?visual\.trunk\..*": "a CLIP whose vision tower is a timm model",
+    rf"{_TRUNK}(patch_embed\.backbone|stages\.\d+\.blocks\.\d+\.token_mixer)\..*": _CONVOLVED,
+    rf"{_TRUNK}(stem|stages)\..*": "a ConvNeXt CLIP",
+    rf"{_TRUNK}blocks\.\d+\.(attn\.(q_bias|q_proj\..*|norm\..*)|mlp\.fc1_g\..*)": "an EVA CLIP",
+    r"(.*\.)?vision_model\.embeddings\.patch_embedding\.linear\..*": "a SigLIP 2 of NaFlex",
     r"(.*\.)?text\.transformer\.(embeddings|encoder)\..*": "a CLIP with a BERT-like text tower",
     r"(.*\.)?text_decoder\..*": "a CoCa, a CLIP with a text decoder",
-    r"(.*\.)?visual\.attn_pool\..*": "a CLIP with an attentional pooler",
+    r"(.*\.)?visual\.attn_pool\.(query|ln_[qk]).*": "a CLIP with CoCa's attentional pooler",
     r"(.*\.)?ls_[12]\.gamma": "a CLIP with LayerScale",
     r"(.*\.)?attn\.(ln_[qk]|logit_scale|head_scale)(\..*)?": "a CLIP with an attention of its own",
 }
 _VISION = r"(.*\.)?(visual\.|vision_model\.|vision_tower\.|conv1\.|patch_embed).*"
 _TEXT = r"(.*\.)?(token_embedding|word_embeddings|text_projection|lm_head|embed_tokens)(\..*)?"
-
-# open_clip's larger models, by the width of their vision tower: the names do not show the heads,
-# whose width is another there.
-_WIDE_HEADS = {
-    1280: ("ViT-H", 80),
-    1408: ("ViT-g", 88),
-    1664: ("ViT-bigG", 104),
-    1792: ("ViT-e", 112),
-}
-# Models with OpenAI's names that take a sentence from elsewhere than the highest id, by the rows of
-# their token embedding.
-_VOCABULARIES = {
-    901_629: "a MetaCLIP 2 worldwide",
-    250_100: "a MetaCLIP 2 worldwide",
-    32_000: "a CLIPA",
-}
 
 
 def refuse_foreign(names: Iterable[str], source: str) -> None:
@@ -49,26 +36,6 @@ def refuse_foreign(names: Iterable[str], source: str) -> None:
     text, vision = _first(_TEXT, names), _first(_VISION, names)
     if text and not vision:
         raise UserError(_message(source, "a text model without a vision tower", text))
-
-
-def refuse_wide_heads(config: CLIPConfig, source: str) -> None:
-    """Raises a `UserError` for sizes at which open_clip's heads are of another width."""
-    if config.vision_width in _WIDE_HEADS:
-        name, width = _WIDE_HEADS[config.vision_width]
-        raise UserError(
-            f"{source} is an open_clip {name} (vision width {config.vision_width}), whose heads "
-            f"are {width} wide, which the file does not say: convert the directory with its "
-            "open_clip_config.json"
-        )
-
-
-def refuse_vocabulary(config: CLIPConfig, source: str) -> None:
-    """Raises a `UserError` for a vocabulary with which sentences are taken from another place."""
-    if kind := _VOCABULARIES.get(config.vocab_size):
-        raise UserError(
-            f"{source} is {kind} ({config.vocab_size:,} token ids), which does not take a sentence "
-            "from the highest id, as the model here does: it cannot be converted"
-        )
 
 
 def refuse_statistics(mean, std, source: str) -> None:
@@ -95,5 +62,5 @@ def _first(pattern: str, names: list[str]) -> str | None:
 def _message(source: str, kind: str, name: str) -> str:
     return (
         f"{source} is {kind} (it has {name}): what can be converted is a CLIP of two transformers, "
-        "such as ViT-B/32"
+        "such as ViT-B/32, SigLIP-B/16 or PE-Core-B/16"
     )

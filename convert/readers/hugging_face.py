@@ -10,9 +10,9 @@ from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.images import Preprocessing
-from glscl_jax.models.encoders.transformer import LAYER_NORM_EPS
+from glscl_jax.models.encoders.transformer import Blocks
 
 CONFIG = "config.json"
 # The first that is there. Older ones are PyTorch's, and transformers up to 4 wrote Flax, too.
@@ -30,13 +30,27 @@ _VARIANT = re.compile(
 )
 TOKENIZERS = ("tokenizer.json", "vocab.json")
 
+_VECTORS = ("logit_scale", "logit_bias")
 # As `eos_token_id`: a 2 stood there by mistake, when the sentence was at the highest id.
 HIGHEST_ID = 2
 
-_ACTIVATIONS = ("quick_gelu", "gelu")
+# Of transformers' names the ones here.
+_ACTIVATIONS = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+# Kinds that are read -> the classes of transformers.
+_CLASSES = {
+    "clip": ("CLIPModel", "CLIPConfig"),
+    "metaclip_2": ("MetaClip2Model", "MetaClip2Config"),
+    "siglip": ("SiglipModel", "SiglipConfig"),
+}
 _NAMES = {
-    "siglip": "a SigLIP model",
-    "siglip2": "a SigLIP 2 model",
+    "siglip2": "a SigLIP 2 of NaFlex, whose images are of any size",
+    "altclip": "an AltCLIP, with a BERT-like text tower",
+    "chinese_clip": "a Chinese CLIP, with a BERT-like text tower",
     "clip_text_model": "a text model without a vision tower",
     "clip_vision_model": "a vision model without a text tower",
 }
@@ -69,44 +83,68 @@ def read_config(directory: pathlib.Path) -> Said:
     path = directory / CONFIG
     settings = read_json(path)
     kind = settings.get("model_type")
-    if kind != "clip":
+    if kind not in _CLASSES:
         name = _NAMES.get(kind, f"of the kind {kind!r}")
-        raise UserError(f"{directory} is {name} (model_type in {CONFIG}); only CLIPModel is read")
-    _check_code(path, settings)
+        raise UserError(f"{directory} is {name} (model_type in {CONFIG}); {_READ}")
+    _check_code(path, settings, *_CLASSES[kind][:1])
     # A second to import. Absent settings have defaults, and old files two places for the same.
     import transformers
 
     try:
-        config = transformers.CLIPConfig.from_dict(settings)
+        config = getattr(transformers, _CLASSES[kind][1]).from_dict(settings)
     except Exception as error:
         # A validator's name is a line of its own, before what it found.
         said = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise UserError(f"{path}: no valid CLIPConfig ({said})") from error
+        raise UserError(f"{path}: no valid {_CLASSES[kind][1]} ({said})") from error
     for name, tower in (("text", config.text_config), ("vision", config.vision_config)):
         _check_tower(f"{path}: {name}_config", tower)
     if np.ndim(size := config.vision_config.image_size) and len(set(size)) > 1:
         raise UserError(f"{path}: vision_config.image_size {list(size)} is not square")
-    if config.text_config.hidden_act != config.vision_config.hidden_act:
-        raise UserError(f"{path}: its towers have different activations; here they have one")
+    if config.text_config.layer_norm_eps != config.vision_config.layer_norm_eps:
+        raise UserError(f"{path}: its towers have different layer_norm_eps; here they have one")
+    if kind == "siglip" and not config.vision_config.vision_use_head:
+        raise UserError(f"{path}: vision_config.vision_use_head is false: it has no probe to pool")
     preprocessing.check_hugging_face(directory, config.vision_config.image_size)
     end = config.text_config.eos_token_id
     if type(end) is not int:
         raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
-    towers = {"vision": config.vision_config, "text": config.text_config}
-    widths = {
-        f"{name}_head_width": tower.hidden_size // tower.num_attention_heads
-        for name, tower in towers.items()
+    says_end = kind == "clip" and end != HIGHEST_ID
+    return Said(_settings(kind, config), end if says_end else None)
+
+
+def _settings(kind: str, config) -> dict[str, object]:
+    """Of a `CLIPConfig`, all that tensors do not show."""
+    vision, text = config.vision_config, config.text_config
+    activation, words = (_ACTIVATIONS[tower.hidden_act] for tower in (vision, text))
+    return {
+        "activation": activation,
+        "text_activation": None if words == activation else words,
+        "layer_norm_epsilon": vision.layer_norm_eps,
+        "vision_head_width": vision.hidden_size // vision.num_attention_heads,
+        "text_head_width": text.hidden_size // text.num_attention_heads,
+        **_BUILDS[kind],
+        "end_id": text.eos_token_id if kind == "metaclip_2" else None,
     }
-    return Said(config.text_config.hidden_act, widths, None if end == HIGHEST_ID else end)
 
 
-def _check_code(path: pathlib.Path, settings: dict) -> None:
-    """Raises a `UserError` if it is not transformers' CLIPModel that computes with the tensors."""
+# How each kind is built, which its code says and not its config.
+_CLIP = {"vision_pooling": "class", "causal": True, "text_pooling": "highest"}
+_BUILDS = {
+    "clip": _CLIP,
+    # MetaCLIP 2 looks for the end token's id itself.
+    "metaclip_2": _CLIP | {"text_pooling": "end"},
+    "siglip": {"vision_pooling": "probe", "causal": False, "text_pooling": "last"},
+}
+_READ = "CLIPModel, MetaClip2Model and SiglipModel are read"
+
+
+def _check_code(path: pathlib.Path, settings: dict, model: str) -> None:
+    """Raises a `UserError` if it is not that class that computes with the tensors."""
     if settings.get("auto_map"):
-        raise UserError(f"{path}: the model has code of its own (auto_map); only CLIPModel is read")
-    names = settings.get("architectures") or ["CLIPModel"]
-    if "CLIPModel" not in names:
-        raise UserError(f"{path} is of a {' or '.join(map(str, names))}; only CLIPModel is read")
+        raise UserError(f"{path}: the model has code of its own (auto_map); only {model} is read")
+    names = settings.get("architectures") or [model]
+    if model not in names:
+        raise UserError(f"{path} is of a {' or '.join(map(str, names))}; only {model} is read")
     if settings.get("quantization_config"):
         raise UserError(f"{path}: the weights are quantized (quantization_config): save them whole")
 
@@ -115,8 +153,6 @@ def _check_tower(where: str, tower) -> None:
     if tower.hidden_act not in _ACTIVATIONS:
         known = " or ".join(_ACTIVATIONS)
         raise UserError(f"{where}.hidden_act is {tower.hidden_act!r}, not {known}")
-    if tower.layer_norm_eps != LAYER_NORM_EPS:
-        raise UserError(f"{where}.layer_norm_eps {tower.layer_norm_eps} is not {LAYER_NORM_EPS}")
 
 
 def write_directory(
@@ -125,7 +161,7 @@ def write_directory(
     config: CLIPConfig,
     tokenizer: Tokenizer | None,
 ) -> None:
-    """Writes a directory that `transformers.CLIPModel.from_pretrained` reads.
+    """Writes a directory that the `from_pretrained` of transformers' own class reads.
 
     Args:
       directory: made here.
@@ -135,52 +171,109 @@ def write_directory(
     """
     from safetensors import numpy as safetensors
 
+    settings = transformers_config(config, tokenizer)
+    if settings.model_type == "siglip":
+        # There both are vectors of one number.
+        tensors = tensors | {name: tensors[name].reshape(1) for name in _VECTORS}
     directory.mkdir()
     safetensors.save_file(tensors, directory / WEIGHTS[0], metadata={"format": "pt"})
-    transformers_config(config, tokenizer).save_pretrained(directory)
+    settings.save_pretrained(directory)
     write_json(directory / preprocessing.FILE, _preprocessor(config.preprocessing))
     if tokenizer is not None:
         tokenizer.save(directory, config.context_length)
 
 
+def kind_of(config: CLIPConfig) -> str | None:
+    """Which kind of model of transformers has these settings; None if there is none."""
+    usual = CLIPConfig()
+
+    def is_built_as(*names: str, **settings) -> bool:
+        return all(getattr(config, name) == getattr(usual, name) for name in names) and all(
+            getattr(config, name) == value for name, value in settings.items()
+        )
+
+    if is_built_as("patch_bias", "class_token", "pre_norm", "rotary", "causal", "logit_bias"):
+        of_clip = is_built_as("vision_pooling", "vision_projection", "text_projection")
+        kinds = {"highest": "clip", "end": "metaclip_2"}
+        return kinds.get(config.text_pooling) if of_clip else None
+    probe = config.vision_blocks.heads == (config.probe_heads or config.vision_blocks.heads)
+    probe = probe and config.probe.mlp_width == config.vision_blocks.mlp_width
+    is_siglip = is_built_as(
+        "rotary",
+        patch_bias=True,
+        class_token=False,
+        pre_norm=False,
+        vision_pooling="probe",
+        vision_projection="none",
+        causal=False,
+        text_pooling="last",
+        text_projection="biased",
+        logit_bias=True,
+    )
+    return "siglip" if is_siglip and probe else None
+
+
 def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
-    """The same sizes as a `transformers.CLIPConfig`, with the tokenizer's start and end token."""
+    """The same settings as a config of transformers, with the tokenizer's start and end token.
+
+    Raises:
+      UserError: transformers has no such model.
+    """
     import transformers
 
+    kind = kind_of(config)
+    if kind is None:
+        raise UserError(
+            "transformers has no model of these towers (it has CLIP, MetaCLIP 2 and SigLIP): give "
+            "--to=pytorch"
+        )
     if tokenizer is None:
-        start, end = None, HIGHEST_ID
+        start, end = None, config.end_id or HIGHEST_ID
     else:
         start, end = tokenizer.start_id, tokenizer.end_id
+    names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
 
-    def tower(width: int, layers: int, head: int) -> dict:
+    def tower(blocks: Blocks) -> dict:
         return {
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": width // head,
-            "hidden_act": config.activation,
-            "layer_norm_eps": LAYER_NORM_EPS,
+            "hidden_size": blocks.width,
+            "intermediate_size": blocks.mlp_width,
+            "num_hidden_layers": blocks.layers,
+            "num_attention_heads": blocks.heads,
+            "hidden_act": names[blocks.activation],
+            "layer_norm_eps": blocks.epsilon,
             "projection_dim": config.embed_dim,
         }
 
-    return transformers.CLIPConfig(
-        text_config={
-            **tower(config.text_width, config.text_layers, config.text_head_width),
-            "vocab_size": config.vocab_size,
-            "max_position_embeddings": config.context_length,
-            # Not the last rows of the embedding, of which there may be more than of ids.
-            "bos_token_id": start,
-            "eos_token_id": end,
-            "pad_token_id": end,
-        },
-        vision_config={
-            **tower(config.vision_width, config.vision_layers, config.vision_head_width),
-            "image_size": config.image_size,
-            "patch_size": config.patch_size,
-        },
-        projection_dim=config.embed_dim,
-        architectures=["CLIPModel"],
+    texts = {
+        **tower(config.text_blocks),
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.context_length,
+        # Not the last rows of the embedding, of which there may be more than of ids.
+        "bos_token_id": start,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
+    images = {
+        **tower(config.vision_blocks),
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+    }
+    if kind == "siglip":
+        texts |= {"projection_size": config.embed_dim}
+        sizes = {}
+    else:
+        sizes = {"projection_dim": config.embed_dim}
+    model, settings = _CLASSES[kind]
+    return getattr(transformers, settings)(
+        text_config=texts, vision_config=images, architectures=[model], **sizes
     )
+
+
+def transformers_model(config):
+    """The class of transformers whose config this is."""
+    import transformers
+
+    return getattr(transformers, _CLASSES[config.model_type][0])
 
 
 def _preprocessor(images: Preprocessing) -> dict:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Said:
-    """What names and shapes leave open.
+    """What a config says of the towers.
 
     Attributes:
-      activation: of the MLPs, "quick_gelu" or "gelu".
-      head_widths: of the towers, by their names in `CLIPConfig`.
-      end_id: the token whose place has the sentence; None if it is the highest of a caption.
+      settings: by their names in `CLIPConfig`, among them all that tensors do not show.
+      end_id: the token whose place has the sentence, where the settings do not say it; None if it
+        is the highest of a caption.
     """
 
-    activation: str
-    head_widths: Mapping[str, int]
+    settings: Mapping[str, object]
     end_id: int | None = None

@@ -34,8 +34,7 @@ class Source:
       tensors: name -> what has a shape and becomes a NumPy array when asked; without the words
         that wrappers put before names.
       names: what each is called in the file.
-      activation: of the MLPs, where the source says it; None where it does not.
-      head_widths: of the towers, by their names in `CLIPConfig`, where the source says them.
+      settings: of the towers, by their names in `CLIPConfig`, that the source says; none of a file.
       end_id: the token whose place has the sentence; None if it is the highest of a caption.
       tokenizer: the directory, if the tokenizer's files are in it.
     """
@@ -45,10 +44,14 @@ class Source:
     files: tuple[pathlib.Path, ...]
     tensors: Mapping[str, np.ndarray]
     names: Mapping[str, str]
-    activation: str | None = None
-    head_widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     end_id: int | None = None
     tokenizer: pathlib.Path | None = None
+
+    @property
+    def activation(self) -> str | None:
+        """Of the MLPs, where the source says it."""
+        return self.settings.get("activation")
 
     @property
     def is_openais(self) -> bool:
@@ -81,7 +84,9 @@ def open_source(path: str | pathlib.Path, entry: str | None = None) -> Source:
         raise UserError(f"{path}: no such file or directory")
     tensors, container = _read_weights(path, entry)
     source = _source(path, container, (path,), tensors)
-    return dataclasses.replace(source, activation="quick_gelu") if source.is_openais else source
+    if not source.is_openais:
+        return source
+    return dataclasses.replace(source, settings={"activation": "quick_gelu"})
 
 
 def _open_directory(path: pathlib.Path, entry: str | None) -> Source:
@@ -96,8 +101,7 @@ def _open_directory(path: pathlib.Path, entry: str | None) -> Source:
                 f"{kind} directory",
                 (path / library.CONFIG, *_files(weights)),
                 _read_weights(weights, entry)[0],
-                activation=said.activation,
-                head_widths=said.head_widths,
+                settings=said.settings,
                 end_id=said.end_id,
                 tokenizer=path if has_tokenizer else None,
             )

@@ -11,7 +11,10 @@ from convert.readers.source import Source
 from convert.verification import verify
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
+
+# Of more, a twin, a conversion and the gradients of both take more than 12 GB.
+MOST_WITH_GRADIENTS = 600_000_000
 
 
 def assumptions(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
@@ -19,13 +22,30 @@ def assumptions(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
 
     A directory's config says it, and OpenAI's and the released GLSCL's code does of their files.
     """
+    # `CLIPConfig.preprocessing` is CLIP's whatever the family: what else there is, is not read yet.
+    images = ["images made as CLIP's, as this family's are not"] if _has_own_images(clip) else []
+    return images + _of_towers(origin, table, clip)
+
+
+def _has_own_images(clip: CLIPConfig) -> bool:
+    """Whether a family normalises by 0.5 and squashes, as SigLIP and the Perception Encoder do."""
+    return clip.logit_bias or clip.rotary
+
+
+def _of_towers(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
     if origin.path.is_dir() or origin.is_openais or table.parts != ("clip",):
         return []
+    sentence = {"highest": "the highest id", "end": f"id {clip.end_id}", "last": "the last place"}
+    image = {
+        "class": "at the class token",
+        "probe": "read by the probe",
+        "mean": "the patches' mean",
+    }
     return [
         f"activation {clip.activation}",
         f"heads {clip.vision_head_width} wide",
-        "a causal text mask",
-        "the sentence at the highest id, the image at the class token",
+        "a causal text mask" if clip.causal else "no text mask",
+        f"the sentence at {sentence[clip.text_pooling]}, the image {image[clip.vision_pooling]}",
     ]
 
 
@@ -56,15 +76,18 @@ def run(
       UserError: a stage differs.
     """
     inputs = verify.make_inputs(clip_of(config), tokenizer)
-    library, expected = _of_source(origin, converted, config, inputs)
+    twin, expected = _of_source(origin, converted, config, inputs)
+    library = twin.title if twin else "torch.nn modules"
     print(f"{origin.path.name} in {library} against the conversion:", flush=True)
     compared = verify.compare_stages(expected, verify.stages(converted.params, config, inputs))
-    print(verify.table(compared), flush=True)
-    verify.check(compared, str(origin.path))
+    bent = _gradients(twin, converted, config, inputs)
+    print(verify.table(compared + bent), flush=True)
+    verify.check(compared + bent, str(origin.path))
     figures = {
         "library": library,
         "tolerance": verify.TOLERANCE,
         "float32": {x.stage: x.difference for x in compared},
+        "gradients": {x.stage: x.difference for x in bent},
     }
     if params["clip"]["logit_scale"].dtype != np.float32:
         widened = jax.tree.map(lambda x: x.astype(np.float32), params)
@@ -74,21 +97,61 @@ def run(
     return figures
 
 
+def _gradients(twin, converted: rules.Converted, config, inputs: verify.Inputs) -> list:
+    """What the gradients differ by; none of a whole GLSCL, of another image size, or too large."""
+    if twin is None or config.image_size != converted.config.image_size:
+        # Interpolated positions are no parameters of the source.
+        return []
+    count = sum(leaf.size for leaf in jax.tree.leaves(converted.params))
+    if count > MOST_WITH_GRADIENTS:
+        print(f"{count:,} parameters: beyond {MOST_WITH_GRADIENTS:,} gradients are not compared")
+        return []
+    found = import_torch().gradients(twin, inputs)
+    ours = verify.gradients(converted.params, config, inputs)
+    return verify.compare_gradients(found, rules.to_torch_names(ours, twin.table))
+
+
 def _of_source(origin: Source, converted: rules.Converted, config, inputs: verify.Inputs):
-    """Whose code the source ran in, and its stages."""
+    """The source's twin, None of a whole GLSCL, and its stages."""
+    torch_stages, table = import_torch(), converted.table
+    if table.parts != ("clip",):
+        stages = torch_stages.named_as_openai(origin.tensors, config, table.parts, inputs)
+        return None, stages
+    twin = _twin(origin, converted, config)
+    return twin, torch_stages.stages(twin, inputs)
+
+
+def _twin(origin: Source, converted: rules.Converted, config: CLIPConfig):
+    """A CLIP's model in its own library.
+
+    Raises:
+      UserError: that library is not installed, and nothing stands in for it.
+    """
     torch_stages, table = import_torch(), converted.table
     if is_hugging_face(table):
-        stages = torch_stages.named_as_hugging_face(origin, converted.config, inputs)
-        return "transformers.CLIPModel", stages
-    if table.parts == ("clip",) and not origin.is_openais:
+        return torch_stages.of_hugging_face(origin, converted.config)
+    if not origin.is_openais:
         from convert.verification import torch_open_clip
 
-        size = clip_of(config).image_size
-        if twin := torch_open_clip.find(origin, clip_of(converted.config), size):
-            return twin.title, torch_stages.in_open_clip(twin.model, origin.tensors, inputs)
+        size, source = config.image_size, converted.config
+        if twin := torch_open_clip.find(origin, source, size):
+            return torch_stages.of_open_clip(twin.model, twin.title, origin.tensors, source, table)
+        if not _is_plain(source):
+            raise UserError(
+                f"{origin.path}: --verify of this family takes open_clip with an architecture of "
+                "these sizes, for images of the source's: pip install --no-deps open_clip_torch "
+                "timm ftfy"
+            )
         print(
             "open_clip is not installed, or has no architecture of these sizes: torch.nn modules "
             "stand in for it, with what is assumed here (heads, mask, pooling) assumed there too"
         )
-    stages = torch_stages.named_as_openai(origin.tensors, config, table.parts, inputs)
-    return "torch.nn modules", stages
+    return torch_stages.of_openai(origin.tensors, config, table)
+
+
+def _is_plain(clip: CLIPConfig) -> bool:
+    """Whether the towers are OpenAI's but for sizes and where the sentence is."""
+    usual = CLIPConfig()
+    same = ("patch_bias", "class_token", "pre_norm", "rotary", "vision_pooling", "causal")
+    same += ("vision_projection", "text_projection", "layer_norm_epsilon")
+    return all(getattr(clip, name) == getattr(usual, name) for name in same)

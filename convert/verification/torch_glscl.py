@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.transformer import Blocks
 from glscl_jax.models.glscl import GLSCLConfig
 
 # The released code's frame blocks have a LayerNorm of their own, and a mask of their own.
@@ -18,35 +19,40 @@ FRAME_NORM_EPS = 1e-12
 PADDED_FRAME = -1e6
 
 
+ACTIVATIONS = {
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "gelu": nn.functional.gelu,
+    "gelu_tanh": lambda x: nn.functional.gelu(x, approximate="tanh"),
+    "relu": nn.functional.relu,
+}
+
+
 class Block(nn.Module):
     """CLIP's residual attention block."""
 
-    def __init__(self, width: int, heads: int, activation: str, eps: float):
+    def __init__(self, blocks: Blocks):
         super().__init__()
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.ln_1, self.ln_2 = nn.LayerNorm(width, eps), nn.LayerNorm(width, eps)
+        width = blocks.width
+        self.attn = nn.MultiheadAttention(width, blocks.heads, batch_first=True)
+        self.ln_1, self.ln_2 = (nn.LayerNorm(width, blocks.epsilon) for _ in range(2))
         self.mlp = nn.ModuleDict(
-            {"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)}
+            {
+                "c_fc": nn.Linear(width, blocks.mlp_width),
+                "c_proj": nn.Linear(blocks.mlp_width, width),
+            }
         )
-        self.activation = activation
+        self.activation = ACTIVATIONS[blocks.activation]
 
     def forward(self, x, **masks):
         y = self.ln_1(x)
         x = x + self.attn(y, y, y, need_weights=False, **masks)[0]
-        hidden = self.mlp["c_fc"](self.ln_2(x))
-        if self.activation == "quick_gelu":
-            hidden = hidden * torch.sigmoid(1.702 * hidden)
-        else:
-            hidden = nn.functional.gelu(hidden)
-        return x + self.mlp["c_proj"](hidden)
+        return x + self.mlp["c_proj"](self.activation(self.mlp["c_fc"](self.ln_2(x))))
 
 
 class Stack(nn.Module):
-    def __init__(self, width: int, layers: int, head: int, activation="quick_gelu", eps=1e-5):
+    def __init__(self, blocks: Blocks):
         super().__init__()
-        self.resblocks = nn.ModuleList(
-            Block(width, width // head, activation, eps) for _ in range(layers)
-        )
+        self.resblocks = nn.ModuleList(Block(blocks) for _ in range(blocks.layers))
 
     def forward(self, x, **masks):
         for block in self.resblocks:
@@ -63,9 +69,7 @@ class Vision(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(patches + 1, width))
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.transformer = Stack(
-            width, config.vision_layers, config.vision_head_width, config.activation
-        )
+        self.transformer = Stack(config.vision_blocks)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
 
     def forward(self, images):
@@ -81,9 +85,7 @@ class CLIP(nn.Module):
         super().__init__()
         width = config.text_width
         self.visual = Vision(config)
-        self.transformer = Stack(
-            width, config.text_layers, config.text_head_width, config.activation
-        )
+        self.transformer = Stack(config.text_blocks)
         self.token_embedding = nn.Embedding(config.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, width))
         self.ln_final = nn.LayerNorm(width)
@@ -110,7 +112,13 @@ class GLSCL(nn.Module):
         if self.temporal == "seqTransf":
             self.frame_position_embeddings = nn.Embedding(config.clip.context_length, width)
             self.transformerClip = Stack(
-                width, config.temporal_layers, config.clip.text_head_width, eps=FRAME_NORM_EPS
+                Blocks(
+                    width,
+                    config.temporal_layers,
+                    config.clip.text_head_width,
+                    4 * width,
+                    epsilon=FRAME_NORM_EPS,
+                )
             )
         elif self.temporal == "seqLSTM":
             self.lstm_visual = nn.LSTM(width, width, batch_first=True)

@@ -6,15 +6,18 @@ Imported only where PyTorch is needed.
 import dataclasses
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from convert.readers import open_clip
 from convert.readers.source import Source
+from convert.verification import torch_stand_in
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 # What the constructors take of a model's settings.
 _TAKEN = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "nonscalar_logit_scale")
+_TAKEN += ("init_logit_bias",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,48 +50,73 @@ def find(origin: Source, config: CLIPConfig, image_size: int) -> Twin | None:
     if origin.path.is_dir():
         name, settings = origin.path.name, open_clip.model_settings(origin.path)
     else:
-        name, settings = next(_fitting(library, config), (None, None))
-    if settings is None:
+        name, settings = next(_fitting(library, config, origin.tensors), (None, None))
+    is_timm = settings is not None and "timm_model_name" in settings["vision_cfg"]
+    if settings is None or (is_timm and image_size != config.image_size):
+        # timm interpolates positions in another way than here.
         return None
     settings = {key: settings[key] for key in _TAKEN if key in settings}
     settings["vision_cfg"] = settings["vision_cfg"] | {"image_size": image_size}
     settings["nonscalar_logit_scale"] = False
-    apart = any(name.startswith("text.") for name in origin.tensors)
     try:
-        model = (library.CustomTextCLIP if apart else library.CLIP)(**settings)
+        model = _class_of(library, origin.tensors)(**settings)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{origin.path}: open_clip cannot make its model ({reason})") from error
     return Twin(model.eval(), f"open_clip {library.__version__}'s {name}")
 
 
+def _class_of(library, names):
+    """Of a model whose tensors have these names."""
+    apart = any(name.startswith("text.") for name in names)
+    return library.CustomTextCLIP if apart else library.CLIP
+
+
 def _library():
-    """open_clip; None if it, or torchvision, which it imports, is not there or does not fit."""
-    try:
-        import open_clip as library
-    except (ImportError, RuntimeError, OSError):
-        return None
-    return library
+    """open_clip, with or without torchvision, which it imports; None if it is not there."""
+    return torch_stand_in.import_library("open_clip")
 
 
-def _fitting(library, config: CLIPConfig) -> Iterator[tuple[str, dict]]:
-    """The library's architectures of these sizes and this activation, by name."""
+def _fitting(library, config: CLIPConfig, tensors=None) -> Iterator[tuple[str, dict]]:
+    """The library's architectures of these settings, by name; with `tensors` of their shapes."""
     wanted = dataclasses.asdict(config)
     for name in library.list_models():
         settings = library.get_model_config(name)
-        vision, text = settings["vision_cfg"], settings["text_cfg"]
-        is_plain = not {"timm_model_name", "hf_model_name"} & (vision.keys() | text.keys())
-        sizes = {
-            "image_size": vision.get("image_size", 224),
-            "patch_size": vision.get("patch_size", 16),
-            "vision_width": vision.get("width", 768),
-            "vision_layers": vision.get("layers", 12),
-            "text_width": text.get("width", 512),
-            "text_layers": text.get("layers", 12),
-            "embed_dim": settings["embed_dim"],
-            "context_length": text.get("context_length", 77),
-            "vocab_size": text.get("vocab_size", 49_408),
-            "activation": "quick_gelu" if settings.get("quick_gelu") else "gelu",
-        }
-        if is_plain and "multimodal_cfg" not in settings and sizes.items() <= wanted.items():
-            yield name, settings
+        try:
+            said = open_clip.tower_settings(settings, name)
+        except UserError:
+            continue
+        if said.items() <= wanted.items() and _sizes(settings).items() <= wanted.items():
+            is_timm = "timm_model_name" in settings["vision_cfg"]
+            if not is_timm or tensors is None or _has_shapes(library, settings, tensors):
+                yield name, settings
+
+
+def _sizes(settings: dict) -> dict[str, int]:
+    """As far as a config says them: of a timm tower, it does not."""
+    vision, text = settings["vision_cfg"], settings["text_cfg"]
+    sizes = {
+        "image_size": vision.get("image_size", 224),
+        "text_width": text.get("width", 512),
+        "text_layers": text.get("layers", 12),
+        "embed_dim": settings["embed_dim"],
+        "context_length": text.get("context_length", 77),
+        "vocab_size": text.get("vocab_size", 49_408),
+    }
+    if "timm_model_name" in vision:
+        return sizes
+    return sizes | {
+        "patch_size": vision.get("patch_size", 16),
+        "vision_width": vision.get("width", 768),
+        "vision_layers": vision.get("layers", 12),
+    }
+
+
+def _has_shapes(library, settings: dict, tensors) -> bool:
+    taken = {key: settings[key] for key in _TAKEN if key in settings}
+    with torch.device("meta"):
+        model = _class_of(library, tensors)(**taken)
+    return all(
+        name in tensors and tuple(np.shape(tensors[name])) == tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+    )

@@ -4,29 +4,112 @@ Imported only where PyTorch is needed.
 """
 
 import contextlib
+import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 import transformers
 
 from convert.naming import long_clip
-from convert.readers.hugging_face import READ_BY_TRANSFORMERS, transformers_config
+from convert.naming.name_map import Table
+from convert.naming.published_names import HUGGING_FACE, OPEN_CLIP, OPENAI, SIGLIP
+from convert.readers.hugging_face import (
+    READ_BY_TRANSFORMERS,
+    transformers_config,
+    transformers_model,
+)
 from convert.readers.source import Source
-from convert.verification import torch_glscl
+from convert.verification import torch_glscl, verify
 from convert.verification.verify import Inputs, Stages
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Twin:
+    """A source's model in PyTorch, with its tensors.
+
+    Attributes:
+      title: whose code it is, for messages.
+      model: whose parameters have the names of `table`.
+      table: see there.
+      vision, text: the blocks of its towers.
+      encode_image: images [N,3,H,W] to features [N,D].
+      encode_text: ids and mask [A,L] to features [A,D].
+      sees_padding: whether its text tower does.
+    """
+
+    title: str
+    model: torch.nn.Module
+    table: Table
+    vision: torch.nn.ModuleList
+    text: torch.nn.ModuleList
+    encode_image: Callable
+    encode_text: Callable
+    sees_padding: bool
+
+
+@torch.no_grad()
+def stages(twin: Twin, inputs: Inputs) -> Stages:
+    """What a twin computes at every stage."""
+    ids, mask, images, _ = _tensors(inputs)
+    with _watched("vision", twin.vision) as vision:
+        image = twin.encode_image(images)
+    with _watched("text", twin.text, None if twin.sees_padding else mask) as text:
+        sentences = twin.encode_text(ids, mask)
+    return _arrays(
+        {
+            "logit scale": twin.model.logit_scale.reshape(()),
+            **vision,
+            "image embedding": image,
+            **text,
+            "text embedding": sentences,
+        }
+    )
+
+
+def gradients(twin: Twin, inputs: Inputs) -> Stages:
+    """The gradient of `verify.directions`' scalar by each of a twin's parameters, by its name."""
+    ids, mask, images, _ = _tensors(inputs)
+    image, sentence = twin.encode_image(images), twin.encode_text(ids, mask)
+    one, two = verify.directions(image.shape, sentence.shape)
+    total = (image * torch.from_numpy(one)).sum() + (sentence * torch.from_numpy(two)).sum()
+    total.backward()
+    found = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in twin.model.named_parameters()
+    }
+    twin.model.zero_grad(set_to_none=True)
+    return _arrays(found)
+
+
+def of_openai(tensors: Mapping[str, np.ndarray], config: CLIPConfig, table: Table) -> Twin:
+    """A state dict with OpenAI's names, alone, in torch.nn modules; arguments as below."""
+    clip = _glscl(tensors, config, ("clip",)).clip
+
+    def encode_text(ids, mask):
+        tokens = clip.text(ids, mask)
+        if config.text_pooling == "highest":
+            places = ids.argmax(dim=1)
+        else:
+            places = (ids == config.end_id).int().argmax(dim=1)
+        return tokens[torch.arange(len(ids)), places]
+
+    blocks = clip.visual.transformer.resblocks, clip.transformer.resblocks
+    # open_clip's word before the text tower's names is not in ours.
+    table = OPENAI if table is OPEN_CLIP else table
+    return Twin("torch.nn modules", clip, table, *blocks, clip.visual, encode_text, False)
 
 
 def named_as_openai(
     tensors: Mapping[str, np.ndarray],
-    config: CLIPConfig | GLSCLConfig,
+    config: GLSCLConfig,
     parts: tuple[str, ...],
     inputs: Inputs,
 ) -> Stages:
-    """Stages of a state dict with OpenAI's or the released GLSCL's names, in torch.nn modules.
+    """Stages of a state dict with the released GLSCL's names, in torch.nn modules.
 
     Args:
       tensors: by name.
@@ -35,6 +118,12 @@ def named_as_openai(
       parts: which the tensors have.
       inputs: see there.
     """
+    return _stages_of_glscl(_glscl(tensors, config, parts), parts, inputs)
+
+
+def _glscl(
+    tensors: Mapping[str, np.ndarray], config: CLIPConfig | GLSCLConfig, parts: tuple[str, ...]
+) -> torch_glscl.GLSCL:
     whole = isinstance(config, GLSCLConfig)
     model = torch_glscl.GLSCL(config if whole else GLSCLConfig(clip=config), parts)
     # open_clip puts a word before the text tower's names where that is a module of its own.
@@ -43,38 +132,38 @@ def named_as_openai(
     name, rows = f"{clip}visual.positional_embedding", len(model.clip.visual.positional_embedding)
     tensors[name] = _resized(np.asarray(tensors[name]), rows)
     torch_glscl.load(root, _with_one_table(tensors))
-    return _stages_of_glscl(model, parts, inputs)
+    return model
 
 
-@torch.no_grad()
-def in_open_clip(
-    model: torch.nn.Module, tensors: Mapping[str, np.ndarray], inputs: Inputs
-) -> Stages:
-    """Stages of a state dict in open_clip's own model, by its names.
+def of_open_clip(
+    model: torch.nn.Module,
+    title: str,
+    tensors: Mapping[str, np.ndarray],
+    config: CLIPConfig,
+    table: Table,
+) -> Twin:
+    """A state dict in open_clip's own model, by its names.
 
     Args:
-      model: of the architecture, for images of the inputs' size.
+      model: of the architecture, for images of the size to compare with.
+      title: of it.
       tensors: by name; the patches' positions are interpolated to that size.
-      inputs: see there.
+      config: of the source.
+      table: of the names.
     """
-    name = "visual.positional_embedding"
-    rows = len(model.visual.positional_embedding)
-    tensors = tensors | {name: _resized(np.asarray(tensors[name]), rows)}
+    name, trunk = "visual.positional_embedding", getattr(model.visual, "trunk", None)
+    if trunk is None:
+        rows = len(model.visual.positional_embedding)
+        tensors = tensors | {name: _resized(np.asarray(tensors[name]), rows)}
     torch_glscl.load(model, tensors)
-    ids, mask, images, _ = _tensors(inputs)
-    text_tower = getattr(model, "text", model).transformer
-    with _watched("vision", model.visual.transformer.resblocks) as vision:
-        image = model.encode_image(images)
-    with _watched("text", text_tower.resblocks, mask) as text:
-        sentences = model.encode_text(ids)
-    return _arrays(
-        {
-            "logit scale": model.logit_scale,
-            **vision,
-            "image embedding": image,
-            **text,
-            "text embedding": sentences,
-        }
+    vision = model.visual.transformer.resblocks if trunk is None else trunk.blocks
+    text = getattr(model, "text", model).transformer.resblocks
+
+    def encode_text(ids, mask):
+        return model.encode_text(ids)
+
+    return Twin(
+        title, model, table, vision, text, model.encode_image, encode_text, config.sees_padding
     )
 
 
@@ -127,46 +216,54 @@ def _stages_of_glscl(model: torch_glscl.GLSCL, parts: tuple[str, ...], inputs: I
     return _arrays(found)
 
 
-@torch.no_grad()
-def named_as_hugging_face(origin: Source, config: CLIPConfig, inputs: Inputs) -> Stages:
-    """Stages of a Hugging Face directory or state dict, in transformers' CLIPModel.
+def of_hugging_face(origin: Source, config: CLIPConfig) -> Twin:
+    """A Hugging Face directory or state dict, in transformers' own model.
 
     Args:
       origin: the source.
       config: of it; images of another size have their positions interpolated.
-      inputs: see there.
     """
-    model = _hugging_face_model(origin, config)
-    model.eval()
-    ids, mask, images, _ = _tensors(inputs)
-    with _watched("vision", model.vision_model.encoder.layers) as vision:
+    model = _hugging_face_model(origin, config).eval()
+    is_siglip = config.vision_pooling == "probe"
+
+    def encode_image(images):
         pooled = model.vision_model(images, interpolate_pos_encoding=True).pooler_output
-    with _watched("text", model.text_model.encoder.layers, mask) as text:
-        sentences = model.text_model(ids, attention_mask=mask).pooler_output
-    return _arrays(
-        {
-            "logit scale": model.logit_scale,
-            **vision,
-            "image embedding": model.visual_projection(pooled),
-            **text,
-            "text embedding": model.text_projection(sentences),
-        }
+        return pooled if is_siglip else model.visual_projection(pooled)
+
+    def encode_text(ids, mask):
+        if is_siglip:
+            return model.text_model(ids).pooler_output
+        return model.text_projection(model.text_model(ids, attention_mask=mask).pooler_output)
+
+    return Twin(
+        f"transformers.{type(model).__name__}",
+        model,
+        SIGLIP if is_siglip else HUGGING_FACE,
+        model.vision_model.encoder.layers,
+        model.text_model.encoder.layers,
+        encode_image,
+        encode_text,
+        config.sees_padding,
     )
 
 
 def _hugging_face_model(origin: Source, config: CLIPConfig) -> torch.nn.Module:
     """What transformers reads itself, as far as it can, and else the tensors put in by name."""
     if not origin.path.is_dir():
-        model = transformers.CLIPModel(transformers_config(config))
-        return torch_glscl.load(model, _split(origin.tensors))
+        settings = transformers_config(config)
+        return torch_glscl.load(transformers_model(settings)(settings), _split(origin.tensors))
     options = {"local_files_only": True, "attn_implementation": "eager"}
     usual = any(file.name in READ_BY_TRANSFORMERS for file in origin.files)
-    is_split = any(name.endswith("q_proj.weight") for name in origin.tensors)
+    is_split = not any(
+        name.endswith(("self_attn.qkv_proj.weight", "self_attn.in_proj_weight"))
+        for name in origin.tensors
+    )
+    settings = transformers.AutoConfig.from_pretrained(origin.path, **options)
+    kind = transformers_model(settings)
     if usual and is_split and not origin.wrappers:
         transformers.utils.logging.disable_progress_bar()
-        return transformers.CLIPModel.from_pretrained(origin.path, dtype=torch.float32, **options)
-    settings = transformers.CLIPConfig.from_pretrained(origin.path, **options)
-    return torch_glscl.load(transformers.CLIPModel(settings), _split(origin.tensors))
+        return kind.from_pretrained(origin.path, dtype=torch.float32, **options)
+    return torch_glscl.load(kind(settings), _split(origin.tensors))
 
 
 def _split(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,14 +7,17 @@ the same seeded frames and texts.
 import dataclasses
 from collections.abc import Mapping
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.attention import ALL, Seen
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.attention import Seen
+from glscl_jax.models.encoders.clip import CLIP, sentence_feature
+from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.rotary import turns_of
 from glscl_jax.models.encoders.transformer import ResidualBlock
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 
@@ -75,9 +78,14 @@ def make_inputs(clip: CLIPConfig, tokenizer: Tokenizer | None = None, seed: int 
     random = np.random.default_rng(seed)
     start = tokenizer.start_id if tokenizer else clip.vocab_size - 2
     end = tokenizer.end_id if tokenizer else clip.vocab_size - 1
+    words = 1, min(start, end)
+    if clip.text_pooling == "end":
+        # Which any words may follow and be higher than.
+        end = clip.end_id
+        words = end + 1, clip.vocab_size - 2
     length = clip.context_length
     mask = (np.arange(length) < np.array([[length], [length // 2], [2]])).astype(np.int32)
-    ids = random.integers(1, min(start, end), mask.shape, dtype=np.int32) * mask
+    ids = random.integers(*words, mask.shape, dtype=np.int32) * mask
     ids[:, 0] = start
     ids[np.arange(3), mask.sum(axis=1) - 1] = end
     frame_mask = np.array([[1, 1], [1, 0]], np.int32)
@@ -136,20 +144,26 @@ def stages(params: Mapping, config: CLIPConfig | GLSCLConfig, inputs: Inputs) ->
         config = dataclasses.replace(config, temporal="None")
     # On accelerators the default would round to 10 bits.
     with jax.default_matmul_precision("highest"):
-        ends, captured = _ends(params, config, inputs)
-        embedding = captured["clip"]["vision"]["ln_pre"]["__call__"][0]
-        clip, tokens = params["clip"], jnp.asarray(inputs.ids)
+        ends, first = _ends(params, config, inputs)
+        clip, mask = params["clip"], None if config.clip.fixed_length else inputs.mask
         return {
             "logit scale": np.asarray(clip["logit_scale"], np.float32),
-            **_blocks("vision", clip["vision"], config.clip, embedding, None),
+            **_blocks("vision", clip["vision"], config.clip, first["vision"], None),
             "image embedding": ends["image embedding"],
-            **_blocks("text", clip["text"], config.clip, _embedded(clip, tokens), inputs.mask),
+            **_blocks("text", clip["text"], config.clip, first["text"], mask),
             **{name: value for name, value in ends.items() if name != "image embedding"},
         }
 
 
 def _ends(params: Mapping, config: GLSCLConfig, inputs: Inputs) -> tuple[Stages, dict]:
-    """What comes out of the towers and after them, and the vision tower's first activations."""
+    """What comes out of the towers and after them, and what goes into their first blocks."""
+    first = {}
+
+    def watch(call, args, kwargs, context):
+        *tower, name = context.module.path or ("",)
+        if name == "transformer" and tower[-1] in ("vision", "text"):
+            first[tower[-1]] = args[0]
+        return call(*args, **kwargs)
 
     def forward(model: GLSCL, ids, mask, frames, frame_mask):
         images = frames.reshape(-1, *frames.shape[2:])
@@ -157,7 +171,7 @@ def _ends(params: Mapping, config: GLSCLConfig, inputs: Inputs) -> tuple[Stages,
             tokens = model.clip.text(ids, mask)
             found = {
                 "image embedding": model.clip.vision(images),
-                "text embedding": tokens[jnp.arange(len(ids)), ids.argmax(axis=1)],
+                "text embedding": sentence_feature(tokens, ids, config.clip),
             }
             if "temporal" in params:
                 found["frame features"] = model.encode_frames(frames, frame_mask)
@@ -175,40 +189,74 @@ def _ends(params: Mapping, config: GLSCLConfig, inputs: Inputs) -> tuple[Stages,
 
     @jax.jit
     def run(params, *arrays):
-        return GLSCL(config).apply(
-            {"params": params},
-            *arrays,
-            method=forward,
-            capture_intermediates=lambda module, _: module.name == "ln_pre",
-            mutable=["intermediates"],
-        )
+        with nn.intercept_methods(watch):
+            return GLSCL(config).apply({"params": params}, *arrays, method=forward), first
 
-    ends, state = run(params, inputs.ids, inputs.mask, inputs.frames, inputs.frame_mask)
-    return jax.device_get(ends), state["intermediates"]
+    return jax.device_get(run(params, inputs.ids, inputs.mask, inputs.frames, inputs.frame_mask))
 
 
-def _embedded(clip: Mapping, ids: jax.Array) -> jax.Array:
-    """The text tower's first activations [A,L,D]."""
-    text = clip["text"]
-    positions = jnp.asarray(text["positional_embedding"], jnp.float32)[: ids.shape[1]]
-    return jnp.asarray(text["token_embedding"], jnp.float32)[ids] + positions
+def directions(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """What features are multiplied with, to be a scalar whose gradient is compared."""
+    random = np.random.default_rng(1)
+    return [random.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def gradients(params: Mapping, config: CLIPConfig, inputs: Inputs) -> dict:
+    """The gradient of that scalar of images and sentences by a CLIP's parameters.
+
+    Args:
+      params: {"clip": ...}.
+      config: of the same.
+      inputs: see there.
+    """
+
+    def scalar(params):
+        bound = CLIP(config).bind({"params": params["clip"]})
+        image = bound.vision(jnp.asarray(inputs.images))
+        ids = jnp.asarray(inputs.ids)
+        sentence = sentence_feature(bound.text(ids, jnp.asarray(inputs.mask)), ids, config)
+        one, two = directions(image.shape, sentence.shape)
+        return (image * one).sum() + (sentence * two).sum()
+
+    with jax.default_matmul_precision("highest"):
+        return jax.device_get(jax.jit(jax.grad(scalar))(params))
+
+
+def compare_gradients(source: Stages, ours: Stages) -> list[Comparison]:
+    """Of each tower, and of what belongs to neither, the largest difference of its parameters.
+
+    Raises:
+      ValueError: the two have gradients of other parameters.
+    """
+    found = {}
+    for each in compare_stages(
+        source, {name: ours[name].reshape(x.shape) for name, x in source.items()}
+    ):
+        words = each.stage.split(".")
+        tower = "images" if words[0].startswith("vis") else "texts"
+        tower = "logits" if words[-1].startswith("logit_") else tower
+        found.setdefault(f"gradient of {tower}", []).append(each)
+    return [
+        Comparison(name, max(x.difference for x in each), max(x.largest for x in each))
+        for name, each in found.items()
+    ]
 
 
 def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
     """The activations before a tower's first block and after each, of real tokens alone [N,D]."""
-    seen = ALL if mask is None else Seen(jnp.asarray(mask), causal=True)
+    causal = name == "text" and config.causal
+    seen = Seen(None if mask is None else jnp.asarray(mask), causal)
     real = slice(None) if mask is None else mask > 0
     blocks = tower["transformer"]["blocks"]
-    layers, width = blocks["ln_1"]["scale"].shape
     # One block is compiled and called as often as there are layers; the whole tower, whose
     # embedding is a stage as well, loops over them.
-    block = ResidualBlock(
-        heads=width // getattr(config, f"{name}_head_width"),
-        depth=layers,
-        activation=config.activation,
-        dtype=jnp.dtype("float32"),
-    )
-    step = jax.jit(lambda params, x: block.apply({"params": params}, x, seen)[0])
+    settings = config.vision_blocks if name == "vision" else config.text_blocks
+    layers = settings.layers
+    block = ResidualBlock(settings, jnp.dtype("float32"))
+    turns = None
+    if name == "vision" and config.rotary:
+        turns = turns_of(config.side, settings.head_width, config.class_token, x.shape[1])
+    step = jax.jit(lambda params, x: block.apply({"params": params}, x, seen, turns)[0])
     first = {"vision": "patch embedding", "text": "token embedding"}[name]
     found = {f"{name}: {first}": np.asarray(x)[real]}
     for layer in range(layers):

@@ -23,7 +23,7 @@ from glscl_jax.evaluation.run_card_text import LABELS, page
 from glscl_jax.figures import DIRECTIONS
 from glscl_jax.files import write_json, write_text
 from glscl_jax.input_pipeline.cut_captions import Cut
-from glscl_jax.models.encoders.clip import variant_of
+from glscl_jax.models.encoders.variants import variant_of
 from glscl_jax.retrieval import bootstrap, metrics
 from glscl_jax.retrieval.encoded_split import EncodedSplit
 from glscl_jax.version import __version__

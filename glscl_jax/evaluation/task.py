@@ -204,11 +204,10 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
             f"{folder} has {tokenizer.vocab_size} entries, the model beside it {clip.vocab_size}: "
             "it is another model's tokenizer; put the right one there"
         )
-    if config.data.num_words > clip.context_length:
-        raise UserError(
-            f"config.data.num_words {config.data.num_words} is more than the checkpoint's "
-            f"{clip.context_length} text positions"
-        )
+    try:
+        clip.check_length(config.data.num_words)
+    except ValueError as error:
+        raise UserError(f"config.data.num_words {error}") from error
     was_chosen = given and "data.tokenizer" in inherited.Chosen.of(config).all
     if was_chosen and (run := read_run_config(loaded.directory)):
         trained = run["data"]["tokenizer"]

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 
 from glscl_jax import ranges
 from glscl_jax.models.encoders import attention, temporal
-from glscl_jax.models.encoders.clip import CLIP, VARIANTS, CLIPConfig, sentence_feature
-from glscl_jax.models.encoders.transformer import ACTIVATIONS, REMAT_KINDS
+from glscl_jax.models.encoders.clip import CLIP, sentence_feature
+from glscl_jax.models.encoders.clip_config import USUAL_HEAD, CLIPConfig
+from glscl_jax.models.encoders.transformer import REMAT_KINDS
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.heads.features import Features
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Head
@@ -30,9 +32,6 @@ _RANGES = {
     "scan": EITHER,
     "attention": OneOf(attention.KINDS),
 }
-_CLIP_RANGES = {
-    field.name: Whole(1) for field in dataclasses.fields(CLIPConfig) if field.name != "activation"
-} | {"activation": OneOf(tuple(ACTIVATIONS))}
 
 # Settings that stood beside the others before heads had a section of their own: `model.json` and
 # configs of then have them there.
@@ -81,9 +80,8 @@ class GLSCL(nn.Module):
         self.clip = CLIP(config.clip, dtype, config.remat, config.scan, config.attention)
         if config.temporal == "seqTransf":
             self.temporal = temporal.TemporalTransformer(
-                config.temporal_layers,
+                temporal.blocks_of(config.clip, config.temporal_layers),
                 config.clip.context_length,
-                config.clip.text_head_width,  # It starts from the text tower's blocks.
                 dtype,
                 config.remat,
                 config.scan,
@@ -103,7 +101,7 @@ class GLSCL(nn.Module):
     def encode_text(self, ids, mask, deterministic: bool = True):
         """ids int32 [A,L] and mask int32 [A,L], 1 on real tokens -> the head's text features."""
         tokens = self.clip.text(ids, mask)
-        sentence = sentence_feature(tokens, ids)
+        sentence = sentence_feature(tokens, ids, self.config.clip)
         return self.config.head.text(self._learned(), sentence, tokens, deterministic)
 
     def encode_frames(self, frames, mask) -> jax.Array:
@@ -204,13 +202,12 @@ def _replace(config, changes: dict, where: str):
 
 def _check(config: GLSCLConfig) -> None:
     clip = config.clip
-    ranges.check(vars(clip), _CLIP_RANGES)
-    ranges.check(vars(config), _RANGES)
     clip.check()
-    if config.temporal == "seqTransf" and clip.embed_dim % clip.text_head_width:
+    ranges.check(vars(config), _RANGES)
+    if config.temporal == "seqTransf" and clip.embed_dim % clip.frame_head_width:
         raise ValueError(
             f"embed_dim {clip.embed_dim} is no multiple of {clip.text_head_width}, a head's width "
-            "(text_head_width, which the temporal module's are, too)"
+            f"(text_head_width, which the temporal module's are, too), nor of {USUAL_HEAD}"
         )
     config.head.check(clip.embed_dim)
 
@@ -235,7 +232,7 @@ def init_params(model: GLSCL, seed: int) -> dict:
 def _drawn(model: GLSCL, key: jax.Array) -> dict:
     clip = model.config.clip
     frames = jnp.zeros((1, 1, clip.image_size, clip.image_size, 3), jnp.uint8)
-    ids = jnp.zeros((1, 2), jnp.int32)
+    ids = jnp.zeros((1, clip.fixed_length or 2), jnp.int32)
     frame_mask = jnp.ones((1, 1), jnp.int32)
     return model.init(key, ids, jnp.ones_like(ids), frames, frame_mask)["params"]
 

@@ -49,7 +49,7 @@ def forward_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -
     return ForwardFlops(
         vision=2 * frames * clip.vision_multiply_adds(),
         text=2 * clip.text_multiply_adds(words),
-        temporal=2 * multiply_adds(config.temporal, config.temporal_layers, frames, width),
+        temporal=2 * multiply_adds(config.temporal, config.temporal_layers, frames, clip),
         head=2 * (cost.text + cost.video),
         score=2 * (batch * cost.pair + cost.prepared),
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.images import Preprocessing
 
 # So much beyond black and white as a resize that overshoots goes.
@@ -19,7 +19,8 @@ def check_text(ids, mask, clip: CLIPConfig) -> tuple[np.ndarray, np.ndarray]:
     """Token ids and their mask, both int32 [A,L].
 
     Args:
-      ids: integers [A,L], of tokens that the model knows; L at most its context.
+      ids: integers [A,L], of tokens that the model knows; L at most its context,
+        or all of it where its text tower sees padding (`CLIPConfig.fixed_length`).
       mask: 0 and 1 [A,L], 1 on real tokens, at least one a text.
       clip: the model's sizes.
 
@@ -32,6 +33,7 @@ def check_text(ids, mask, clip: CLIPConfig) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"ids {ids.shape} and mask {mask.shape} are not both [A,L] with L up to {longest}"
         )
+    clip.check_length(ids.shape[1])
     if ids.dtype.kind not in "iu":
         raise ValueError(f"ids are {ids.dtype}: give integers, as `tokenize` does")
     unknown = ids[(ids < 0) | (ids >= clip.vocab_size)]

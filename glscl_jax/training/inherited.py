@@ -23,7 +23,8 @@ from glscl_jax.checkpoints.model_dir import (
 )
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.clip import VARIANTS, variant_of
+from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.variants import VARIANTS, variant_of
 from glscl_jax.models.glscl import (
     GLSCLConfig,
     learned_parts,
@@ -147,7 +148,8 @@ def resolve(config: ConfigDict, source: Source | None, chosen: Chosen) -> Config
             config.model.temporal_layers = layers
         if _WORDS not in chosen.all:
             longest = source.clip["context_length"]
-            config.data.num_words = source.num_words or min(config.data.num_words, longest)
+            fitting = CLIPConfig(**source.clip).fixed_length or min(config.data.num_words, longest)
+            config.data.num_words = source.num_words or fitting
         if source.tokenizer and _TOKENIZER not in chosen.commanded:
             config.data.tokenizer = source.tokenizer_name
     try:

@@ -133,11 +133,10 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
             f"config.data.tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} entries, "
             f"the model's token embedding {clip.vocab_size}: give the tokenizer of the model"
         )
-    if config.data.num_words > clip.context_length:
-        raise UserError(
-            f"config.data.num_words {config.data.num_words} is more than the model's "
-            f"{clip.context_length} text positions"
-        )
+    try:
+        clip.check_length(config.data.num_words)
+    except ValueError as error:
+        raise UserError(f"config.data.num_words {error}") from error
     return tokenizer
 
 

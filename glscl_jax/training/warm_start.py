@@ -15,8 +15,9 @@ def start_params(fresh: dict, loaded: dict, config: GLSCLConfig) -> dict:
 
     A part that the checkpoint has (`clip`, `temporal`, `lim`) is taken as it is. A temporal
     transformer that it lacks starts from CLIP's text tower, as in the reference: its blocks from
-    the first of the tower's, its positions from the tower's. Anything else that it lacks starts
-    fresh. Pure: NumPy or JAX arrays, under `jit` or not.
+    the first of the tower's, its positions from the tower's; but of a tower of another width than
+    the frames' it can have nothing. Anything else that it lacks starts fresh. Pure: NumPy or JAX
+    arrays, under `jit` or not.
 
     Args:
       fresh: nested dicts, as `models.glscl.init_params` draws them.
@@ -32,7 +33,8 @@ def start_params(fresh: dict, loaded: dict, config: GLSCLConfig) -> dict:
     if "clip" not in loaded:
         raise UserError("the checkpoint to start from has no CLIP")
     given = dict(loaded)
-    if "temporal" not in loaded and config.temporal == "seqTransf":
+    of_one_width = config.clip.text_width == config.clip.embed_dim
+    if "temporal" not in loaded and config.temporal == "seqTransf" and of_one_width:
         given["temporal"] = _from_text_tower(loaded["clip"]["text"], config.temporal_layers)
     expected = {part: fresh[part] for part in fresh if part in given}
     _check(given, expected)

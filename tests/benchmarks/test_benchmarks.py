@@ -18,7 +18,7 @@ from benchmarks.train_step import layouts
 from benchmarks.train_step.jax_glscl import fresh_state, make_inputs
 from configs import demo
 from glscl_jax.checkpoints.train_state import TrainState
-from glscl_jax.models.encoders.clip import VARIANTS
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.training import recipe

@@ -12,7 +12,8 @@ from convert.naming import published_names, rules, sizes
 from convert.naming.name_map import LAYOUTS, NameMismatch, Row, Table, check_names
 from convert.readers import torch_file
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.clip import VARIANTS, CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.models.heads.glscl import GLSCLHead
 from tests.builders import MODELS, UNLIKE, random_params
@@ -112,6 +113,9 @@ def test_layouts_against_plain_indexing(small):
     np.testing.assert_array_equal(vision["projection"], small["clip.visual.proj"])
 
 
+OPENAIS = ("tiny", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336")
+
+
 def test_places_say_where_each_tensor_lies():
     shapes = sizes.parameter_shapes(MODELS["transformer"])
     places = published_names.GLSCL.places(shapes)
@@ -123,9 +127,9 @@ def test_places_say_where_each_tensor_lies():
     assert {place.path for place in places.values()} == shapes.keys()
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, *MODELS])
+@pytest.mark.parametrize("name", [*OPENAIS, *MODELS])
 def test_sizes_are_read_off_names_and_shapes(name):
-    if name in VARIANTS:
+    if name in OPENAIS:
         config, table = VARIANTS[name], published_names.OPENAI
     else:
         config, table = MODELS[name], published_names.GLSCL
@@ -282,14 +286,36 @@ def test_distributed_runs_prefix_every_name(small):
     assert_same_bits(rules.to_torch_names(converted.params, converted.table), small)
 
 
+# `UNLIKE` as a SigLIP is built.
+PROBED = dataclasses.replace(
+    UNLIKE,
+    patch_bias=True,
+    class_token=False,
+    pre_norm=False,
+    vision_pooling="probe",
+    vision_projection="none",
+    text_projection="biased",
+    logit_bias=True,
+)
+
+
+def test_what_a_format_has_no_name_for_is_not_dropped():
+    params = random_params(PROBED)
+    with pytest.raises(UserError, match=r"no name for clip/logit_bias, clip/text/projection/bias"):
+        rules.to_torch_names(params, published_names.HUGGING_FACE)
+
+
 @pytest.mark.parametrize("table", published_names.FORMATS, ids=lambda table: table.title)
 def test_every_format_there_and_back(table):
     config = MODELS["lstm, own queries"] if len(table.parts) > 1 else UNLIKE
+    if table in (published_names.OPEN_CLIP_TIMM, published_names.SIGLIP):
+        config = PROBED
     params = {part: x for part, x in random_params(config).items() if part in table.parts}
     tensors = rules.to_torch_names(params, table)
     converted = rules.from_torch_names(tensors)
     assert converted.table is table
-    assert (converted.config if len(table.parts) == 1 else converted.config.clip) == UNLIKE
+    clip = converted.config if len(table.parts) == 1 else converted.config.clip
+    assert clip == (PROBED if config is PROBED else UNLIKE)
     assert_same_bits(
         traverse_util.flatten_dict(converted.params, sep="/"),
         traverse_util.flatten_dict(params, sep="/"),
@@ -316,7 +342,8 @@ def test_what_pytorch_keeps_apart_can_be_one_array():
 
 @given(st.sampled_from(sorted(LAYOUTS)), st.lists(st.integers(1, 5), min_size=4, max_size=4))
 def test_shapes_are_told_from_either_side(layout, shape):
-    shape = tuple(shape[: len(LAYOUTS[layout]) or 3])
+    axes = [axis for axis in LAYOUTS[layout] if axis is not None]
+    shape = tuple(shape[: len(axes) or 3])
     table = Table("one", (Row("theirs", "ours", layout),), (), sizes=lambda shapes: shapes)
     theirs = table.places({"ours": shape})["theirs"].view(np.zeros(shape)).shape
     assert table.flax_shapes({"theirs": theirs}) == {"ours": shape}

@@ -7,7 +7,7 @@ import pytest
 
 from glscl_jax.evaluation import published_results
 from glscl_jax.input_pipeline.annotations import BENCHMARKS, READERS
-from glscl_jax.models.encoders.clip import VARIANTS, variant_of
+from glscl_jax.models.encoders.variants import VARIANTS, variant_of
 from tests.conftest import SHARED
 
 # As the reference text calls the benchmarks -> as this project does.

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from glscl_jax import target
-from glscl_jax.models.encoders.clip import CLIP, VARIANTS
+from glscl_jax.models.encoders.clip import CLIP
 from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD
 from glscl_jax.models.encoders.products import matmul
 from glscl_jax.models.encoders.temporal import TemporalLSTM
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import (
     GLSCL,
     encode_text,
@@ -23,14 +24,26 @@ from glscl_jax.models.glscl import (
 )
 from tests.builders import SHORT, TINY, batch, fresh
 
-# OpenAI's towers as torch counts them (ViT-B/32 is the count its authors' code prints); tiny is
-# this project's own.
+# As torch counts the models of open_clip 3.3 (ViT-B/32 is the count its authors' code prints; a
+# Perception Encoder's without its projection's bias, which timm adds); tiny is this project's own.
 PARAMETERS = {
     "tiny": 1_457_409,
     "ViT-B/32": 151_277_313,
     "ViT-B/16": 149_620_737,
     "ViT-L/14": 427_616_513,
     "ViT-L/14@336": 427_944_193,
+    "ViT-H/14": 986_109_441,
+    "ViT-g/14": 1_366_678_273,
+    "ViT-bigG/14": 2_539_567_105,
+    "MetaCLIP2-bigG/14@378": 3_631_197_057,
+    "CLIPA-L/14@336": 414_538_241,
+    "SigLIP-B/16": 203_155_970,
+    "SigLIP-SO400M/14": 877_360_306,
+    "SigLIP2-B/32@256": 376_856_066,
+    "SigLIP2-g/16@256": 1_871_393_906,
+    "PE-Core-T/16@384": 69_545_601,
+    "PE-Core-L/14@336": 671_137_793,
+    "PE-Core-G/14@448": 2_419_266_561,
 }
 
 
@@ -38,11 +51,12 @@ def count(tree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts(name):
+    # Of any depth a stack is traced once.
     config = VARIANTS[name]
     images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    ids = jnp.zeros((1, 4), jnp.int32)
+    ids = jnp.zeros((1, config.fixed_length or 4), jnp.int32)
     shapes = jax.eval_shape(CLIP(config).init, jax.random.key(0), images, ids, ids)
     assert count(shapes) == PARAMETERS[name]
 

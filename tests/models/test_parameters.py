@@ -7,25 +7,37 @@ import jax
 import pytest
 
 from glscl_jax.models.encoders import parameters
-from glscl_jax.models.encoders.clip import VARIANTS
 from glscl_jax.models.encoders.parameters import FSDP, TENSOR
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.trees import path_name
 from tests.server import REPO
 
-CONFIG = GLSCLConfig(
-    clip=dataclasses.replace(VARIANTS["tiny"], vision_layers=1, text_layers=1),
-    temporal_layers=1,
-    head=GLSCLHead(lim_layers=1, lim_feed_forward=8, share_decoder=False, share_queries=False),
-)
+# Between them they have every kind of parameter: a class token and none, a probe, every projection.
+FAMILIES = ("tiny", "tiny-SigLIP", "tiny-PE")
+
+
+def model_of(variant: str) -> GLSCLConfig:
+    return GLSCLConfig(
+        clip=dataclasses.replace(VARIANTS[variant], vision_layers=1, text_layers=1),
+        temporal_layers=1,
+        head=GLSCLHead(lim_layers=1, lim_feed_forward=8, share_decoder=False, share_queries=False),
+    )
+
+
 HEADS_OR_HIDDEN_UNITS = ("attention/qkv_kernel", "mlp_in/kernel", "linear_1/kernel")
 BACK_TO_THE_WIDTH = ("attention/out/kernel", "mlp_out/kernel", "linear_2/kernel")
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def names():
-    shapes = jax.eval_shape(lambda: init_params(GLSCL(CONFIG), 0))
+def names(family):
+    shapes = jax.eval_shape(lambda: init_params(GLSCL(model_of(family)), 0))
     return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
 
 
@@ -58,32 +70,43 @@ def test_stacks_and_what_is_none(names):
         assert parameters.stack_end(name) is None
 
 
-def test_what_lies_below_a_tower_s_blocks(names):
+def test_what_lies_below_a_tower_s_blocks(names, family):
     below = {name for name in names if parameters.is_below_blocks(name)}
     assert below == {
         "clip/text/positional_embedding",
         "clip/text/token_embedding",
-        "clip/vision/class_embedding",
-        "clip/vision/ln_pre/bias",
-        "clip/vision/ln_pre/scale",
         "clip/vision/patch_embedding",
         "clip/vision/positional_embedding",
+        *(
+            ["clip/vision/patch_bias"]
+            if family == "tiny-SigLIP"
+            else [
+                "clip/vision/class_embedding",
+                "clip/vision/ln_pre/bias",
+                "clip/vision/ln_pre/scale",
+            ]
+        ),
     }
     assert {parameters.tower_of(name) for name in names} == {"clip/text/", "clip/vision/", None}
     assert parameters.tower_of("temporal/positional_embedding") is None
 
 
-def test_what_the_released_code_halves(names):
+def test_what_the_released_code_halves(names, family):
     whole = {name for name in names if name.startswith("clip/") and not parameters.is_half(name)}
-    assert {name.rsplit("/", 1)[-1] for name in whole} == {
+    own = {
+        "tiny": {"class_embedding"},
+        "tiny-SigLIP": {"query", "logit_bias"},
+        "tiny-PE": {"class_embedding", "query"},
+    }
+    assert {name.rsplit("/", 1)[-1] for name in whole} == own[family] | {
         "bias",  # of LayerNorms
-        "class_embedding",
         "logit_scale",
         "positional_embedding",
         "scale",
         "token_embedding",
     }
-    assert all("/ln_" in name for name in whole if name.endswith("bias"))
+    norms = [name for name in whole if name.endswith("/bias")]
+    assert all("/ln" in name for name in norms)
     assert not any(parameters.is_half(name) for name in names if not name.startswith("clip/"))
 
 

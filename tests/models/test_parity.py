@@ -20,7 +20,7 @@ import pytest
 
 from convert.naming import rules
 from convert.readers import torch_file
-from glscl_jax.models.encoders.clip import CLIPConfig
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.models.heads.gim import gim_similarity

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from glscl_jax.models.encoders import temporal
-from glscl_jax.models.encoders.clip import VARIANTS
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.models.heads.glscl import GLSCLHead
@@ -54,6 +54,20 @@ def test_equals_the_products_of_the_program(kind):
     jaxpr = jax.make_jaxpr(functools.partial(forward, config=config))(*arguments).jaxpr
     counted = 2 * multiply_adds_of(jaxpr)
     assert SIZES["batch"] * forward_flops(config, **SIZES).total == counted
+
+
+@pytest.mark.parametrize(
+    "variant", ["tiny-bigG", "tiny-CLIPA", "tiny-SigLIP", "tiny-PE", "tiny-PE-G"]
+)
+def test_equals_the_products_of_every_family(variant):
+    clip = VARIANTS[variant]
+    config = dataclasses.replace(TINY, clip=clip)
+    sizes = SIZES | {"words": clip.fixed_length or SIZES["words"]}
+    jaxpr = jax.make_jaxpr(functools.partial(forward, config=config))(
+        *abstract(config, **sizes)
+    ).jaxpr
+    ours = sizes["batch"] * forward_flops(config, **sizes).total
+    assert ours == 2 * multiply_adds_of(jaxpr)
 
 
 def xla_flops(config, sizes):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax.models.encoders.clip import VARIANTS
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.profiling import peak_flops
 from glscl_jax.profiling.utilisation import Utilisation, of_training

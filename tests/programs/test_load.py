@@ -154,7 +154,9 @@ def test_clip_alone_scores_by_the_mean_frame(tmp_path, params, parts):
             -1, 8, 8, 3
         )
         features = model.clip.vision(images).reshape(3, 2, 64)
-        sentence = sentence_feature(model.clip.text(tokens.ids, tokens.mask), tokens.ids)
+        sentence = sentence_feature(
+            model.clip.text(tokens.ids, tokens.mask), tokens.ids, model.config.clip
+        )
         return sentence, features if parts == ("clip",) else temporal
 
     sentence, features = jax.jit(lambda: MODEL.apply({"params": params}, method=plain))()

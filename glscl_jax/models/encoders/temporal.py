@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from glscl_jax.models.encoders.attention import Seen, is_fused
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.products import matmul, spread
 from glscl_jax.models.encoders.transformer import (
+    Blocks,
     Transformer,
-    block_multiply_adds,
     torch_linear_uniform,
 )
 
@@ -24,19 +25,31 @@ PADDED_FRAME = -1e6
 LAYER_NORM_EPS = 1e-12
 
 
-def multiply_adds(kind: str, layers: int, frames: int, width: int) -> int:
-    """Of a video's matrix products in a module of this kind, at V and D."""
+def blocks_of(clip: CLIPConfig, layers: int) -> Blocks:
+    """Those of "seqTransf": as the text tower's, from which they start, but for the reference's
+    activation and LayerNorm, whatever the tower's are.
+    """
+    return Blocks(
+        clip.embed_dim,
+        layers,
+        clip.frame_head_width,
+        clip.frame_mlp_width,
+        epsilon=LAYER_NORM_EPS,
+    )
+
+
+def multiply_adds(kind: str, layers: int, frames: int, clip: CLIPConfig) -> int:
+    """Of a video's matrix products in a module of this kind over V frames."""
     if kind == "seqTransf":
-        return layers * block_multiply_adds(frames, width)
-    return frames * 2 * width * 4 * width if kind == "seqLSTM" else 0
+        return layers * blocks_of(clip, layers).multiply_adds(frames)
+    return frames * 2 * clip.embed_dim * 4 * clip.embed_dim if kind == "seqLSTM" else 0
 
 
 class TemporalTransformer(nn.Module):
     """Pre-norm CLIP blocks over frames; the untouched features are added back."""
 
-    layers: int
+    blocks: Blocks
     positions: int
-    head_width: int
     dtype: jnp.dtype
     remat: str
     scan: bool
@@ -50,16 +63,10 @@ class TemporalTransformer(nn.Module):
             "positional_embedding", initializers.normal(0.01), (self.positions, width)
         )
         x = frames + spread(position[:count], frames)
-        x = Transformer(
-            self.layers,
-            width // self.head_width,
-            self.dtype,
-            remat=self.remat,
-            scan=self.scan,
-            norm_epsilon=LAYER_NORM_EPS,
-            fused=is_fused(self.attention, self.dtype, count),
-            name="transformer",
-        )(x, Seen(mask, hidden=PADDED_FRAME))
+        fused = is_fused(self.attention, self.dtype, count)
+        x = Transformer(self.blocks, self.dtype, self.remat, self.scan, fused, name="transformer")(
+            x, Seen(mask, hidden=PADDED_FRAME)
+        )
         return frames + x
 
 

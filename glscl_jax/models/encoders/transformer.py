@@ -5,6 +5,7 @@ is the post-norm layer of `torch.nn.TransformerDecoder` (LIM). Layers of a stack
 parameters in one array with a leading layer axis, so compile time does not grow with depth.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from glscl_jax.models.encoders import attention
 from glscl_jax.models.encoders.attention import ALL, Seen
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
 from glscl_jax.models.encoders.products import matmul, spread
+from glscl_jax.models.encoders.rotary import Turns, turned
 
 # The first product of a pair is split over its outputs, the second over its inputs, so that the
 # heads or the hidden units between them never leave their device (Shoeybi et al., 2019).
@@ -74,12 +76,56 @@ def quick_gelu(x: jax.Array) -> jax.Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-# open_clip trains some of its models with the exact GELU of torch.nn.GELU.
+# open_clip trains some of its models with the exact GELU of torch.nn.GELU, and JAX's own default,
+# which SigLIP was trained with, is the approximation by tanh.
 ACTIVATIONS: dict[str, Callable] = {
     "quick_gelu": quick_gelu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """Settings of a stack of `ResidualBlock`s.
+
+    Attributes:
+      width: D.
+      layers: how many.
+      head_width: of attention, a divisor of D.
+      mlp_width: hidden units of the MLP.
+      activation: of the MLP, a key of `ACTIVATIONS`.
+      epsilon: of the LayerNorms.
+    """
+
+    width: int
+    layers: int
+    head_width: int
+    mlp_width: int
+    activation: str = "quick_gelu"
+    epsilon: float = LAYER_NORM_EPS
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_width
+
+    def multiply_adds(self, length: int) -> int:
+        """Of one block over L places: `4 L D^2 + 2 L^2 D + 2 L D M`.
+
+        Four projections of attention, the weights and their sum, the masked ones as well; then the
+        MLP of M hidden units there and back.
+        """
+        attention = 4 * length * self.width**2 + 2 * length**2 * self.width
+        return attention + 2 * length * self.width * self.mlp_width
+
+    def probe_multiply_adds(self, length: int) -> int:
+        """Of a `Probe` over L places: `2 (L + 1) D^2 + 2 L D + 2 D M`.
+
+        Keys and values of each, the query and what comes out of it; weights, their sum, the MLP.
+        """
+        attention = 2 * (length + 1) * self.width**2 + 2 * length * self.width
+        return attention + 2 * self.width * self.mlp_width
 
 
 def layer_norm(name: str, epsilon: float = LAYER_NORM_EPS) -> nn.LayerNorm:
@@ -126,8 +172,13 @@ class Attention(nn.Module):
     fused: bool = False  # Without dropout: the weights it would drop are not there.
 
     @nn.compact
-    def __call__(self, x, memory=None, seen: Seen = ALL, deterministic=True):
-        """Attends from x [B,Q,D] to what is `seen` of memory [B,M,D] (of itself without one)."""
+    def __call__(
+        self, x, memory=None, seen: Seen = ALL, deterministic=True, turns: Turns | None = None
+    ):
+        """Attends from x [B,Q,D] to what is `seen` of memory [B,M,D] (of itself without one).
+
+        With `turns`, queries and keys are turned by their places first.
+        """
         width = x.shape[-1]
         head = width // self.heads
         # Drawn as the matrix [D, 3D] that PyTorch initialises, then split into heads.
@@ -146,6 +197,8 @@ class Attention(nn.Module):
         query, key, value = (
             y.reshape(*y.shape[:-1], self.heads, head) for y in (query, key, value)
         )
+        if turns is not None:
+            query, key = turned(query, turns), turned(key, turns)
         if self.fused:
             mixed = attention.fused(query, key, value, seen)
         else:
@@ -163,64 +216,54 @@ class ResidualBlock(nn.Module):
     (2 D)^-0.5 for the MLP's, and D^-0.5 (2 layers)^-0.5 for what is added to the residual.
     """
 
-    heads: int
-    depth: int
-    activation: str
+    blocks: Blocks
     dtype: jnp.dtype
-    norm_epsilon: float = LAYER_NORM_EPS
     fused: bool = False
 
     @nn.compact
-    def __call__(self, x, seen: Seen):
+    def __call__(self, x, seen: Seen, turns: Turns | None = None):
         """x [B,L,D], of which `seen` is seen. Returns (x, None), as `nn.scan` wants."""
-        width = x.shape[-1]
-        residual_init = initializers.normal(width**-0.5 * (2 * self.depth) ** -0.5)
+        blocks = self.blocks
         attention = Attention(
-            self.heads,
+            blocks.heads,
             self.dtype,
-            initializers.normal(width**-0.5),
-            residual_init,
+            initializers.normal(blocks.width**-0.5),
+            residual_init(blocks),
             fused=self.fused,
             name="attention",
         )
-        x = x + attention(layer_norm("ln_1", self.norm_epsilon)(x).astype(self.dtype), seen=seen)
-        hidden = layer_norm("ln_2", self.norm_epsilon)(x).astype(self.dtype)
-        hidden = Linear(
-            4 * width,
-            self.dtype,
-            kernel_init=initializers.normal((2 * width) ** -0.5),
-            name="mlp_in",
-        )(hidden)
-        hidden = ACTIVATIONS[self.activation](hidden)
-        x = x + Linear(width, self.dtype, kernel_init=residual_init, name="mlp_out")(hidden)
-        return x, None
+        normed = layer_norm("ln_1", blocks.epsilon)(x).astype(self.dtype)
+        x = x + attention(normed, seen=seen, turns=turns)
+        normed = layer_norm("ln_2", blocks.epsilon)(x).astype(self.dtype)
+        return x + mlp(normed, blocks, self.dtype), None
+
+
+def residual_init(blocks: Blocks) -> initializers.Initializer:
+    """Of what is added to the residual: OpenAI's standard deviation, D^-0.5 (2 layers)^-0.5."""
+    return initializers.normal(blocks.width**-0.5 * (2 * blocks.layers) ** -0.5)
+
+
+def mlp(x: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+    """x [B,L,D] -> [B,L,D]: `mlp_in`, the activation, `mlp_out`, modules of the one that calls."""
+    hidden_init = initializers.normal((2 * blocks.width) ** -0.5)
+    hidden = Linear(blocks.mlp_width, dtype, kernel_init=hidden_init, name="mlp_in")(x)
+    hidden = ACTIVATIONS[blocks.activation](hidden)
+    return Linear(blocks.width, dtype, kernel_init=residual_init(blocks), name="mlp_out")(hidden)
 
 
 class Transformer(nn.Module):
     """A stack of `ResidualBlock`s: x [B,L,D], of which `seen` is seen -> [B,L,D]."""
 
-    layers: int
-    heads: int
+    blocks: Blocks
     dtype: jnp.dtype
-    activation: str = "quick_gelu"
     remat: str = "none"
     scan: bool = True
-    norm_epsilon: float = LAYER_NORM_EPS
     fused: bool = False
 
     @nn.compact
-    def __call__(self, x, seen: Seen = ALL):
-        stack = scan_layers(ResidualBlock, self.layers, self.remat, self.scan)
-        x, _ = stack(
-            self.heads,
-            self.layers,
-            self.activation,
-            self.dtype,
-            self.norm_epsilon,
-            self.fused,
-            name="blocks",
-        )(x, seen)
-        return x
+    def __call__(self, x, seen: Seen = ALL, turns: Turns | None = None):
+        stack = scan_layers(ResidualBlock, self.blocks.layers, self.remat, self.scan)
+        return stack(self.blocks, self.dtype, self.fused, name="blocks")(x, seen, turns)[0]
 
 
 class DecoderLayer(nn.Module):
@@ -293,12 +336,3 @@ def scan_layers(
         length=length,
         unroll=1 if scan else length,
     )
-
-
-def block_multiply_adds(length: int, width: int) -> int:
-    """Multiply-adds of a `ResidualBlock`: `12 L D^2 + 2 L^2 D`.
-
-    Four projections of attention and an MLP of 4 D there and back; then the weights of attention
-    and their sum, the masked ones as well.
-    """
-    return 12 * length * width**2 + 2 * length**2 * width
