@@ -1,6 +1,5 @@
 """Bootstrap intervals against a slow loop, and against what is known of the true value."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
