@@ -36,29 +36,30 @@ _PROCESSORS = {
     for kind in ("", "Fast", "Pil")
 } | {"CLIPFeatureExtractor": _CLIP}
 # Pillow's numbers.
-_RESAMPLE = {3: "bicubic", 2: "bilinear"}
+RESAMPLE = {"bicubic": 3, "bilinear": 2}
+_NAMES = {number: name for name, number in RESAMPLE.items()}
 _RESIZE_MODES = {"shortest": "crop", "squash": "squash"}
 
 
-def of_hugging_face(directory: pathlib.Path, image_size: int) -> dict:
-    """What a directory's files say of its image processor: fields of `CLIPConfig`; {} without any.
+def of_hugging_face(directory: pathlib.Path, image_size: int, kind: str = "clip") -> dict:
+    """How a directory's images are made: fields of `CLIPConfig`.
 
     Args:
-      directory: of a model.
+      directory: of a model; without a file on its images they are made as its kind's usually are.
       image_size: the model's, in pixels.
+      kind: its `model_type`.
 
     Raises:
       UserError: naming what cannot be done here.
     """
-    path = directory / FILE
+    path, said = directory / FILE, {}
     if path.is_file():
-        return _of_processor(path, read_json(path), image_size)
-    path = directory / PROCESSOR_FILE
-    if path.is_file():
+        said = read_json(path)
+    elif (directory / PROCESSOR_FILE).is_file():
+        path = directory / PROCESSOR_FILE
         inner = read_json(path).get("image_processor")
-        if isinstance(inner, dict):
-            return _of_processor(path, inner, image_size)
-    return {}
+        said = inner if isinstance(inner, dict) else {}
+    return _of_processor(path, said, image_size, _SIGLIP if kind == "siglip" else _CLIP)
 
 
 def of_open_clip(path: pathlib.Path, images: Mapping, image_size: int) -> dict:
@@ -91,15 +92,15 @@ def of_open_clip(path: pathlib.Path, images: Mapping, image_size: int) -> dict:
     }
 
 
-def _of_processor(path: pathlib.Path, said: Mapping, image_size: int) -> dict:
+def _of_processor(path: pathlib.Path, said: Mapping, image_size: int, usual: _Processor) -> dict:
     names = ("image_processor_type", "feature_extractor_type")
     kinds = [said[name] for name in names if name in said]
     odd = [f"{name} {said[name]!r}" for name in names if name in said]
     _refuse(path, [] if set(kinds) <= _PROCESSORS.keys() else odd, image_size)
-    usual = _PROCESSORS[kinds[0]] if kinds else _CLIP
+    usual = _PROCESSORS[kinds[0]] if kinds else usual
     odd = [f"{name} false" for name in ("do_resize", "do_rescale") if said.get(name) is False]
     odd += [f"{name} true" for name in ("do_pad",) if said.get(name)]
-    if (filter_ := said.get("resample", 3)) not in _RESAMPLE:
+    if (filter_ := said.get("resample", 3)) not in _NAMES:
         odd.append(f"resample {filter_!r}")
     if not np.isclose(_number(said.get("rescale_factor", 1 / 255)), 1 / 255, rtol=1e-3):
         odd.append(f"rescale_factor {said['rescale_factor']!r}")
@@ -117,7 +118,7 @@ def _of_processor(path: pathlib.Path, said: Mapping, image_size: int) -> dict:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     return {
         "resize": resize,
-        "interpolation": _RESAMPLE[filter_],
+        "interpolation": _NAMES[filter_],
         "image_mean": _three(path, "image_mean", mean),
         "image_std": _three(path, "image_std", std),
     }

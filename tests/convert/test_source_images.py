@@ -106,8 +106,10 @@ def test_siglip_s_way_is_another_where_nothing_is_said(tmp_path):
     assert found == CLIP_S | {"resize": "squash", "image_mean": HALF, "image_std": HALF}
 
 
-def test_a_directory_without_a_processor_says_nothing(tmp_path):
-    assert preprocessing.of_hugging_face(tmp_path, 16) == {}
+def test_a_directory_without_a_processor_is_taken_for_its_kind_s(tmp_path):
+    assert preprocessing.of_hugging_face(tmp_path, 16) == CLIP_S
+    squashed = CLIP_S | {"resize": "squash", "image_mean": HALF, "image_std": HALF}
+    assert preprocessing.of_hugging_face(tmp_path, 16, "siglip") == squashed
 
 
 @pytest.mark.parametrize(
