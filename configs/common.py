@@ -55,6 +55,12 @@ def base() -> ConfigDict:
     # Each None is the variant's.
     config.model.clip.image_size = placeholder(int)
     config.model.clip.patch_size = placeholder(int)
+    # How `prepare` made squares ("crop" or "squash", "bicubic" or "bilinear"), and what pixels
+    # are normalised by on the device.
+    config.model.clip.resize = placeholder(str)
+    config.model.clip.interpolation = placeholder(str)
+    config.model.clip.image_mean = placeholder(tuple)
+    config.model.clip.image_std = placeholder(tuple)
     config.model.clip.vision_width = placeholder(int)
     config.model.clip.vision_layers = placeholder(int)
     config.model.clip.vision_head_width = placeholder(int)

@@ -94,7 +94,26 @@ class Optional:
         return f"{self.values}, or None"
 
 
-def check(values: Mapping, ranges: Mapping[str, Whole | Real | OneOf | Optional]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Each:
+    """Tuples of `count` values of a range."""
+
+    values: Whole | Real | OneOf
+    count: int
+
+    def holds(self, value) -> bool:
+        """Whether a value is one of them."""
+        return (
+            isinstance(value, tuple)
+            and len(value) == self.count
+            and all(self.values.holds(one) for one in value)
+        )
+
+    def __str__(self):
+        return f"{self.count} numbers in parentheses, each {self.values}"
+
+
+def check(values: Mapping, ranges: Mapping[str, Whole | Real | OneOf | Optional | Each]) -> None:
     """Raises a `ValueError` that names the first value out of its range; others are not looked at.
 
     A range's name that has no value is passed over.

@@ -226,15 +226,18 @@ class Retriever:
             {"num_frames": Whole(1), "frame_rate": Real(above=0)},
         )
         self._check_frames(num_frames)
+        images = self.config.clip.preprocessing
 
         def encode(part: slice) -> Features:
             return self.encode_video(
                 *read_videos(
                     files[part],
-                    size=self.config.clip.image_size,
+                    size=images.size,
                     rate=frame_rate,
                     num_frames=num_frames,
                     pictures_rate=pictures_rate,
+                    resize=images.resize,
+                    interpolation=images.interpolation,
                 )
             )
 

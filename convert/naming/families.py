@@ -63,8 +63,8 @@ def with_hidden(shown: CLIPConfig, source: str) -> CLIPConfig:
 
 
 def _of_variant(shown: CLIPConfig) -> Mapping[str, object] | None:
-    """Hidden settings of the first variant that shows the same."""
-    for variant in VARIANTS.values():
+    """Hidden settings of the first variant that shows the same, at best at the same size."""
+    for variant in sorted(VARIANTS.values(), key=lambda one: one.image_size != shown.image_size):
         if shown.vision_projection == "biased" and variant.vision_projection == "matrix":
             # timm's Perception Encoder has a bias that its authors' has not.
             variant = dataclasses.replace(variant, vision_projection="biased")

@@ -83,6 +83,10 @@ HIDDEN = (
     "causal",
     "text_pooling",
     "end_id",
+    "resize",
+    "interpolation",
+    "image_mean",
+    "image_std",
 )
 
 

@@ -104,12 +104,12 @@ def read_config(directory: pathlib.Path) -> Said:
         raise UserError(f"{path}: its towers have different layer_norm_eps; here they have one")
     if kind == "siglip" and not config.vision_config.vision_use_head:
         raise UserError(f"{path}: vision_config.vision_use_head is false: it has no probe to pool")
-    preprocessing.check_hugging_face(directory, config.vision_config.image_size)
+    images = preprocessing.of_hugging_face(directory, config.vision_config.image_size, kind)
     end = config.text_config.eos_token_id
     if type(end) is not int:
         raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
     says_end = kind == "clip" and end != HIGHEST_ID
-    return Said(_settings(kind, config), end if says_end else None)
+    return Said({**_settings(kind, config), **images}, end if says_end else None)
 
 
 def _settings(kind: str, config) -> dict[str, object]:
@@ -277,15 +277,22 @@ def transformers_model(config):
 
 
 def _preprocessor(images: Preprocessing) -> dict:
-    """What CLIPImageProcessor reads: resize, crop, scale, normalise."""
+    """What CLIPImageProcessor reads, and SiglipImageProcessor, which squashes."""
+    square = {"height": images.size, "width": images.size}
+    if images.resize == "squash":
+        shape = {"image_processor_type": "SiglipImageProcessor", "size": square}
+    else:
+        shape = {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": images.size},
+            "do_center_crop": True,
+            "crop_size": square,
+        }
     return {
-        "image_processor_type": "CLIPImageProcessor",
+        **shape,
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": images.size},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": images.size, "width": images.size},
+        "resample": preprocessing.RESAMPLE[images.interpolation],
         "do_rescale": True,
         "do_normalize": True,
         "image_mean": list(images.mean),

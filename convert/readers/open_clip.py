@@ -66,8 +66,8 @@ def read_config(directory: pathlib.Path) -> Said:
     settings = tower_settings(model, str(path))
     _check_tokenizer(path, _section(model, "text_cfg"))
     size = _section(model, "vision_cfg").get("image_size", 224)
-    preprocessing.check_open_clip(path, images, size)
-    return Said(settings)
+    size = size[0] if isinstance(size, list) else size
+    return Said({**settings, **preprocessing.of_open_clip(path, images, size)})
 
 
 def model_settings(directory: pathlib.Path) -> dict:

@@ -1,56 +1,78 @@
-"""How a source's images are made, as far as it says so: in another way than here, it is refused.
+"""How a source's images are made, as far as it says so: read, or refused where it cannot be done.
 
-Here a frame's shorter side is resized to the model's image size by Pillow's bicubic filter, the
-centre cropped, and pixels normalised by the statistics of CLIP's training images. A model that was
-trained otherwise would see other pictures than it knows.
+A picture becomes a square by one of Pillow's filters, `crop` or `squash`, and its pixels are
+normalised (`glscl_jax/models/encoders/images.py`). A model whose images were made in a way that is
+not among these would see other pictures than it knows.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from convert.readers.foreign import refuse_statistics
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
+from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD, INTERPOLATIONS
 
 # Of a Hugging Face directory: transformers up to 4, and from 5 on within another file.
 FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
-_PROCESSORS = (
-    "CLIPImageProcessor",
-    "CLIPImageProcessorFast",
-    "CLIPImageProcessorPil",
-    "CLIPFeatureExtractor",
-)
-_BICUBIC = 3  # Pillow's number
 
 
-def check_hugging_face(directory: pathlib.Path, image_size: int) -> None:
-    """Looks into a directory's files of its image processor, where there are any.
+@dataclasses.dataclass(frozen=True)
+class _Processor:
+    """What a class of image processors of transformers does if its file does not say."""
+
+    resize: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+_HALF = (0.5, 0.5, 0.5)
+_CLIP, _SIGLIP = _Processor("crop", CLIP_MEAN, CLIP_STD), _Processor("squash", _HALF, _HALF)
+_PROCESSORS = {
+    f"{name}ImageProcessor{kind}": processor
+    for name, processor in (("CLIP", _CLIP), ("Siglip", _SIGLIP))
+    for kind in ("", "Fast", "Pil")
+} | {"CLIPFeatureExtractor": _CLIP}
+# Pillow's numbers.
+RESAMPLE = {"bicubic": 3, "bilinear": 2}
+_NAMES = {number: name for name, number in RESAMPLE.items()}
+_RESIZE_MODES = {"shortest": "crop", "squash": "squash"}
+
+
+def of_hugging_face(directory: pathlib.Path, image_size: int, kind: str = "clip") -> dict:
+    """How a directory's images are made: fields of `CLIPConfig`.
+
+    Args:
+      directory: of a model; without a file on its images they are made as its kind's usually are.
+      image_size: the model's, in pixels.
+      kind: its `model_type`.
 
     Raises:
-      UserError: naming what differs.
+      UserError: naming what cannot be done here.
     """
-    if (directory / FILE).is_file():
-        _check_processor(directory / FILE, read_json(directory / FILE), image_size)
-    if (directory / PROCESSOR_FILE).is_file():
-        content = read_json(directory / PROCESSOR_FILE)
-        if isinstance(inner := content.get("image_processor"), dict):
-            _check_processor(directory / PROCESSOR_FILE, inner, image_size)
+    path, said = directory / FILE, {}
+    if path.is_file():
+        said = read_json(path)
+    elif (directory / PROCESSOR_FILE).is_file():
+        path = directory / PROCESSOR_FILE
+        inner = read_json(path).get("image_processor")
+        said = inner if isinstance(inner, dict) else {}
+    return _of_processor(path, said, image_size, _SIGLIP if kind == "siglip" else _CLIP)
 
 
-def check_open_clip(path: pathlib.Path, images: Mapping, image_size) -> None:
-    """Looks into the section `preprocess_cfg` of an open_clip_config.json.
+def of_open_clip(path: pathlib.Path, images: Mapping, image_size: int) -> dict:
+    """What the section `preprocess_cfg` of an open_clip_config.json says: fields of `CLIPConfig`.
 
     Raises:
-      UserError: naming what differs.
+      UserError: naming what cannot be done here.
     """
-    refuse_statistics(images.get("mean"), images.get("std"), str(path))
-    image_size = image_size[0] if isinstance(image_size, list) else image_size
+    images = {name: value for name, value in images.items() if value is not None}
     expected = {
         "mode": ["RGB"],
-        "interpolation": ["bicubic"],
-        "resize_mode": ["shortest"],
+        "interpolation": list(INTERPOLATIONS),
+        "resize_mode": list(_RESIZE_MODES),
         "size": [image_size, [image_size, image_size]],
         "fill_color": [images.get("fill_color")],  # of borders, which there are none of
         "mean": [images.get("mean")],
@@ -59,44 +81,73 @@ def check_open_clip(path: pathlib.Path, images: Mapping, image_size) -> None:
     odd = [
         f"preprocess_cfg.{name} {value!r}"
         for name, value in images.items()
-        if value is not None and value not in expected.get(name, [])
+        if value not in expected.get(name, [])
     ]
     _refuse(path, odd, image_size)
+    return {
+        "resize": _RESIZE_MODES[images.get("resize_mode", "shortest")],
+        "interpolation": images.get("interpolation", "bicubic"),
+        "image_mean": _three(path, "mean", images.get("mean", CLIP_MEAN)),
+        "image_std": _three(path, "std", images.get("std", CLIP_STD)),
+    }
 
 
-def _check_processor(path: pathlib.Path, said: Mapping, image_size: int) -> None:
-    odd = [
-        f"{name} {said[name]!r}"
-        for name in ("image_processor_type", "feature_extractor_type")
-        if said.get(name, _PROCESSORS[0]) not in _PROCESSORS
-    ]
-    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-    odd += [f"{name} false" for name in steps if said.get(name) is False]
+def _of_processor(path: pathlib.Path, said: Mapping, image_size: int, usual: _Processor) -> dict:
+    names = ("image_processor_type", "feature_extractor_type")
+    kinds = [said[name] for name in names if name in said]
+    odd = [f"{name} {said[name]!r}" for name in names if name in said]
+    _refuse(path, [] if set(kinds) <= _PROCESSORS.keys() else odd, image_size)
+    usual = _PROCESSORS[kinds[0]] if kinds else usual
+    odd = [f"{name} false" for name in ("do_resize", "do_rescale") if said.get(name) is False]
     odd += [f"{name} true" for name in ("do_pad",) if said.get(name)]
-    if (filter_ := said.get("resample")) not in (None, _BICUBIC):
+    if (filter_ := said.get("resample", 3)) not in _NAMES:
         odd.append(f"resample {filter_!r}")
     if not np.isclose(_number(said.get("rescale_factor", 1 / 255)), 1 / 255, rtol=1e-3):
         odd.append(f"rescale_factor {said['rescale_factor']!r}")
-    if (size := said.get("size")) is not None and not _is_shorter_side(size, image_size):
+    resize = usual.resize
+    if (size := said.get("size")) is not None and not (resize := _resize_of(size, image_size)):
         odd.append(f"size {size!r}")
-    if (crop := said.get("crop_size")) is not None and not _is_square(crop, image_size):
+    crops = said.get("do_center_crop", usual.resize == "crop")
+    if crops and (crop := said.get("crop_size")) and not _is_square(crop, image_size):
         odd.append(f"crop_size {crop!r}")
+    if resize == "crop" and not crops:
+        odd.append("do_center_crop false")
     _refuse(path, odd, image_size)
-    refuse_statistics(said.get("image_mean"), said.get("image_std"), str(path))
+    mean, std = said.get("image_mean", usual.mean), said.get("image_std", usual.std)
+    if said.get("do_normalize") is False:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return {
+        "resize": resize,
+        "interpolation": _NAMES[filter_],
+        "image_mean": _three(path, "image_mean", mean),
+        "image_std": _three(path, "image_std", std),
+    }
 
 
-def _is_shorter_side(size, image_size: int) -> bool:
-    if isinstance(size, Mapping):
-        # A height and a width squash the picture instead.
-        there = {name for name, value in size.items() if value is not None}
-        return there == {"shortest_edge"} and size["shortest_edge"] == image_size
-    return size == image_size
+def _resize_of(size, image_size: int) -> str | None:
+    """What leads to a square of the model's size; None if the size is another."""
+    if not isinstance(size, Mapping):
+        return "crop" if size == image_size else None
+    there = {name: value for name, value in size.items() if value is not None}
+    if there == {"shortest_edge": image_size}:
+        return "crop"
+    return "squash" if there == {"height": image_size, "width": image_size} else None
 
 
 def _is_square(size, image_size: int) -> bool:
     if isinstance(size, Mapping):
         return {value for value in size.values() if value is not None} == {image_size}
     return size in (image_size, [image_size, image_size])
+
+
+def _three(path: pathlib.Path, name: str, values) -> tuple[float, float, float]:
+    """Numbers of red, green and blue; CLIP's own to the last digit where they are CLIP's."""
+    if np.shape(values) != (3,) or not all(np.isfinite(_number(value)) for value in values):
+        raise UserError(f"{path}: {name} is {values!r}, not three numbers")
+    for known in (CLIP_MEAN, CLIP_STD):
+        if np.allclose(values, known, rtol=0, atol=1e-4):
+            return known
+    return tuple(float(value) for value in values)
 
 
 def _number(value) -> float:
@@ -106,7 +157,8 @@ def _number(value) -> float:
 def _refuse(path: pathlib.Path, odd: list[str], image_size) -> None:
     if odd:
         raise UserError(
-            f"{path}: its images are made in another way than here, by {', '.join(odd)}; here the "
-            f"shorter side is resized to {image_size} (the model's image size) with the bicubic "
-            "filter, the centre cropped, and pixels normalised: such a model cannot be converted"
+            f"{path}: its images are made in another way than can be done here, by "
+            f"{', '.join(odd)}; here the shorter side is resized to {image_size} (the model's "
+            "image size) and the centre cropped, or both sides are resized, by the bicubic or the "
+            "bilinear filter: such a model cannot be converted"
         )

@@ -12,6 +12,7 @@ from convert.verification import verify
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.images import CLIP_MEAN
 
 # Of more, a twin, a conversion and the gradients of both take more than 12 GB.
 MOST_WITH_GRADIENTS = 600_000_000
@@ -22,17 +23,6 @@ def assumptions(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
 
     A directory's config says it, and OpenAI's and the released GLSCL's code does of their files.
     """
-    # `CLIPConfig.preprocessing` is CLIP's whatever the family: what else there is, is not read yet.
-    images = ["images made as CLIP's, as this family's are not"] if _has_own_images(clip) else []
-    return images + _of_towers(origin, table, clip)
-
-
-def _has_own_images(clip: CLIPConfig) -> bool:
-    """Whether a family normalises by 0.5 and squashes, as SigLIP and the Perception Encoder do."""
-    return clip.logit_bias or clip.rotary
-
-
-def _of_towers(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
     if origin.path.is_dir() or origin.is_openais or table.parts != ("clip",):
         return []
     sentence = {"highest": "the highest id", "end": f"id {clip.end_id}", "last": "the last place"}
@@ -41,11 +31,13 @@ def _of_towers(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
         "probe": "read by the probe",
         "mean": "the patches' mean",
     }
+    mean = "CLIP's" if clip.image_mean == CLIP_MEAN else clip.image_mean
     return [
         f"activation {clip.activation}",
         f"heads {clip.vision_head_width} wide",
         "a causal text mask" if clip.causal else "no text mask",
         f"the sentence at {sentence[clip.text_pooling]}, the image {image[clip.vision_pooling]}",
+        f"images by {clip.resize} with the {clip.interpolation} filter, and {mean} for their mean",
     ]
 
 

@@ -155,7 +155,7 @@ def open_task(
                 pipeline.check_settings,
                 data,
                 frame_rate=own.data.frame_rate,
-                image_size=loaded.config.clip.image_size,
+                images=loaded.config.clip.preprocessing,
                 flags_of={"frame_rate": "config.data.frame_rate"},
             )
             problems.attempt(check_split, data, part, "--split")

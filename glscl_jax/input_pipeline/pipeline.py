@@ -17,6 +17,7 @@ from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.prepared_data import PreparedData
 from glscl_jax.input_pipeline.records import Records
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.models.encoders.images import Preprocessing
 
 # The GPU is JAX's: TensorFlow would take nearly all of its memory at its first operation.
 tf.config.set_visible_devices([], "GPU")
@@ -73,7 +74,7 @@ def check_settings(
     data: PreparedData,
     *,
     frame_rate: float,
-    image_size: int,
+    images: Preprocessing,
     flags_of: Mapping[str, str] | None = None,
 ) -> None:
     """Compares a prepared data set with what a model is to be fed.
@@ -81,13 +82,18 @@ def check_settings(
     Args:
       data: the data set.
       frame_rate: frames a second.
-      image_size: height and width of a frame, in pixels.
-      flags_of: the flags by which either can follow the data instead.
+      images: how the model wants them made.
+      flags_of: the flags by which one of them can follow the data instead.
 
     Raises:
-      UserError: it was made with another frame rate or image size.
+      UserError: it was made with another frame rate or image size, or squares were made otherwise.
     """
-    wanted = {"frame_rate": frame_rate, "image_size": image_size}
+    wanted = {
+        "frame_rate": frame_rate,
+        "image_size": images.size,
+        "resize": images.resize,
+        "interpolation": images.interpolation,
+    }
     problems = Problems()
     for name, value in wanted.items():
         prepared = getattr(data.settings, name)

@@ -3,6 +3,7 @@
     python -m glscl_jax.input_pipeline.prepare --source videos --data_dir prepared
     python -m glscl_jax.input_pipeline.prepare --dataset msvd --source MSVD --check
     python -m glscl_jax.input_pipeline.prepare --dataset msvd --source MSVD --data_dir prepared/msvd
+    python -m glscl_jax.input_pipeline.prepare --source videos --data_dir prepared --for weights/x
 
 `videos` is a folder of video files with a captions.csv, for example
 
@@ -37,6 +38,8 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
+from glscl_jax import paths
+from glscl_jax.checkpoints.model_dir import read_model_config
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import Clip, Reading
 from glscl_jax.input_pipeline.annotations import source as annotation_source
@@ -57,6 +60,8 @@ from glscl_jax.input_pipeline.preparing.checkup import Checkup, Failure
 from glscl_jax.input_pipeline.preparing.decode_cache import DecodeCache, Lost
 from glscl_jax.input_pipeline.preparing.failures import DAMAGED_FILE, FAILED_FILE
 from glscl_jax.input_pipeline.preparing.options import Options
+from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.images import Preprocessing
 from glscl_jax.runtime import lock, mirror, program
 
 LOCK_FILE = ".preparing.lock"
@@ -283,6 +288,7 @@ def _prepare_source(
     options: Options, data_dir: pathlib.Path
 ) -> tuple[PrepareReport, Sequence[str]]:
     """What was made, and lines that say so."""
+    images = wanted_images(options)
     folder, reading = _read(options, data_dir)
     if refused := _refusal(options, reading, data_dir):
         raise refused
@@ -290,11 +296,13 @@ def _prepare_source(
     settings = Settings(
         options.dataset,
         options.frame_rate,
-        options.image_size,
+        images.size,
         options.jpeg_quality,
         builder.annotations_digest(clips),
         stored_pixels=options.stored_pixels,
         pictures_rate=options.pictures_rate,
+        resize=images.resize,
+        interpolation=images.interpolation,
     )
     engine = None
     if options.beam_runner:
@@ -323,6 +331,29 @@ def _prepare_source(
         short = f"{len(report.damaged)} of them without all of their frames"
         told.append(f"{short}: {data_dir / DAMAGED_FILE} lists them")
     return report, told
+
+
+def wanted_images(options: Options) -> Preprocessing:
+    """How frames are to be made: as a model wants them, where one is named, or as is said.
+
+    Raises:
+      UserError: both are, and they differ.
+    """
+    images = CLIPConfig().preprocessing
+    if options.for_model:
+        directory = paths.local(options.for_model, "--for")
+        images = read_model_config(directory).clip.preprocessing
+    names = {"image_size": "size", "resize": "resize", "interpolation": "interpolation"}
+    for flag, name in names.items():
+        given, wanted = getattr(options, flag), getattr(images, name)
+        if options.for_model and given not in (None, wanted):
+            raise UserError(
+                f"--{flag} {given}: the model of --for {options.for_model} takes {wanted}: leave"
+                f" --{flag} out, or --for"
+            )
+        if given is not None:
+            images = dataclasses.replace(images, **{name: given})
+    return images
 
 
 def _read(options: Options, data_dir: pathlib.Path | None) -> tuple[pathlib.Path, Reading]:

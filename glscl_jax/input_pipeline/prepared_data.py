@@ -31,6 +31,7 @@ class Settings:
       jpeg_quality: 1 to 100, as Pillow counts it.
       stored_pixels: whether pixels that are not square are left as they are stored.
       pictures_rate: pictures a second of videos that are folders of pictures; None if none may be.
+      resize, interpolation: how pictures become squares, as `video.read_frames` takes them.
       annotations: `annotations_digest` of the clips.
       partial: how it came out short, "8,392 of 8,395 train"; "" if nothing is missing. What came
         of it is no setting: it is not compared.
@@ -44,6 +45,8 @@ class Settings:
     partial: str = dataclasses.field(default="", compare=False)
     stored_pixels: bool = False
     pictures_rate: float | None = None
+    resize: str = "crop"
+    interpolation: str = "bicubic"
 
     def metadata(self) -> dict:
         """What metadata.json holds: of what came later only what is not the default."""

@@ -35,6 +35,7 @@ def read_videos(
     rate: float,
     num_frames: int,
     pictures_rate: float | None = None,
+    **how: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes B videos, side by side on the cores that there are.
 
@@ -46,6 +47,7 @@ def read_videos(
       rate: frames a second, of which `num_frames` are picked.
       num_frames: V.
       pictures_rate: pictures a second, where one is a folder.
+      how: `resize` and `interpolation`, as `read_frames` takes them.
 
     Returns:
       Frames uint8 [B,V,S,S,3] and their mask int32 [B,V], 1 on real frames; the others are zero.
@@ -55,7 +57,7 @@ def read_videos(
     """
     frames = np.zeros((len(files), num_frames, size, size, 3), np.uint8)
     mask = np.zeros((len(files), num_frames), np.int32)
-    read = functools.partial(_read, size=size, rate=rate, pictures_rate=pictures_rate)
+    read = functools.partial(_read, size=size, rate=rate, pictures_rate=pictures_rate, **how)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for place, images in enumerate(pool.map(lambda file: read(file, num_frames), files)):
             frames[place, : len(images)] = images

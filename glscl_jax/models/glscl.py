@@ -167,7 +167,12 @@ def model_config(settings: dict) -> GLSCLConfig:
     settings = dict(settings)
     clip = dict(settings.pop("clip"))
     variant = clip.pop("variant", None) or "ViT-B/32"
-    clip = {name: value for name, value in clip.items() if value is not None}
+    # JSON has no tuples.
+    clip = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in clip.items()
+        if value is not None
+    }
     if variant not in VARIANTS:
         raise ValueError(f"no variant {variant!r}: there are {', '.join(VARIANTS)}")
     settings = in_sections(settings)

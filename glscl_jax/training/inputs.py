@@ -92,12 +92,13 @@ def check_data(asked: Asked, data: PreparedData) -> None:
     config, problems = asked.config, Problems()
     flags_of = {"frame_rate": "config.data.frame_rate"}
     if not asked.source:  # A checkpoint's is what it is.
-        flags_of["image_size"] = "config.model.clip.image_size"
+        own = ("image_size", "resize", "interpolation")
+        flags_of |= {name: f"config.model.clip.{name}" for name in own}
     problems.attempt(
         pipeline.check_settings,
         data,
         frame_rate=config.data.frame_rate,
-        image_size=asked.settings.model.clip.image_size,
+        images=asked.settings.model.clip.preprocessing,
         flags_of=flags_of,
     )
     if (split := config.data.validation_split) and split not in data.splits:

@@ -1,4 +1,4 @@
-"""How a source's images are made: CLIP's way is read in all its spellings, others refused."""
+"""How a source's images are made: read in all its spellings, or refused by name."""
 
 import json
 
@@ -8,6 +8,7 @@ from convert.conversion import Options, convert_clip
 from convert.readers import preprocessing
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
+from glscl_jax.models.encoders.images import Preprocessing
 from tests.clip_sources import copied, hugging_face_directory, open_clip_directory, read, refused
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -38,53 +39,101 @@ NEW = {
     "rescale_factor": 0.00392156862745098,
     "size": {"shortest_edge": 16},
 }
-WAYS = [
-    {"do_normalize": False},
+CLIP_S = {
+    "resize": "crop",
+    "interpolation": "bicubic",
+    "image_mean": tuple(MEAN),
+    "image_std": tuple(STD),
+}
+SIGLIP = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 16, "width": 16}}
+HALF = (0.5, 0.5, 0.5)
+OTHER_WAYS = [
+    ({"do_normalize": False}, {"image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)}),
+    ({"resample": 2}, {"interpolation": "bilinear"}),
+    ({"size": {"height": 16, "width": 16}}, {"resize": "squash"}),
+    ({"image_mean": [0.5, 0.5, 0.5]}, {"image_mean": HALF}),
+    ({"image_std": [0.5, 0.5, 0.5]}, {"image_std": HALF}),
+]
+REFUSED = [
     {"do_center_crop": False},
     {"do_resize": False},
     {"do_rescale": False},
+    {"do_pad": True},
     {"rescale_factor": 1},
-    {"resample": 2},
-    {"size": {"height": 16, "width": 16}},
+    {"resample": 1},
+    {"size": {"height": 16, "width": 20}},
     {"size": {"shortest_edge": 20}},
     {"size": 20},
     {"crop_size": {"height": 16, "width": 12}},
     {"crop_size": 12},
-    {"image_processor_type": "SiglipImageProcessor"},
-    {"image_mean": [0.5, 0.5, 0.5]},
-    {"image_std": [0.5, 0.5, 0.5]},
+    {"image_processor_type": "Siglip2ImageProcessor"},
+    {"image_mean": [0.5, 0.5]},
+    {"image_std": [0.5, None, 0.5]},
 ]
 
 
-@pytest.mark.parametrize("changes", WAYS)
-@pytest.mark.parametrize("name", [preprocessing.FILE, preprocessing.PROCESSOR_FILE])
-def test_another_way_is_refused_by_name(tmp_path, name, changes):
-    said = NEW | changes
+def written(folder, said, name=preprocessing.FILE):
     inside = {"image_processor": said} if name == preprocessing.PROCESSOR_FILE else said
-    (tmp_path / name).write_text(json.dumps(inside))
+    (folder / name).write_text(json.dumps(inside))
+    return folder
+
+
+@pytest.mark.parametrize("name", [preprocessing.FILE, preprocessing.PROCESSOR_FILE])
+@pytest.mark.parametrize(("changes", "told"), OTHER_WAYS)
+def test_another_way_is_read(tmp_path, name, changes, told):
+    found = preprocessing.of_hugging_face(written(tmp_path, NEW | changes, name), 16)
+    assert found == CLIP_S | told
+
+
+@pytest.mark.parametrize("changes", REFUSED)
+@pytest.mark.parametrize("name", [preprocessing.FILE, preprocessing.PROCESSOR_FILE])
+def test_what_cannot_be_done_is_refused_by_name(tmp_path, name, changes):
     with pytest.raises(UserError) as caught:
-        preprocessing.check_hugging_face(tmp_path, 16)
+        preprocessing.of_hugging_face(written(tmp_path, NEW | changes, name), 16)
     (changed,) = changes
-    told = {"image_mean": "normalised by", "image_std": "normalised by"}.get(changed, changed)
-    assert told in str(caught.value)
+    assert changed in str(caught.value)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("said", [OLD, NEW, {}, {"size": {"shortest_edge": 16}}])
 def test_clip_s_own_way_is_read(tmp_path, said):
-    (tmp_path / preprocessing.FILE).write_text(json.dumps(said))
-    preprocessing.check_hugging_face(tmp_path, 16)
+    assert preprocessing.of_hugging_face(written(tmp_path, said), 16) == CLIP_S
+
+
+def test_siglip_s_way_is_another_where_nothing_is_said(tmp_path):
+    found = preprocessing.of_hugging_face(written(tmp_path, SIGLIP), 16)
+    assert found == CLIP_S | {"resize": "squash", "image_mean": HALF, "image_std": HALF}
+
+
+def test_a_directory_without_a_processor_is_taken_for_its_kind_s(tmp_path):
+    assert preprocessing.of_hugging_face(tmp_path, 16) == CLIP_S
+    squashed = CLIP_S | {"resize": "squash", "image_mean": HALF, "image_std": HALF}
+    assert preprocessing.of_hugging_face(tmp_path, 16, "siglip") == squashed
 
 
 @pytest.mark.parametrize(
     ("images", "told"),
     [
-        ({"interpolation": "bilinear"}, "preprocess_cfg.interpolation 'bilinear'"),
-        ({"resize_mode": "squash"}, "preprocess_cfg.resize_mode 'squash'"),
-        ({"resize_mode": "longest"}, "resize_mode 'longest'"),
+        ({}, {}),
+        ({"interpolation": "bilinear"}, {"interpolation": "bilinear"}),
+        ({"resize_mode": "squash"}, {"resize": "squash"}),
+        ({"mean": [0.5, 0.5, 0.5]}, {"image_mean": HALF}),
+        ({"mean": MEAN, "std": STD, "mode": "RGB", "size": [16, 16]}, {}),
+        ({"size": 16, "fill_color": 0}, {}),
+    ],
+)
+def test_open_clip_s_ways_are_read(tmp_path, images, told):
+    assert preprocessing.of_open_clip(tmp_path, images, 16) == CLIP_S | told
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        ({"resize_mode": "longest"}, "preprocess_cfg.resize_mode 'longest'"),
+        ({"interpolation": "random"}, "preprocess_cfg.interpolation 'random'"),
         ({"size": 20}, "preprocess_cfg.size 20"),
-        ({"mean": [0.5, 0.5, 0.5]}, "normalised by"),
+        ({"mean": [0.5]}, "mean is [0.5], not three numbers"),
     ],
 )
 def test_open_clip_s_other_ways_are_refused(tmp_path, images, told):
@@ -92,16 +141,15 @@ def test_open_clip_s_other_ways_are_refused(tmp_path, images, told):
     assert told in refused(path, tmp_path)
 
 
-def test_open_clip_s_usual_way_is_read(tmp_path):
-    images = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
-    for size in (16, [16, 16]):
-        preprocessing.check_open_clip(tmp_path, images | {"mode": "RGB", "size": size}, 16)
-
-
 def test_a_directory_is_converted_or_refused_by_its_processor(tmp_path):
     directory = hugging_face_directory(tmp_path / "clip")
     good = copied(directory, tmp_path / "good", preprocessor_config=NEW)
     convert_clip(str(good), str(tmp_path / "out"), Options(tokenizer=str(DEMO_MERGES)))
     assert read(tmp_path / "out").config.clip.image_size == 16
-    bad = copied(directory, tmp_path / "bad", preprocessor_config=NEW | {"do_normalize": False})
-    assert "do_normalize false" in refused(bad, tmp_path, tokenizer=str(DEMO_MERGES))
+    assert read(tmp_path / "out").config.clip.preprocessing == Preprocessing(16)
+    other = copied(directory, tmp_path / "other", preprocessor_config=NEW | {"do_normalize": False})
+    convert_clip(str(other), str(tmp_path / "raw"), Options(tokenizer=str(DEMO_MERGES)))
+    images = read(tmp_path / "raw").config.clip.preprocessing
+    assert (images.mean, images.std) == ((0, 0, 0), (1, 1, 1))
+    bad = copied(directory, tmp_path / "bad", preprocessor_config=NEW | {"do_resize": False})
+    assert "do_resize false" in refused(bad, tmp_path, tokenizer=str(DEMO_MERGES))

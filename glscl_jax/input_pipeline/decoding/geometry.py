@@ -1,4 +1,4 @@
-"""A decoded picture -> the square that a model sees: turned upright, resized, centre cropped."""
+"""A decoded picture -> the square that a model sees: turned upright, resized, cropped."""
 
 import fractions
 
@@ -10,6 +10,8 @@ from PIL import Image
 _TURNS = ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))
 _MIRRORS = ((-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0))
 IDENTITY = _TURNS[0]
+# By the names of `images.INTERPOLATIONS`; they widen where a picture shrinks.
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 # Pixels beyond this are a damaged header; the widest in use are twice as wide as high.
 _WIDEST_PIXEL = 8
 # Of a picture longer than this only what the crop shows is resized.
@@ -57,8 +59,14 @@ def pixel_shape(aspect: fractions.Fraction | None) -> fractions.Fraction:
     return aspect
 
 
-def fit(picture: np.ndarray, size: int, pixel: fractions.Fraction | int = 1) -> np.ndarray:
-    """Shorter side to `size` with Pillow's bicubic filter, then the centre cropped.
+def fit(
+    picture: np.ndarray,
+    size: int,
+    pixel: fractions.Fraction | int = 1,
+    resize: str = "crop",
+    interpolation: str = "bicubic",
+) -> np.ndarray:
+    """A square of a picture, by Pillow's filters.
 
     Sizes and offsets are rounded as by torchvision's Resize and CenterCrop.
 
@@ -66,10 +74,16 @@ def fit(picture: np.ndarray, size: int, pixel: fractions.Fraction | int = 1) -> 
       picture: uint8 [H,W,3].
       size: in pixels.
       pixel: width by height of its pixels; sides are counted as they are shown.
+      resize: "crop": the shorter side to `size` and the centre cropped; "squash": both sides.
+      interpolation: "bicubic" or "bilinear".
 
     Returns:
       uint8 [size,size,3].
     """
+    if resize == "squash":
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        # As it is where it has that size, as the filters leave it.
+        return np.asarray(image.resize((size, size), _FILTERS[interpolation]))
     height, width = picture.shape[:2]
     shown = width if pixel == 1 else float(width * pixel)
     short = min(height, shown)
@@ -80,7 +94,7 @@ def fit(picture: np.ndarray, size: int, pixel: fractions.Fraction | int = 1) -> 
         short = min(height, shown)
     if short != size or pixel != 1:
         resized = max(size, int(size * shown / short)), max(size, int(size * height / short))
-        image = image.resize(resized, Image.Resampling.BICUBIC)
+        image = image.resize(resized, _FILTERS[interpolation])
     left, top = (round((side - size) / 2) for side in image.size)
     return np.asarray(image.crop((left, top, left + size, top + size)))
 

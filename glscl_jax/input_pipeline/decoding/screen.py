@@ -35,8 +35,13 @@ class Screen:
         self._opaque_if_empty = codec in _FILLED
         self._reformatter = VideoReformatter()  # keeps its tables from frame to frame
 
-    def show(self, frame: av.VideoFrame, size: int) -> np.ndarray:
+    def show(self, frame: av.VideoFrame, size: int, **how: str) -> np.ndarray:
         """The frame as `geometry.fit` brings it to size, uint8 [size,size,3].
+
+        Args:
+          frame: as it was decoded.
+          size: in pixels.
+          how: `resize` and `interpolation`, see there.
 
         Raises:
           av.FFmpegError: FFmpeg cannot convert such a frame.
@@ -44,7 +49,7 @@ class Screen:
         oriented = _oriented(frame)
         lying = oriented[0] == 0
         picture = geometry.upright(self._colours(frame), oriented)
-        return geometry.fit(picture, size, 1 / self._pixel if lying else self._pixel)
+        return geometry.fit(picture, size, 1 / self._pixel if lying else self._pixel, **how)
 
     def _colours(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 [H,W,3], RGB, not yet turned; what shows through is black."""

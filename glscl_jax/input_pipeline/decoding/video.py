@@ -62,6 +62,8 @@ def read_frames(
     end: float | None = None,
     stored_pixels: bool = False,
     pictures_rate: float | None = None,
+    resize: str = "crop",
+    interpolation: str = "bicubic",
     keep: Callable[[np.ndarray], Any] | None = None,
 ) -> Frames:
     """Reads a clip's frames at a fixed rate.
@@ -70,9 +72,8 @@ def read_frames(
     round(fps / rate)-th from int(start * fps) to int(end * fps), counted from 0, the last
     included. Where it varies they are the ones on screen at start, start + 1 / rate, ...
 
-    Pictures are turned as their display matrix says and stretched to square pixels, the shorter
-    side is brought to `size` with Pillow's bicubic filter and the centre cropped, rounding as
-    torchvision does.
+    Pictures are turned as their display matrix says, stretched to square pixels and brought to
+    `size` by Pillow's filters, rounding as torchvision does.
 
     Of a file that is cut off or damaged the good frames are kept, and `fault` says what is not:
     nothing is taken from the packet before the first that does not decode to the next key frame.
@@ -85,6 +86,8 @@ def read_frames(
       end: seconds from the video's first frame; its end if None or later.
       stored_pixels: leaves pixels that are not square as they are stored, as the reference does.
       pictures_rate: pictures a second, where it is a folder.
+      resize: "crop": the shorter side to `size` and the centre cropped; "squash": both sides.
+      interpolation: "bicubic" or "bilinear".
       keep: is given each frame, uint8 [size, size, 3], as it is decoded; what it returns is kept
         in its place. By default the frames are, in one array.
 
@@ -93,6 +96,7 @@ def read_frames(
     """
     path, start = pathlib.Path(path), start or 0.0
     kept_as = keep or (lambda picture: picture)
+    how = {"resize": resize, "interpolation": interpolation}
 
     def pick(line: Timeline) -> list[int]:
         return choose(line, rate, start, end)
@@ -100,7 +104,10 @@ def read_frames(
     try:
         if is_folder(path):
             found = _find_pictures(
-                path, pictures_rate, pick, lambda picture: kept_as(geometry.fit(picture, size))
+                path,
+                pictures_rate,
+                pick,
+                lambda picture: kept_as(geometry.fit(picture, size, **how)),
             )
         else:
             containers.check_file(path)
@@ -109,7 +116,7 @@ def read_frames(
                 film = Film(path, stream.index, scan(container, stream, end))
                 pixel = 1 if stored_pixels else geometry.pixel_shape(stream.sample_aspect_ratio)
                 screen = Screen(stream.codec_context.name, pixel)
-            found = _find(film, pick, lambda frame: kept_as(screen.show(frame, size)))
+            found = _find(film, pick, lambda frame: kept_as(screen.show(frame, size, **how)))
     except VideoError:
         raise
     except Exception as error:  # of any kind: one file must not end a run over many

@@ -122,6 +122,8 @@ class DecodeCache:
                 end=clip.end,
                 stored_pixels=self.settings.stored_pixels,
                 pictures_rate=self.settings.pictures_rate,
+                resize=self.settings.resize,
+                interpolation=self.settings.interpolation,
                 keep=_Encoder(self.settings.jpeg_quality),
             )
             times = frames.times.astype(np.float32)
@@ -175,6 +177,7 @@ class DecodeCache:
             (clip.start, clip.end),
             (self.settings.frame_rate, self.settings.image_size, self.settings.jpeg_quality),
             (self.settings.stored_pixels, self.settings.pictures_rate),
+            (self.settings.resize, self.settings.interpolation),
             _state(clip.video),
         ]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()

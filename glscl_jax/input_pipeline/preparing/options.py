@@ -8,18 +8,21 @@ from glscl_jax import paths, ranges
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import READERS
 from glscl_jax.input_pipeline.preparing import beam
+from glscl_jax.models.encoders.images import INTERPOLATIONS, RESIZES
 from glscl_jax.ranges import OneOf, Real, Whole
 
 _RANGES = {
     "dataset": OneOf(tuple(READERS)),
     "frame_rate": Real(least=0.001),
-    "image_size": Whole(1),
     "jpeg_quality": Whole(1, 100),
     "max_failed_share": Real(0, most=1),
 }
 # Of those that may be left to the program.
 _OPTIONAL = {
     "validation_size": Whole(),
+    "image_size": Whole(1),
+    "resize": OneOf(RESIZES),
+    "interpolation": OneOf(INTERPOLATIONS),
     "pictures_rate": Real(least=0.001),
     "workers": Whole(1),
     "beam_runner": OneOf(beam.RUNNERS),
@@ -38,7 +41,12 @@ class Options:
       allow_partial: whether to go on where something is missing or bad.
       follow_links: whether to follow links that lead out of the folders.
       frame_rate: frames stored a second of video.
-      image_size: height and width of the frames, in pixels.
+      for_model: a model directory, whose frames' size and making are taken; None for CLIP's.
+      image_size: height and width of the frames, in pixels; None for the model's, 224.
+      resize: how they become squares: "crop": the shorter side resized and the centre cropped;
+        "squash": both sides resized; None for the model's, "crop".
+      interpolation: by which of Pillow's filters, "bicubic" or "bilinear"; None for the model's,
+        "bicubic".
       stored_pixels: whether pixels that are not square are left as they are stored.
       pictures_rate: pictures a second of videos that are folders of pictures; needed for those.
       jpeg_quality: of the frames, 1 to 100.
@@ -59,7 +67,10 @@ class Options:
     allow_partial: bool = False
     follow_links: bool = False
     frame_rate: float = 1.0
-    image_size: int = 224
+    for_model: str | os.PathLike | None = None
+    image_size: int | None = None
+    resize: str | None = None
+    interpolation: str | None = None
     stored_pixels: bool = False
     pictures_rate: float | None = None
     jpeg_quality: int = 95

@@ -9,6 +9,7 @@ from glscl_jax import paths
 from glscl_jax.input_pipeline import annotations
 from glscl_jax.input_pipeline.preparing import beam
 from glscl_jax.input_pipeline.preparing.options import Options
+from glscl_jax.models.encoders.images import INTERPOLATIONS, RESIZES
 
 
 def define() -> None:
@@ -47,9 +48,24 @@ def define() -> None:
     flags.DEFINE_float(
         "frame_rate", Options.frame_rate, "Frames stored per second of video.", lower_bound=0.001
     )
-    flags.DEFINE_integer(
-        "image_size", Options.image_size, "Height and width of the frames.", lower_bound=1
+    paths.define(
+        "for_model",
+        None,
+        "A model directory, converted or trained: frames of its size, made as it wants them."
+        " Without it as OpenAI's CLIP does, 224 pixels.",
     )
+    flags.DEFINE_alias("for", "for_model")
+    flags.DEFINE_integer(
+        "image_size", None, "Height and width of the frames, if not the model's.", lower_bound=1
+    )
+    flags.DEFINE_enum(
+        "resize",
+        None,
+        RESIZES,
+        "How pictures become squares, if not the model's way: the shorter side resized and the"
+        " centre cropped, or both sides resized.",
+    )
+    flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Pillow's filter, if not the model's.")
     flags.DEFINE_boolean(
         "stored_pixels",
         False,

@@ -7,9 +7,15 @@ stands here, and in nothing else; `variants.py` has those that people use by nam
 import dataclasses
 
 from glscl_jax import ranges
-from glscl_jax.models.encoders.images import Preprocessing
+from glscl_jax.models.encoders.images import (
+    CLIP_MEAN,
+    CLIP_STD,
+    INTERPOLATIONS,
+    RESIZES,
+    Preprocessing,
+)
 from glscl_jax.models.encoders.transformer import ACTIVATIONS, LAYER_NORM_EPS, Blocks
-from glscl_jax.ranges import EITHER, OneOf, Optional, Real, Whole
+from glscl_jax.ranges import EITHER, Each, OneOf, Optional, Real, Whole
 
 # What becomes an image's feature, and which place of a text its sentence is taken from.
 VISION_POOLING = ("class", "probe", "mean")
@@ -39,6 +45,10 @@ _RANGES = {
     "end_id": Optional(Whole()),
     "text_projection": OneOf(PROJECTIONS),
     "logit_bias": EITHER,
+    "resize": OneOf(RESIZES),
+    "interpolation": OneOf(INTERPOLATIONS),
+    "image_mean": Each(Real(), 3),
+    "image_std": Each(Real(above=0), 3),
 }
 
 
@@ -48,6 +58,8 @@ class CLIPConfig:
 
     Attributes:
       image_size: side of a frame in pixels, a multiple of `patch_size`.
+      resize, interpolation, image_mean, image_std: how a picture becomes a frame, and what its
+        pixels are normalised by (see `images.Preprocessing`).
       patch_size: side of a patch in pixels.
       vision_width, vision_layers: the vision tower's.
       text_width, text_layers: the text tower's.
@@ -106,6 +118,10 @@ class CLIPConfig:
     end_id: int | None = None
     text_projection: str = "matrix"
     logit_bias: bool = False
+    resize: str = "crop"
+    interpolation: str = "bicubic"
+    image_mean: tuple[float, float, float] = CLIP_MEAN
+    image_std: tuple[float, float, float] = CLIP_STD
 
     def check(self) -> None:
         """Raises a `ValueError` for settings out of range, or that do not fit together."""
@@ -225,8 +241,10 @@ class CLIPConfig:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What images are to look like: as CLIP's training images."""
-        return Preprocessing(self.image_size)
+        """What images are to look like."""
+        return Preprocessing(
+            self.image_size, self.resize, self.interpolation, self.image_mean, self.image_std
+        )
 
     def vision_multiply_adds(self) -> int:
         """Of an image's matrix products."""

@@ -9,20 +9,27 @@ import jax.numpy as jnp
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+RESIZES = ("crop", "squash")
+INTERPOLATIONS = ("bicubic", "bilinear")
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """From a picture to a tower's input.
 
-    Its shorter side is resized to `size` by Pillow's bicubic filter and the centre cropped, when
-    frames are prepared; on the device pixels are normalised.
+    It is made a square when frames are prepared; on the device pixels are normalised.
 
     Attributes:
       size: height and width in pixels.
+      resize: a name of `RESIZES`: "crop": the shorter side is resized to `size` and the centre
+        cropped; "squash": both sides are, whatever becomes of the picture's shape.
+      interpolation: a name of `INTERPOLATIONS`: Pillow's filter.
       mean, std: of the red, green and blue of pixels between 0 and 1.
     """
 
     size: int
+    resize: str = "crop"
+    interpolation: str = "bicubic"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 

@@ -9,6 +9,8 @@ import dataclasses
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 _of = dataclasses.replace
+# From -1 to 1.
+_HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 
 # ---- OpenAI's, and open_clip's of the same build ------------------------------------------------
 
@@ -83,9 +85,9 @@ _METACLIP_2 = {
         _TINY, vision_head_width=32, vocab_size=1280, text_pooling="end", end_id=2
     ),
     "MetaCLIP2-H/14": _of(_HUGE, activation="quick_gelu", **_WORLDWIDE),
-    "MetaCLIP2-H/14@378": _of(_HUGE, image_size=378, **_WORLDWIDE),
+    "MetaCLIP2-H/14@378": _of(_HUGE, image_size=378, resize="squash", **_WORLDWIDE),
     "MetaCLIP2-bigG/14": _of(_BIG, **_WORLDWIDE),
-    "MetaCLIP2-bigG/14@378": _of(_BIG, image_size=378, **_WORLDWIDE),
+    "MetaCLIP2-bigG/14@378": _of(_BIG, image_size=378, resize="squash", **_WORLDWIDE),
 }
 
 # ---- CLIPA: the mean of the patches, and texts in BERT's tokens that see everything --------------
@@ -96,6 +98,11 @@ _AVERAGED = {
     "causal": False,
     "text_pooling": "last",
     "activation": "gelu",
+    "resize": "squash",
+    "interpolation": "bilinear",
+    # ImageNet's.
+    "image_mean": (0.485, 0.456, 0.406),
+    "image_std": (0.229, 0.224, 0.225),
 }
 _CLIPA_TEXT = {"context_length": 32, "vocab_size": 32_000}
 _CLIPA = {
@@ -122,6 +129,8 @@ _SIGMOID = {
     "text_pooling": "last",
     "text_projection": "biased",
     "logit_bias": True,
+    "resize": "squash",
+    **_HALF,
 }
 _SIGLIP_B = CLIPConfig(
     patch_size=16,
@@ -198,6 +207,9 @@ _PERCEPTION = {
     "rotary": True,
     "vision_pooling": "probe",
     "probe_heads": 8,
+    "resize": "squash",
+    "interpolation": "bilinear",
+    **_HALF,
 }
 _PE_B = CLIPConfig(
     patch_size=16,
@@ -254,11 +266,21 @@ VARIANTS: dict[str, CLIPConfig] = {
 }
 
 # In which models of one name may differ.
-_OWN = ("vocab_size", "activation", "text_activation", "context_length")
+_OWN = (
+    "vocab_size",
+    "activation",
+    "text_activation",
+    "context_length",
+    "resize",
+    "interpolation",
+    "image_mean",
+    "image_std",
+)
 
 
 def variant_of(clip: CLIPConfig) -> str | None:
-    """The name of a model's towers, whatever its vocabulary, activations and text positions.
+    """The name of a model's towers, whatever its vocabulary, activations, text positions and
+    pictures.
 
     Where several have that name but for those, the one that has them, too.
     """
