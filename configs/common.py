@@ -14,6 +14,8 @@ def base() -> ConfigDict:
     config.seed = 42
     config.batch_size = 128  # Pairs of a clip and one of its captions, over all devices.
     config.microbatch = 0  # Pairs whose activations are held at once, over all devices; 0: all.
+    # "softmax" over a batch's texts and videos, as the paper, or "sigmoid" of each pair, as SigLIP.
+    config.contrastive = "softmax"
     # In which gradients are summed over examples and devices, or "bfloat16": half is sent.
     config.gradient_dtype = "float32"
     config.num_epochs = 5  # Passes over the pairs: each shows every caption of every clip.

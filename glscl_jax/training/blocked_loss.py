@@ -1,4 +1,4 @@
-"""The contrastive loss of a batch whose score matrix memory does not hold."""
+"""The contrastive losses of a batch whose score matrix memory does not hold."""
 
 import functools
 from collections.abc import Callable
@@ -61,6 +61,43 @@ def blocked_contrastive(
     return (jnp.mean(rows) + jnp.mean(columns - right)) / 2
 
 
+def blocked_sigmoid(
+    text: Features,
+    video: Features,
+    logit_scale: jax.Array,
+    logit_bias: jax.Array,
+    *,
+    score: Callable[[Features, Features], jax.Array],
+    blocks: int,
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """`losses.sigmoid_contrastive` of `score(text, video)`, a block of texts at a time.
+
+    Arguments are `blocked_contrastive`'s, and logit_bias [].
+    """
+    shares = batch_shares(mesh)
+    gather = _gathered if shares > 1 else lambda x: x
+
+    def device_sum(text, video, own, scale, bias):
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def add(total, block):
+            part, numbers = block
+            logits = score(part, video) * jnp.exp(scale[0]) + bias[0]
+            right = jnp.where(numbers[:, None] == own, logits, 0.0)
+            return total + jnp.sum(jax.nn.softplus(logits)) - jnp.sum(right), None
+
+        start = 0.0 * own[0]  # which differs from device to device as what follows does
+        total, _ = jax.lax.scan(add, start, _in_blocks(text, blocks, gather))
+        return total[None]
+
+    if shares > 1:
+        each = PartitionSpec(BATCH)
+        device_sum = jax.shard_map(device_sum, mesh=mesh, in_specs=each, out_specs=each)
+    numbers = jnp.arange(count_of(text))
+    scale, bias = (jnp.broadcast_to(x, shares) for x in (logit_scale, logit_bias))
+    return jnp.sum(device_sum(text, video, numbers, scale, bias)) / count_of(text)
+
+
 def _device_sums(text, video, own, logit_scale, *, score, blocks, gather):
     """What one device finds for its own pairs' videos and all texts.
 
@@ -81,14 +118,6 @@ def _device_sums(text, video, own, logit_scale, *, score, blocks, gather):
       of a text whose video is not here.
     """
 
-    def cut(x):
-        """All parts that `take_part` takes, the inverse of `join_parts`."""
-        # In numbers, not by -1: features may have an axis of none, a head without queries.
-        return x.reshape(x.shape[0] // blocks, blocks, *x.shape[1:]).swapaxes(0, 1)
-
-    texts = jax.tree.map(gather, text)
-    texts = jax.tree.map(cut, (texts, jnp.arange(count_of(texts))))
-
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(columns, block):
         part, numbers = block
@@ -100,9 +129,23 @@ def _device_sums(text, video, own, logit_scale, *, score, blocks, gather):
 
     # Of `own`, so that it differs from device to device as what follows does.
     start = jnp.full_like(own, -jnp.inf, jnp.float32)
-    columns, parts = jax.lax.scan(add, start, texts)
+    columns, parts = jax.lax.scan(add, start, _in_blocks(text, blocks, gather))
     rows, right = jax.tree.map(lambda x: join_parts(x)[None], parts)
     return columns, rows, right
+
+
+def _in_blocks(text: Features, blocks: int, gather: Callable) -> tuple[Features, jax.Array]:
+    """All devices' texts, and int32 [B] their numbers, each cut into `blocks` of a new first axis.
+
+    These are all parts that `take_part` takes, the inverse of `join_parts`.
+    """
+
+    def cut(x):
+        # In numbers, not by -1: features may have an axis of none, a head without queries.
+        return x.reshape(x.shape[0] // blocks, blocks, *x.shape[1:]).swapaxes(0, 1)
+
+    texts = jax.tree.map(gather, text)
+    return jax.tree.map(cut, (texts, jnp.arange(count_of(texts))))
 
 
 def _gathered(x: jax.Array) -> jax.Array:

@@ -152,6 +152,8 @@ def resolve(config: ConfigDict, source: Source | None, chosen: Chosen) -> Config
             config.data.num_words = source.num_words or fitting
         if source.tokenizer and _TOKENIZER not in chosen.commanded:
             config.data.tokenizer = source.tokenizer_name
+    if config.contrastive == "sigmoid":
+        config.model.clip.logit_bias = True  # A CLIP without one begins with SigLIP's.
     try:
         clip = model_config({"clip": config.model.clip.to_dict()}).clip
     except (TypeError, ValueError) as error:
@@ -190,6 +192,8 @@ def check(config: ConfigDict, source: Source, chosen: Chosen) -> None:
                 f"{whose} has another model ({name} {theirs!r}, now {given.get(name)!r} by "
                 f"config.model.{name}): {way_out}"
             )
+    if source.goes_on and config.contrastive == "sigmoid" and not source.clip["logit_bias"]:
+        problems.add(f"{whose} has no bias for config.contrastive sigmoid: {way_out}")
     if not source.goes_on:
         _check_beginnings(config, source, chosen, problems)
     problems.raise_all()

@@ -11,13 +11,19 @@ from glscl_jax.models.encoders.products import summing_gradients
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.runtime.sharding import constrain_activations
-from glscl_jax.training.blocked_loss import block_count, blocked_contrastive
+from glscl_jax.training.blocked_loss import block_count, blocked_contrastive, blocked_sigmoid
 from glscl_jax.training.gradient_cache import cached_gradient
-from glscl_jax.training.losses import Losses, contrastive
+from glscl_jax.training.losses import Losses, contrastive, sigmoid_contrastive
 
 # Texts that are scored against all videos at once; a batch of no more is scored whole. Each holds
 # about ten float32 [B,V] in the backward pass: of 32,768 videos of 12 frames, 4 GB for a block.
 LOSS_BLOCK = 256
+
+# By their names in the config: of scores, of features in blocks, and what is learned beside these.
+_JOINT = {
+    "softmax": (contrastive, blocked_contrastive, ("logit_scale",)),
+    "sigmoid": (sigmoid_contrastive, blocked_sigmoid, ("logit_scale", "logit_bias")),
+}
 
 
 @flax.struct.dataclass
@@ -51,19 +57,23 @@ def feature_losses(
     model: GLSCL,
     weights: Any,
     loss_block: int = LOSS_BLOCK,
+    joint: str = "softmax",
     mesh: Mesh | None = None,
 ) -> Losses:
-    """The losses of a batch of B pairs; of `params` they need the logit scale alone."""
+    """The losses of a batch of B pairs; of `params` they need the logit's scale and bias alone.
+
+    `joint` says which contrastive loss, of `losses.CONTRASTIVE`; "sigmoid" takes a model with a
+    logit's bias.
+    """
     text, video, head = features.text, features.video, model.config.head
-    logit_scale = params["clip"]["logit_scale"].astype(jnp.float32)
+    whole, blocked, names = _JOINT[joint]
+    scalars = [params["clip"][name].astype(jnp.float32) for name in names]
     batch = count_of(text)
     if batch > loss_block:
         blocks = block_count(batch, loss_block, mesh)
-        joint = blocked_contrastive(
-            text, video, logit_scale, score=head.score, blocks=blocks, mesh=mesh
-        )
+        joint = blocked(text, video, *scalars, score=head.score, blocks=blocks, mesh=mesh)
     else:
-        joint = contrastive(head.score(text, video), logit_scale)
+        joint = whole(head.score(text, video), *scalars)
     return Losses.of(joint, head.losses(text, video, weights))
 
 
@@ -75,6 +85,7 @@ def batch_losses(
     model: GLSCL,
     weights: Any,
     loss_block: int = LOSS_BLOCK,
+    joint: str = "softmax",
     mesh: Mesh | None = None,
 ) -> Losses:
     """The losses of a batch of B pairs; no dropout without a key.
@@ -84,7 +95,13 @@ def batch_losses(
     with constrain_activations(mesh):
         features = encode_pairs(params, batch, dropout_key, model=model)
     return feature_losses(
-        params, features, model=model, weights=weights, loss_block=loss_block, mesh=mesh
+        params,
+        features,
+        model=model,
+        weights=weights,
+        loss_block=loss_block,
+        joint=joint,
+        mesh=mesh,
     )
 
 
@@ -97,6 +114,7 @@ def gradient(
     weights: Any,
     microbatch: int = 0,
     loss_block: int = LOSS_BLOCK,
+    joint: str = "softmax",
     gradient_dtype: str = "float32",
     mesh: Mesh | None = None,
 ) -> tuple[dict, Losses]:
@@ -112,6 +130,7 @@ def gradient(
       microbatch: pairs whose activations are held at once, a divisor of B (see
         `gradient_cache`); 0, or B, for all of them.
       loss_block: a larger batch is scored so many texts at a time (see `blocked_loss`).
+      joint: which contrastive loss (see `feature_losses`).
       gradient_dtype: in which a parameter's gradient is summed over examples and devices, whatever
         the model computes in; over micro-batches it is so in float32.
       mesh: the devices that share the batch; none for a single one.
@@ -125,6 +144,7 @@ def gradient(
             model=model,
             weights=weights,
             loss_block=loss_block,
+            joint=joint,
             mesh=mesh,
         )
 
@@ -145,8 +165,8 @@ def _gradient(params, batch, dropout_key, microbatch, *, model, mesh, **more):
         with constrain_activations(mesh):
             return encode_pairs(params, part, key, model=model)
 
-    def joint(params, features):
+    def of_features(params, features):
         losses = feature_losses(params, features, **options)
         return losses.total, losses
 
-    return cached_gradient(encode, joint, params, batch, count=size // microbatch, mesh=mesh)
+    return cached_gradient(encode, of_features, params, batch, count=size // microbatch, mesh=mesh)

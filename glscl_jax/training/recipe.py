@@ -11,12 +11,14 @@ from glscl_jax.errors import Problems, UserError
 from glscl_jax.models.glscl import GLSCLConfig, model_config
 from glscl_jax.models.heads.settings import idle, loss_weights_of_settings
 from glscl_jax.ranges import EITHER, OneOf, Real, Whole
+from glscl_jax.training.losses import CONTRASTIVE
 from glscl_jax.training.optim import OptimConfig
 
 _RUN = {
     "seed": Whole(0, 2**32 - 1),  # JAX's random keys drop what is above
     "batch_size": Whole(1),
     "microbatch": Whole(),
+    "contrastive": OneOf(CONTRASTIVE),
     "gradient_dtype": OneOf(("float32", "bfloat16")),
     "num_epochs": Whole(1),
     "num_steps": Whole(),

@@ -206,6 +206,7 @@ def jitted_step(
         weights=settings.losses,
         seed=config.seed,
         microbatch=config.microbatch,
+        joint=config.contrastive,
         gradient_dtype=config.gradient_dtype,
         mesh=mesh,
     )

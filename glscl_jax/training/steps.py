@@ -58,6 +58,7 @@ def train_step(
     seed: int,
     microbatch: int = 0,
     loss_block: int = LOSS_BLOCK,
+    joint: str = "softmax",
     gradient_dtype: str = "float32",
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
@@ -80,6 +81,7 @@ def train_step(
         weights=weights,
         microbatch=microbatch,
         loss_block=loss_block,
+        joint=joint,
         gradient_dtype=gradient_dtype,
         mesh=mesh,
     )

@@ -9,6 +9,8 @@ from flax import traverse_util
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig
 
+_BIAS = "logit_bias"
+
 
 def start_params(fresh: dict, loaded: dict, config: GLSCLConfig) -> dict:
     """A GLSCL's parameters out of a checkpoint of a whole one or of CLIP alone.
@@ -16,8 +18,8 @@ def start_params(fresh: dict, loaded: dict, config: GLSCLConfig) -> dict:
     A part that the checkpoint has (`clip`, `temporal`, `lim`) is taken as it is. A temporal
     transformer that it lacks starts from CLIP's text tower, as in the reference: its blocks from
     the first of the tower's, its positions from the tower's; but of a tower of another width than
-    the frames' it can have nothing. Anything else that it lacks starts fresh. Pure: NumPy or JAX
-    arrays, under `jit` or not.
+    the frames' it can have nothing. Anything else that it lacks starts fresh, a logit's bias among
+    it. Pure: NumPy or JAX arrays, under `jit` or not.
 
     Args:
       fresh: nested dicts, as `models.glscl.init_params` draws them.
@@ -36,6 +38,9 @@ def start_params(fresh: dict, loaded: dict, config: GLSCLConfig) -> dict:
     of_one_width = config.clip.text_width == config.clip.embed_dim
     if "temporal" not in loaded and config.temporal == "seqTransf" and of_one_width:
         given["temporal"] = _from_text_tower(loaded["clip"]["text"], config.temporal_layers)
+    if _BIAS in fresh["clip"] and _BIAS not in loaded["clip"]:
+        # That of another loss.
+        given["clip"] = {**loaded["clip"], _BIAS: fresh["clip"][_BIAS]}
     expected = {part: fresh[part] for part in fresh if part in given}
     _check(given, expected)
     begun = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), given, expected)

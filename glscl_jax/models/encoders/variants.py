@@ -66,7 +66,7 @@ _OPEN_CLIP = {
         _TINY, vision_head_width=32, vision_mlp_width=320, text_head_width=32, activation="gelu"
     ),
     "ViT-H/14": _HUGE,
-    "ViT-H/14@378": _of(_HUGE, image_size=378, activation="quick_gelu"),
+    "ViT-H/14@378": _of(_HUGE, image_size=378, activation="quick_gelu", resize="squash"),
     "ViT-g/14": _of(
         _HUGE,
         vision_width=1408,
