@@ -69,6 +69,7 @@ def arguments(shapes, workdir):
         "--config.data.validation_split=",
         # Each step is waited for, so that what it runs lies within it.
         "--config.log_every=1",
+        "--config.data.num_frames=2",
     )
 
 

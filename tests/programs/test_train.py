@@ -29,6 +29,7 @@ def arguments(shapes, workdir, *more):
         "--config.validate_every=7",
         "--config.checkpoint_every=3",
         "--config.log_every=1",
+        "--config.data.num_frames=2",
         # All that a run can carry along is to come through kills and restarts.
         "--config.optim.ema=0.9",
         "--config.optim.frozen=('^clip/text/transformer/blocks/0/',)",
