@@ -12,12 +12,13 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from glscl_jax.checkpoints.model_dir import MODEL, ORIGIN, TOKENIZER, save_params
+from glscl_jax.checkpoints.model_dir import ORIGIN, TOKENIZER, save_params
 from glscl_jax.errors import UserError
 from glscl_jax.files import place, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
+from glscl_jax.models.model_file import MODEL
 
 # Settings of a GLSCL that belong to its LIM or its score.
 _OF_TEMPORAL = ("temporal", "temporal_layers")

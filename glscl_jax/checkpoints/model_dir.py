@@ -29,16 +29,16 @@ from glscl_jax.models.glscl import (
     GLSCLConfig,
     config_of,
     in_sections,
-    model_config,
     model_settings,
 )
 from glscl_jax.models.heads.head import Head
+from glscl_jax.models.model_file import read_model_config
 from glscl_jax.runtime import mirror, processes
 
 BEST = "R@1"
 
-# What lies in the directory; these names stand here alone.
-MODEL, CONFIG, ORIGIN = "model.json", "config.json", "origin.json"
+# What lies in the directory; these names stand here alone, and that of `MODEL` where it is read.
+CONFIG, ORIGIN = "config.json", "origin.json"
 TOKENIZER, PARAMS, CHECKPOINTS = "tokenizer", "params", "checkpoints"
 _METADATA = "_CHECKPOINT_METADATA"
 # A step counts once Orbax's own word on it is there.
@@ -263,33 +263,6 @@ def parameters_sha256(params: dict) -> str:
         digest.update(f"{path} {array.dtype.name} {list(array.shape)}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def read_model_config(directory: pathlib.Path) -> GLSCLConfig:
-    """The model of a work directory or a converted one, from its `model.json`.
-
-    Raises:
-      UserError: the file is missing or damaged.
-    """
-    path = directory / MODEL
-    if not path.exists():
-        raise UserError(
-            f"{directory} is no checkpoint directory (no {MODEL}): give one that "
-            "glscl_jax.train or convert wrote"
-        )
-    try:
-        return model_config(read_json(path))
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-
-
-def read_model_settings(directory: pathlib.Path) -> dict:
-    """What `model.json` says, of the parts that are there alone, with settings where they are now.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    return in_sections(read_json(directory / MODEL))
 
 
 def read_run_config(directory: pathlib.Path) -> dict | None:

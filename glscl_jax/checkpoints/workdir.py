@@ -22,19 +22,13 @@ import pathlib
 from ml_collections import ConfigDict
 
 from glscl_jax import paths
-from glscl_jax.checkpoints.model_dir import (
-    CHECKPOINTS,
-    CONFIG,
-    MODEL,
-    TOKENIZER,
-    read_model_config,
-    read_run_config,
-)
+from glscl_jax.checkpoints.model_dir import CHECKPOINTS, CONFIG, TOKENIZER, read_run_config
 from glscl_jax.errors import UserError
 from glscl_jax.files import differences, read_json, unfinished, write_json
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
+from glscl_jax.models.model_file import MODEL, read_model_config
 from glscl_jax.runtime import lock
 
 LOCK_FILE = ".running.lock"

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from glscl_jax import target
-from glscl_jax.checkpoints.model_dir import at_hand, read_model_config
+from glscl_jax.checkpoints.model_dir import at_hand
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
@@ -26,6 +26,7 @@ from glscl_jax.models.glscl import (
     init_params,
     model_config,
 )
+from glscl_jax.models.model_file import read_model_config
 from glscl_jax.profiling import topologies
 from glscl_jax.profiling.compiled_report import compiled_or_not, report
 from glscl_jax.profiling.model_flops import forward_flops

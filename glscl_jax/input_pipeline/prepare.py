@@ -39,7 +39,6 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 from glscl_jax import paths
-from glscl_jax.checkpoints.model_dir import read_model_config
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import Clip, Reading
 from glscl_jax.input_pipeline.annotations import source as annotation_source
@@ -62,6 +61,7 @@ from glscl_jax.input_pipeline.preparing.failures import DAMAGED_FILE, FAILED_FIL
 from glscl_jax.input_pipeline.preparing.options import Options
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.images import Preprocessing
+from glscl_jax.models.model_file import read_model_config
 from glscl_jax.runtime import lock, mirror, program
 
 LOCK_FILE = ".preparing.lock"

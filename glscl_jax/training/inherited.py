@@ -14,13 +14,7 @@ from collections.abc import Collection, Mapping
 
 from ml_collections import ConfigDict
 
-from glscl_jax.checkpoints.model_dir import (
-    at_hand,
-    read_model_config,
-    read_model_settings,
-    read_run_config,
-    tokenizer_folder,
-)
+from glscl_jax.checkpoints.model_dir import at_hand, read_run_config, tokenizer_folder
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
@@ -31,6 +25,7 @@ from glscl_jax.models.glscl import (
     model_config,
     model_settings,
 )
+from glscl_jax.models.model_file import read_model_config, read_model_settings
 
 # Of the machine and not of the model: each run has its own.
 _OWN = ("dtype", "remat", "scan", "attention")

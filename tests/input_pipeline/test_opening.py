@@ -189,7 +189,7 @@ def test_names_of_any_bytes_and_lengths(tmp_path):
 def test_whatever_fails_in_a_clip_is_the_clips(tmp_path, monkeypatch, error):
     path = write(tmp_path / "a.mp4", 30)
 
-    def failing(*_):
+    def failing(*_, **how):
         raise error
 
     monkeypatch.setattr("glscl_jax.input_pipeline.decoding.screen.Screen.show", failing)

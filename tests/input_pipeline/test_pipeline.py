@@ -21,6 +21,7 @@ from glscl_jax.input_pipeline.pair_order import TrainOrder
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.models.encoders.images import Preprocessing
 from tests.server import REPO
 
 SIZE, NUM_FRAMES, NUM_WORDS, BATCH = 24, 4, 12, 6
@@ -341,24 +342,24 @@ def test_rendered_videos_come_through(tmp_path, tokenizer):
 
 
 def test_settings_that_differ(data):
-    pipeline.check_settings(data, frame_rate=1.0, image_size=SIZE)
+    pipeline.check_settings(data, frame_rate=1.0, images=Preprocessing(SIZE))
     with pytest.raises(UserError) as caught:
-        pipeline.check_settings(data, frame_rate=2.0, image_size=SIZE)
+        pipeline.check_settings(data, frame_rate=2.0, images=Preprocessing(SIZE))
     assert str(caught.value) == (
         "the prepared data set has frame_rate 1.0, the config 2.0: prepare again with"
         " --frame_rate 2.0 --overwrite, or take a config of frame_rate 1.0"
     )
     with pytest.raises(UserError, match="has image_size 24, the config 224: prepare again"):
-        pipeline.check_settings(data, frame_rate=1.0, image_size=224)
+        pipeline.check_settings(data, frame_rate=1.0, images=Preprocessing(224))
     # What is told to be given is what would fit, to the last digit.
     film = dataclasses.replace(
         data, settings=dataclasses.replace(data.settings, frame_rate=30_000 / 1001)
     )
     flags_of = {"frame_rate": "config.data.frame_rate"}
     with pytest.raises(UserError) as caught:
-        pipeline.check_settings(film, frame_rate=1.0, image_size=SIZE, flags_of=flags_of)
+        pipeline.check_settings(film, frame_rate=1.0, images=Preprocessing(SIZE), flags_of=flags_of)
     given = str(caught.value).rpartition("--config.data.frame_rate=")[2]
-    pipeline.check_settings(film, frame_rate=float(given), image_size=SIZE)
+    pipeline.check_settings(film, frame_rate=float(given), images=Preprocessing(SIZE))
 
 
 def test_what_does_not_fit_is_said_before_reading(data, train, tokenizer):

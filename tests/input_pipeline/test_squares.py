@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glscl_jax.checkpoints.model_dir import read_model_config
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import pipeline, video_files
 from glscl_jax.input_pipeline.decoding import geometry, video
@@ -15,6 +14,7 @@ from glscl_jax.input_pipeline.prepare import prepare_source
 from glscl_jax.input_pipeline.prepared_data import SETTINGS_FILE, Settings, open_data
 from glscl_jax.models.encoders.images import INTERPOLATIONS, Preprocessing
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
+from glscl_jax.models.model_file import read_model_config
 from tests.builders import SMALL_CLIP
 
 SIZE = 32

@@ -157,7 +157,7 @@ def test_a_file_that_cannot_be_read_is_named(model, prepared, tmp_path):
         model.encode_video_files([prepared[0][0], bad])
     with pytest.raises(UserError, match=r"missing\.mp4: no such file"):
         model.encode_video_files(tmp_path / "missing.mp4")
-    with pytest.raises(UserError, match="gs:// is not supported yet"):
+    with pytest.raises(UserError, match="gs:// is not supported here"):
         model.encode_video_files("gs://bucket/one.mp4")
 
 

@@ -14,6 +14,7 @@ from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer, byte_symbols
+from glscl_jax.models import model_file
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.models.heads.glscl import GLSCLHead
@@ -222,9 +223,10 @@ def test_a_run_in_one_line(shapes, forks, converted, tmp_path):
     told = next(x for x in done.stdout.splitlines() if x.startswith("starting from "))
     assert "a CLIP of its own size, 32 pixels, gelu" in told
     assert "it has no temporal module and no LIM" in told
-    assert json.loads((workdir / "model.json").read_text())["clip"] == dataclasses.asdict(ODD)
+    assert model_file.read_model_config(workdir).clip == ODD
     config = json.loads((workdir / "config.json").read_text())
-    assert config["model"]["clip"] == {**dataclasses.asdict(ODD), "variant": ""}
+    clip = json.loads(json.dumps(dataclasses.asdict(ODD)))  # which has no tuples
+    assert config["model"]["clip"] == {**clip, "variant": ""}
     assert config["data"]["num_words"] == 20
     # The first step's rate is 0: these are still the parameters that came in.
     sharded = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
