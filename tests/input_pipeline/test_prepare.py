@@ -440,7 +440,7 @@ def test_one_writer_at_a_time(videos, tmp_path, forks):
     assert not (data_dir / prepare.LOCK_FILE).exists()
 
 
-@pytest.mark.parametrize("size", ["4k", "200k"])
+@pytest.mark.parametrize("size", ["4k", pytest.param("200k", marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_line(videos, tmp_path, size):
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -262,7 +262,7 @@ def pairs(clip, count=4, frames=2, words=5):
     }
 
 
-@pytest.mark.parametrize("head", ["mean", "best frame"])
+@pytest.mark.parametrize("head", [pytest.param("mean", marks=pytest.mark.slow), "best frame"])
 def test_a_head_trains_whole_in_blocks_and_in_micro_batches(head):
     settings = recipe.read(config_with(head))
     model = GLSCL(settings.model)

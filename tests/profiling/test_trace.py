@@ -108,6 +108,7 @@ def test_perfetto_finds_the_steps_and_what_ran_in_them(run):
     assert len(inside) == len(products)
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_other_settings_and_traces_no_more(run, shapes, forks):
     def train(*more):
         return forks("glscl_jax.train", *arguments(shapes, run), "--profile=2:3", *more).stdout

@@ -246,6 +246,7 @@ def test_a_workdir_of_another_run_is_left_alone(trained, shapes, refusal, flag, 
     assert (workdir / "config.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_told_to_end_with_nobody_reading_it_saves_all_the_same(shapes, run_program, tmp_path):
     # An interpreter of its own, which comes to its usual end.
     process = subprocess.Popen(

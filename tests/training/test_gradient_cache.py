@@ -60,6 +60,8 @@ def test_without_dropout_the_gradient_is_that_of_the_plain_step():
     assert_same_gradient(grads, expected)
 
 
+# Without dropout and mesh tests/models/test_heads.py compares the two ways.
+@pytest.mark.slow
 def test_with_dropout_and_on_a_mesh_both_passes_drop_the_same():
     def whole(params):
         losses = by_parts_and_whole(params, train_batch(SIZE), KEY)
