@@ -79,6 +79,7 @@ def started(run: list, fifo: str | None = None) -> Forked:
 
     def main():
         os.environ.update(environment)
+        tempfile.tempdir = None  # Asked for once, and kept: this run's may be another.
         os.chdir(environment.get("PWD", os.curdir))
         # As the interpreter would; the arguments stay.
         runpy.run_module(name, run_name="__main__", alter_sys=True)

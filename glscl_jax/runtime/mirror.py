@@ -290,6 +290,9 @@ class Mirror(Kept):
             return all(list(pool.map(send, files)))
 
     def _send_marked(self, folder: str, marker: str, files: dict[str, Stat]) -> None:
+        # What one that was killed had sent of it was not fetched, and is not of this one.
+        left = (name for name in self._bucket.objects() if name.startswith(folder))
+        self._sent = dict.fromkeys(left, _UNKNOWN) | self._sent
         if marker in self._sent:
             self._remove([marker])
         self._remove([x for x in self._sent if x.startswith(folder) and x not in files])

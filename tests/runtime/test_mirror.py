@@ -96,6 +96,24 @@ def test_what_is_written_is_there_on_another_machine(bucket, tmp_path):
     assert read(tmp_path / "other") == files | {"metrics.jsonl": "1\n2\n"}
 
 
+def test_what_a_killed_one_had_sent_of_a_checkpoint_is_not_in_the_next(bucket, service, tmp_path):
+    one = mirrored(bucket, tmp_path / "one")
+    write(tmp_path / "one", {"config.json": "{}", "checkpoints/2/of_the_killed": "", **step(2)})
+
+    def killed(count):
+        if service.asked[-1][1].endswith("whole"):
+            raise ConnectionError("killed")
+
+    service.fails = killed
+    with pytest.raises(UserError):
+        one.put()
+    service.fails = None
+    other = mirrored(bucket, tmp_path / "other")
+    write(tmp_path / "other", step(2))
+    other.finish()
+    assert set(bucket.objects()) == {"config.json", *step(2)}
+
+
 def test_only_what_changed_is_sent_and_fetched(bucket, service, tmp_path):
     files = {"config.json": "{}", "metrics.jsonl": "1\n", **step(2)}
     one = mirrored(bucket, tmp_path / "one")
