@@ -34,6 +34,7 @@ from glscl_jax.models.glscl import (
 from glscl_jax.models.heads.head import Head
 from glscl_jax.models.model_file import read_model_config
 from glscl_jax.runtime import mirror, processes
+from glscl_jax.runtime.bucket_copy import Copy, Marked
 
 BEST = "R@1"
 
@@ -42,7 +43,7 @@ CONFIG, ORIGIN = "config.json", "origin.json"
 TOKENIZER, PARAMS, CHECKPOINTS = "tokenizer", "params", "checkpoints"
 _METADATA = "_CHECKPOINT_METADATA"
 # A step counts once Orbax's own word on it is there.
-STEPS = mirror.Marked(rf"{CHECKPOINTS}/\d+/", _METADATA)
+STEPS = Marked(rf"{CHECKPOINTS}/\d+/", _METADATA)
 # What is large, of every step, and what no model is read from.
 _LARGE = re.compile(rf"{CHECKPOINTS}/\d+/(?!metrics/)\w+/|profile/|events\.out|metrics\.jsonl$")
 
@@ -126,7 +127,7 @@ def at_hand(
       name: of the flag or argument, for messages.
     """
 
-    def fetch(copy: mirror.Copy) -> None:
+    def fetch(copy: Copy) -> None:
         copy.fetch(lambda name: not _LARGE.match(name))
         if steps := steps_on_disk(copy.path / CHECKPOINTS):
             wanted = _best(copy.path / CHECKPOINTS) if step is None else step

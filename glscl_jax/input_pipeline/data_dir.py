@@ -18,13 +18,14 @@ import shutil
 
 from glscl_jax import files
 from glscl_jax.runtime import mirror
+from glscl_jax.runtime.bucket_copy import Marked
 
 STAGING = ".preparing"
 DECODED = "decoded"
 _CLIPS, _READY, _OLD = "clips", "ready", "old"
 _INFO = "dataset_info.json"
 # A data set counts once TFDS's own word on it is there.
-SETS = mirror.Marked(rf"{_CLIPS}/[^/]+/[^/]+/", _INFO)
+SETS = Marked(rf"{_CLIPS}/[^/]+/[^/]+/", _INFO)
 
 
 def at_hand(data_dir: str | os.PathLike) -> contextlib.AbstractContextManager[pathlib.Path]:

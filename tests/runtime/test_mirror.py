@@ -9,11 +9,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from glscl_jax.errors import UserError
-from glscl_jax.runtime import mirror, processes
+from glscl_jax.runtime import bucket_copy, mirror, processes
 from glscl_jax.runtime.bucket import Bucket
 
-STEPS = mirror.Marked(r"checkpoints/\d+/", "whole")
-SETS = mirror.Marked(r"clips/[^/]+/", "info.json")
+STEPS = bucket_copy.Marked(r"checkpoints/\d+/", "whole")
+SETS = bucket_copy.Marked(r"clips/[^/]+/", "info.json")
 
 
 class Service:
@@ -78,7 +78,7 @@ def data(number: int) -> dict[str, str]:
 
 
 def mirrored(bucket, folder, **options) -> mirror.Mirror:
-    found = mirror.Mirror(mirror.Copy(bucket, folder, [STEPS, SETS]))
+    found = mirror.Mirror(bucket_copy.Copy(bucket, folder, [STEPS, SETS]))
     found.begin(watch=False, **options)
     return found
 
@@ -145,7 +145,7 @@ def test_a_file_that_changed_here_is_fetched_anew(bucket, tmp_path):
 
 def test_whatever_a_kill_leaves_is_whole(service, tmp_path, monkeypatch):
     """A run of three checkpoints that keeps two, and a data set in place of another."""
-    monkeypatch.setattr(mirror, "_THREADS", 1)
+    monkeypatch.setattr(mirror, "THREADS", 1)
     one, last = mirrored(Bucket("s3://b/run", "--workdir", service), tmp_path / "one"), set()
 
     def look(count) -> None:
@@ -220,7 +220,7 @@ def test_a_disk_without_room_says_so_first(bucket, service, tmp_path, monkeypatc
     write(tmp_path / "one", {"a": "there"})
     one.finish()
     usage = type("Usage", (), {"free": 2})
-    monkeypatch.setattr(mirror.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(bucket_copy.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"GiB are to be fetched.*TMPDIR.*mount the bucket"):
         mirrored(bucket, tmp_path / "other")
     assert not service.count("get_file")
@@ -281,7 +281,7 @@ def test_a_bucket_that_stays_away_ends_the_run(bucket, service, tmp_path, monkey
 
 def test_files_are_sent_while_they_come(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "INTERVAL", 0.01)
-    one = mirror.Mirror(mirror.Copy(bucket, tmp_path / "one", [STEPS]))
+    one = mirror.Mirror(bucket_copy.Copy(bucket, tmp_path / "one", [STEPS]))
     one.begin()
     write(tmp_path / "one", step(2))
     for _ in range(500):
