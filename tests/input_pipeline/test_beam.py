@@ -311,7 +311,7 @@ def test_progress_is_what_the_files_say(tmp_path, monkeypatch, capsys):
         (tmp_path / f"{number}.npz").touch()
 
     def shown(line):
-        for _ in range(500):
+        for _ in range(6000):
             text = capsys.readouterr().err
             if line in text:
                 return text

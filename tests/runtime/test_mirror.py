@@ -284,9 +284,7 @@ def test_files_are_sent_while_they_come(bucket, tmp_path, monkeypatch):
     one = mirror.Mirror(bucket_copy.Copy(bucket, tmp_path / "one", [STEPS]))
     one.begin()
     write(tmp_path / "one", step(2))
-    for _ in range(500):
-        if "checkpoints/2/whole" in bucket.objects():
-            break
+    while "checkpoints/2/whole" not in bucket.objects():
         one._stopped.wait(0.01)
     assert set(bucket.objects()) == set(step(2))
     one.finish()
