@@ -189,7 +189,7 @@ class CLIP(nn.Module):
     """Both towers, the logit scale, and the logit's bias where there is one."""
 
     config: CLIPConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
     scan: bool = True
     attention: str = "plain"
