@@ -43,11 +43,13 @@ def suite(folder, **files) -> str:
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(text, encoding="utf-8")
     settings = ("--override-ini=timeout=2", "--override-ini=faulthandler_timeout=4")
-    options = ("-n2", "-p", "tests.workers", "-c", REPO / "pyproject.toml", "--rootdir", folder)
+    plugins = ("-pxdist.plugin", "-ppytest_timeout", "-ptests.workers")
+    options = ("-n2", *plugins, "-c", REPO / "pyproject.toml", "--rootdir", folder)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *settings, folder],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPO)},
+        # Those of installed packages take seconds, in each worker and each that takes its place.
+        env=os.environ | {"PYTHONPATH": str(REPO), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=120,

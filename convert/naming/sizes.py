@@ -1,7 +1,9 @@
 """A model's sizes read off its arrays, and the arrays off its sizes."""
 
 import dataclasses
+import functools
 import math
+import types
 from collections.abc import Mapping
 
 import jax
@@ -159,6 +161,14 @@ def parameter_shapes(
 
     A `CLIPConfig` stands for a CLIP alone; its paths begin with "clip/" too.
     """
+    shapes = _every_shape(config)
+    return {path: shape for path, shape in shapes.items() if path.split("/")[0] in parts}
+
+
+# Traced, never run; half a second, and a conversion asks three times.
+@functools.lru_cache(maxsize=32)
+def _every_shape(config: CLIPConfig | GLSCLConfig) -> Mapping[str, Shape]:
+    """The shapes of all parts, not to be changed."""
     clip = clip_of(config)
     ids = jnp.zeros((1, clip.fixed_length or 1), jnp.int32)
     image = jnp.zeros((1, clip.image_size, clip.image_size, 3))
@@ -166,13 +176,12 @@ def parameter_shapes(
         model, inputs, root = CLIP(clip), (image, ids, ids), ("clip",)
     else:
         model, inputs, root = GLSCL(config), (ids, ids, image[None], ids), ()
-    # Traced, never run: the sizes of any model cost half a second.
     variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
     leaves = {
         "/".join([*root, jax.tree_util.keystr(path, simple=True, separator="/")]): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
     }
-    return {path: shape for path, shape in leaves.items() if path.split("/")[0] in parts}
+    return types.MappingProxyType(leaves)
 
 
 def _shape(shapes: Mapping[str, Shape], path: str, rank: int) -> Shape:
