@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import gc
 import itertools
 import os
 import pathlib
@@ -18,6 +19,14 @@ from tests.server import REPO, Server
 from tests.workers import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
 
 SHARED = REPO.parent / "shared"
+
+
+def pytest_collection_finish():
+    """What was imported is never garbage, and most of what tracing leaves is none for long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
+
 
 jax.config.update("jax_default_matmul_precision", "highest")
 # How long an example takes says nothing of what is tested, and on a busy machine it can be long.
