@@ -20,6 +20,7 @@ from convert.readers.source import Source, open_source, sha256
 from convert.verification import against_source
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import read_tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.runtime import progress
 
@@ -184,7 +185,7 @@ def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokeni
         return None
     name = name or origin.tokenizer or CLIP_TOKENIZER
     try:
-        tokenizer = Tokenizer.open(name)
+        tokenizer = read_tokenizer(name)
     except UserError as error:
         way_out = "give --tokenizer, for CLIP's own OpenAI's bpe_simple_vocab_16e6.txt.gz"
         raise UserError(f"{error}: {way_out}" if name == CLIP_TOKENIZER else str(error)) from error

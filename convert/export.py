@@ -22,6 +22,7 @@ from convert.readers import hugging_face
 from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, tokenizer_folder
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 FORMATS = ("pytorch", "huggingface")
@@ -104,7 +105,7 @@ def _table(loaded: LoadedModel, path: str) -> Table:
 
 def _tokenizer(directory: pathlib.Path) -> Tokenizer | None:
     folder = tokenizer_folder(directory)
-    return Tokenizer.load(folder) if folder else None
+    return load_tokenizer(folder) if folder else None
 
 
 def _import_torch():

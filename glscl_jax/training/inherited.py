@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from glscl_jax.checkpoints.model_dir import at_hand, read_run_config, tokenizer_folder
 from glscl_jax.errors import Problems, UserError
-from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.variants import VARIANTS, variant_of
 from glscl_jax.models.glscl import (
@@ -222,7 +222,7 @@ def _check_beginnings(
     if source.tokenizer and _TOKENIZER in chosen.commanded:
         name = config.data.tokenizer
         with problems.noted():
-            if Tokenizer.open(name).sha256 != Tokenizer.load(source.tokenizer).sha256:
+            if read_tokenizer(name).sha256 != load_tokenizer(source.tokenizer).sha256:
                 raise UserError(
                     f"config.data.tokenizer {name} is another than that of config.init_from "
                     f"{source.directory}: leave it out"

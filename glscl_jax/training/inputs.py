@@ -15,6 +15,7 @@ from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited, recipe
@@ -125,9 +126,9 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
     """The checkpoint's or the config's tokenizer, checked against vocabulary and context."""
     config, source = asked.config, asked.source
     if source and source.tokenizer and "data.tokenizer" not in asked.chosen.commanded:
-        tokenizer = Tokenizer.load(source.tokenizer)
+        tokenizer = load_tokenizer(source.tokenizer)
     else:
-        tokenizer = Tokenizer.open(config.data.tokenizer)
+        tokenizer = read_tokenizer(config.data.tokenizer)
     clip = asked.settings.model.clip
     if tokenizer.vocab_size > clip.vocab_size:
         raise UserError(
