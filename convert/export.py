@@ -78,7 +78,7 @@ def _check_hidden(clip: CLIPConfig, path: str) -> None:
     """Raises a `UserError` for settings that nobody can tell from a state dict."""
     usual, hidden = CLIPConfig(), {}
     for name in HIDDEN:
-        if "activation" not in name:
+        if "activation" not in name and name != "tokenizer":
             hidden[name] = getattr(usual, name)
     if clip.vision_pooling == "probe":
         hidden.pop("vision_pooling")
@@ -86,6 +86,8 @@ def _check_hidden(clip: CLIPConfig, path: str) -> None:
         known = families.with_hidden(dataclasses.replace(clip, **hidden), path)
     except UserError:
         known = dataclasses.replace(clip, **hidden)
+    # Whose tokenizer it is changes nothing that is computed.
+    known = dataclasses.replace(known, tokenizer=clip.tokenizer)
     if odd := [name for name in HIDDEN if getattr(known, name) != getattr(clip, name)]:
         name = odd[0]
         raise UserError(

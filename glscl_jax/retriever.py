@@ -122,7 +122,7 @@ class Retriever:
         captions = [captions] if isinstance(captions, str) else list(captions)
         tokens = self.tokenizer(captions, self.num_words)
         # A row that is not full lost nothing.
-        full = [text for text, last in zip(captions, tokens.mask[:, -1], strict=True) if last]
+        full = [text for text, all_ in zip(captions, tokens.mask.all(axis=1), strict=True) if all_]
         if cut := Cut.of(full, self.tokenizer, self.num_words).cut:
             warnings.warn(
                 f"{cut} of {len(captions)} captions are cut: they have more than {self.num_words}"

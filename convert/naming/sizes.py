@@ -87,6 +87,7 @@ HIDDEN = (
     "interpolation",
     "image_mean",
     "image_std",
+    "tokenizer",
 )
 
 

@@ -143,15 +143,16 @@ class CLIPTokenizer(Tokenizer):
         told = json.dumps([sorted(self._vocab.items()), [list(pair) for pair in self._merges]])
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def save(self, directory: Path | str, max_length: int = 77) -> None:
+    def save(self, directory: Path | str, max_length: int | None = None) -> None:
         """Writes the tokenizer in Hugging Face's layout, readable there as a CLIPTokenizer."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         merges = ["#version: 0.2", *(f"{left} {right}" for left, right in self._merges)]
+        config = _CONFIG | {"model_max_length": max_length or 77}
         files = {
             VOCABULARY_FILE: json.dumps(self._vocab, ensure_ascii=False),
             MERGES_FILE: "\n".join(merges) + "\n",
-            CONFIG_FILE: json.dumps(_CONFIG | {"model_max_length": max_length}, indent=2) + "\n",
+            CONFIG_FILE: json.dumps(config, indent=2) + "\n",
         }
         for name, text in files.items():
             write_text(directory / name, text)

@@ -110,12 +110,12 @@ class FamilyTokenizer(Tokenizer):
         told = json.dumps(self._reading.as_json(), sort_keys=True)
         return hashlib.sha256(told.encode() + self._content).hexdigest()
 
-    def save(self, directory: Path | str, max_length: int = 77) -> None:
+    def save(self, directory: Path | str, max_length: int | None = None) -> None:
         """Writes it in Hugging Face's layout, and how captions are read beside it."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / self.file).write_bytes(self._content)
-        config = self._config | {"model_max_length": max_length}
+        config = self._config | ({"model_max_length": max_length} if max_length else {})
         write_text(directory / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
         write_json(directory / CAPTIONS_FILE, self._reading.as_json())
 

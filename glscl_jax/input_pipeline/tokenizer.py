@@ -58,12 +58,13 @@ class Tokenizer(abc.ABC):
         """Of all that makes ids: the same wherever it was read."""
 
     @abc.abstractmethod
-    def save(self, directory: Path | str, max_length: int = 77) -> None:
+    def save(self, directory: Path | str, max_length: int | None = None) -> None:
         """Writes what `tokenizer_files.load_tokenizer` reads, and transformers.
 
         Args:
           directory: made if it is not there.
-          max_length: the places that transformers cuts a caption to, when asked to cut.
+          max_length: the places that transformers cuts a caption to, when asked to cut; as the
+            tokenizer has them by itself if nothing is said.
         """
 
     @abc.abstractmethod

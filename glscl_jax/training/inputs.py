@@ -124,12 +124,11 @@ def make_plan(config, data: PreparedData) -> Plan:
 
 def open_tokenizer(asked: Asked) -> Tokenizer:
     """The checkpoint's or the config's tokenizer, checked against vocabulary and context."""
-    config, source = asked.config, asked.source
+    config, source, clip = asked.config, asked.source, asked.settings.model.clip
     if source and source.tokenizer and "data.tokenizer" not in asked.chosen.commanded:
         tokenizer = load_tokenizer(source.tokenizer)
     else:
-        tokenizer = read_tokenizer(config.data.tokenizer)
-    clip = asked.settings.model.clip
+        tokenizer = read_tokenizer(config.data.tokenizer, clip.tokenizer)
     if tokenizer.vocab_size > clip.vocab_size:
         raise UserError(
             f"config.data.tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} entries, "
