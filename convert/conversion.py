@@ -22,7 +22,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.input_pipeline.tokenizer_files import read_tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
-from glscl_jax.models.encoders.texts import TOKENIZERS
+from glscl_jax.models.encoders.texts import TOKENIZERS, may_be
 from glscl_jax.runtime import progress
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -205,20 +205,12 @@ def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokeni
             "model's own with --tokenizer"
         )
     # What lies beside the weights is theirs.
-    if name != origin.tokenizer and not _may_be(tokenizer.kind, clip.tokenizer):
+    if name != origin.tokenizer and not may_be(tokenizer.kind, clip.tokenizer):
         raise UserError(
             f"{name} is of another vocabulary: it has {TOKENIZERS[tokenizer.kind]}, and the model "
             f"takes {TOKENIZERS[clip.tokenizer]}: give the model's own with --tokenizer"
         )
     return tokenizer
-
-
-def _may_be(kind: str, taken: str) -> bool:
-    """Whether a tokenizer of a kind may be that of a model which takes another's."""
-    if "json" in (kind, taken):
-        return kind != "clip"  # Of a tokenizer.json it is not known whose it is.
-    # Of a small vocabulary it is not said which of the two.
-    return kind == taken or (kind, taken) == ("siglip2", "siglip")
 
 
 def _check_end(origin: Source, tokenizer: Tokenizer | None, clip: CLIPConfig) -> None:

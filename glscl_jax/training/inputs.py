@@ -16,6 +16,7 @@ from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
+from glscl_jax.models.encoders.texts import TOKENIZERS, may_be
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited, recipe
@@ -133,6 +134,14 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
         raise UserError(
             f"config.data.tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} entries, "
             f"the model's token embedding {clip.vocab_size}: give the tokenizer of the model"
+        )
+    # Rows of an embedding that came from elsewhere are another vocabulary's.
+    begins = source and not source.goes_on and not source.tokenizer
+    if begins and not may_be(tokenizer.kind, clip.tokenizer):
+        raise UserError(
+            f"config.data.tokenizer {config.data.tokenizer} is of another vocabulary: it has "
+            f"{TOKENIZERS[tokenizer.kind]}, and the model of config.init_from takes "
+            f"{TOKENIZERS[clip.tokenizer]}"
         )
     try:
         clip.check_length(config.data.num_words)

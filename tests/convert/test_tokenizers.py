@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 import glscl_jax
+from configs import common
 from convert.conversion import Options, convert_clip
 from convert.export import convert_back
 from convert.readers.hugging_face import transformers_config, transformers_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from glscl_jax.models.encoders.variants import VARIANTS
+from glscl_jax.training import inherited, inputs, recipe
 from tests import trained_tokenizers
 from tests.clip_sources import read, refused, safetensors, torch, torch_glscl, transformers
 
@@ -31,11 +33,16 @@ FAMILIES = {
 }
 
 
-def published(path, family):
-    """A model of random weights as the family's authors publish theirs, with its tokenizer."""
+def published(path, family, fresh=False):
+    """A model of random weights as the family's authors publish theirs, with its tokenizer.
+
+    With `fresh` they are such as training starts from.
+    """
     clip = dataclasses.replace(VARIANTS[FAMILIES[family][0]], text_layers=1, vocab_size=700)
     settings = transformers_config(clip)
-    torch_glscl.randomise(transformers_model(settings)(settings), seed=0).save_pretrained(path)
+    torch.manual_seed(0)
+    model = transformers_model(settings)(settings)
+    (model if fresh else torch_glscl.randomise(model, seed=0)).save_pretrained(path)
     getattr(trained_tokenizers, family)(path)
     return path
 
@@ -109,7 +116,18 @@ def test_without_a_tokenizer_it_is_said_whose_is_missing(tmp_path, capsys):
     assert read(tmp_path / "ours").config.clip.tokenizer == "xlm_v"
     with pytest.raises(UserError, match="has no tokenizer: convert its source again"):
         glscl_jax.load(tmp_path / "ours").encode_captions("a man")
+    # Nor does training start from it with CLIP's.
+    source = inherited.read_source(tmp_path / "ours")
+    config = common.base()
+    config.data.tokenizer = "demo"
+    config = inherited.resolve(config, source, inherited.Chosen.of(config))
+    asked = inputs.Asked(config, config, recipe.read(config), source, inherited.Chosen.of(config))
+    with pytest.raises(UserError, match="is of another vocabulary: it has CLIP's byte pairs"):
+        inputs.open_tokenizer(asked)
     given = trained_tokenizers.xlm(tmp_path / "tokenizer")
+    with config.unlocked():
+        config.data.tokenizer = str(given)
+    assert inputs.open_tokenizer(asked).kind == "xlm_v"
     convert_clip(str(path), str(tmp_path / "whole"), Options(tokenizer=str(given)))
     assert glscl_jax.load(tmp_path / "whole").encode_captions("a man").sentence.shape == (1, 128)
 
@@ -177,7 +195,7 @@ def test_open_clip_s_directories_take_their_tokenizer(tmp_path):
 
 def test_training_and_evaluation_with_a_family_s_tokenizer(shapes, forks, tmp_path):
     """From a small SigLIP 2, whose texts are as long as its context and see their padding."""
-    path = published(tmp_path / "theirs", "siglip_2")
+    path = published(tmp_path / "theirs", "siglip_2", fresh=True)
     convert_clip(str(path), str(tmp_path / "ours"), Options())
     forks(
         "glscl_jax.input_pipeline.prepare",
@@ -196,9 +214,9 @@ def test_training_and_evaluation_with_a_family_s_tokenizer(shapes, forks, tmp_pa
         "--config.data.num_frames=2",
         "--config.batch_size=16",
         "--config.eval_batch_size=8",
-        "--config.num_steps=16",
-        "--config.log_every=1",
-        "--config.optim.learning_rate=1e-3",
+        "--config.num_steps=30",
+        "--config.log_every=2",
+        "--config.optim.learning_rate=2e-3",
         "--config.optim.coef_lr=1.0",
         "--config.model.temporal_layers=1",
         "--config.model.head.lim_layers=1",
@@ -210,9 +228,10 @@ def test_training_and_evaluation_with_a_family_s_tokenizer(shapes, forks, tmp_pa
     assert "train captions" in done.stdout
     assert "are cut" in done.stdout
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    losses = [row["loss"] for row in map(json.loads, lines) if "loss" in row]
-    assert len(losses) >= 16
-    assert np.mean(losses[-4:]) < 0.95 * np.mean(losses[:4])
+    rows = map(json.loads, lines)
+    losses = [row["loss/total"] for row in rows if "loss/total" in row]
+    assert len(losses) == 15
+    assert np.mean(losses[-3:]) < 0.95 * np.mean(losses[:3])
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["data"]["num_words"] == 16
     assert config["model"]["clip"]["tokenizer"] == "siglip2"

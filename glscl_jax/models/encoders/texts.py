@@ -10,3 +10,11 @@ TOKENIZERS = {
     # Of which nothing more is known: BERT's of CLIPA, mT5's, T5's of open_clip's SigLIP.
     "json": "a tokenizer.json by its own rules",
 }
+
+
+def may_be(kind: str, taken: str) -> bool:
+    """Whether a tokenizer of a kind may be that of a model which takes the ids of `taken`."""
+    if "json" in (kind, taken):
+        return kind != "clip"  # Of a tokenizer.json it is not known whose it is.
+    # Of a small vocabulary it is not said which of the two.
+    return kind == taken or (kind, taken) == ("siglip2", "siglip")
