@@ -148,8 +148,10 @@ class JSONTokenizer(FamilyTokenizer):
         self._backend.no_padding()
         self._backend.no_truncation()
         vocab = self._backend.get_vocab(with_added_tokens=True)
-        # transformers gives VideoPrism's T5's tokens for spans, which its text tower never had.
-        ids = [number for token, number in vocab.items() if not token.startswith("<extra_id_")]
+        # transformers gives VideoPrism's and T5's 100 tokens for spans, which have no rows;
+        # where cleaning takes "<" away none can be spelled out.
+        spelled = reading.cleaning not in ("videoprism", "canonicalize")
+        ids = [number for token, number in vocab.items() if spelled or not _is_span(token)]
         super().__init__(content, reading, config, max(ids, default=-1) + 1)
 
     def _words(self, texts: list[str]) -> list[list[int]]:
@@ -206,6 +208,10 @@ class SentencePieceTokenizer(FamilyTokenizer):
         """Texts and, by themselves, tokens that are spelled out; none of them empty."""
         text = cleaning.BOUNDARY + text.replace(cleaning.BOUNDARY, " ")
         return [part for part in self._split.split(text) if part]
+
+
+def _is_span(token: str) -> bool:
+    return token.startswith("<extra_id_")
 
 
 def _without(ids: list[int], skipped: int) -> list[int]:

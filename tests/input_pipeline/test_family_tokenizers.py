@@ -234,6 +234,13 @@ def test_a_gemma_s_own_files_are_read_as_siglip_2_s(directory, tmp_path):
     np.testing.assert_array_equal(read_tokenizer(path)(ODD, 9).ids, expected(ODD, 9).ids)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_captions(directory, family):
+    ours = read_tokenizer(directory(family))
+    assert ours([], 5).ids.shape == ours([], 5).mask.shape == (0, 5)
+    assert ours.lengths([]).shape == (0,)
+
+
 def test_half_a_pair_is_no_text(directory):
     ours = read_tokenizer(directory("xlm"))
     np.testing.assert_array_equal(ours(["a \ud800 b"], 8).ids, ours(["a ? b"], 8).ids)
