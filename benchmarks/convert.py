@@ -66,7 +66,7 @@ def write_source(directory: str) -> None:
     from convert.naming import rules, sizes
     from convert.naming.published_names import HUGGING_FACE
     from convert.readers import hugging_face
-    from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+    from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
     from glscl_jax.models.encoders.variants import VARIANTS
 
     config, random = VARIANTS["ViT-L/14"], np.random.default_rng(0)
@@ -76,7 +76,7 @@ def write_source(directory: str) -> None:
     }
     params = traverse_util.unflatten_dict(arrays, sep="/")
     tensors = rules.to_torch_names(params, HUGGING_FACE)
-    tokenizer = Tokenizer.from_merges(DEMO_MERGES)
+    tokenizer = CLIPTokenizer.from_merges(DEMO_MERGES)
     hugging_face.write_directory(pathlib.Path(directory), tensors, config, tokenizer)
 
 

@@ -92,6 +92,8 @@ def base() -> ConfigDict:
     config.model.clip.end_id = placeholder(int)
     config.model.clip.text_projection = placeholder(str)
     config.model.clip.logit_bias = placeholder(bool)
+    # Whose data.tokenizer is, where its files do not say: "clip", "siglip", "siglip2", ...
+    config.model.clip.tokenizer = placeholder(str)
     config.model.temporal = "seqTransf"  # or "seqLSTM", "None"
     config.model.temporal_layers = 4
     # What scores: "glscl" or "mean" (the mean of the frames). The rest of these settings is

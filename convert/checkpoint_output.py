@@ -72,7 +72,10 @@ def write_checkpoint(
         raise OSError(str(error).splitlines()[0].rsplit(": ", 1)[-1]) from error
     write_json(directory / MODEL, settings(config, tuple(params)))
     if tokenizer is not None:
-        tokenizer.save(directory / TOKENIZER)
+        clip = config if isinstance(config, CLIPConfig) else config.clip
+        # CLIP's own is as it always was; others are cut to the model's places there, too.
+        length = None if tokenizer.kind == "clip" else clip.context_length
+        tokenizer.save(directory / TOKENIZER, length)
     write_json(directory / ORIGIN, origin)
 
 

@@ -20,7 +20,9 @@ from convert.readers.source import Source, open_source, sha256
 from convert.verification import against_source
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import read_tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.texts import TOKENIZERS, may_be
 from glscl_jax.runtime import progress
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -138,6 +140,8 @@ def _begin(path: str, out: str, options: Options) -> tuple[Source, Table]:
 def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: Options) -> None:
     tokenizer = open_tokenizer(options.tokenizer, origin, clip_of(config))
     _check_end(origin, tokenizer, clip_of(config))
+    if tokenizer is not None:
+        config = _with_clip(config, dataclasses.replace(clip_of(config), tokenizer=tokenizer.kind))
     converted = rules.from_torch_names(
         origin.tensors, table, config, str(origin.path), _shown("converting", "tensors")
     )
@@ -174,9 +178,16 @@ def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokeni
     """The tokenizer of a source: the one asked for, its own, or CLIP's.
 
     Raises:
-      UserError: there is none, or it has more ids than the model.
+      UserError: there is none, it has more ids than the model, or it is another family's.
     """
-    if name is None and origin.tokenizer is None and clip.vocab_size != CLIP_VOCABULARY:
+    is_left = name is None and origin.tokenizer is None
+    if is_left and clip.tokenizer != "clip":
+        print(
+            f"the model takes {TOKENIZERS[clip.tokenizer]}, and there is none beside it: none is "
+            "written; give it with --tokenizer"
+        )
+        return None
+    if is_left and clip.vocab_size != CLIP_VOCABULARY:
         print(
             f"the model has {clip.vocab_size:,} token ids, CLIP's tokenizer {CLIP_VOCABULARY:,}: "
             "none is written; give the model's own with --tokenizer"
@@ -184,7 +195,7 @@ def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokeni
         return None
     name = name or origin.tokenizer or CLIP_TOKENIZER
     try:
-        tokenizer = Tokenizer.open(name)
+        tokenizer = read_tokenizer(name, clip.tokenizer, origin.tokenizer_options)
     except UserError as error:
         way_out = "give --tokenizer, for CLIP's own OpenAI's bpe_simple_vocab_16e6.txt.gz"
         raise UserError(f"{error}: {way_out}" if name == CLIP_TOKENIZER else str(error)) from error
@@ -192,6 +203,12 @@ def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokeni
         raise UserError(
             f"{name} has {tokenizer.vocab_size:,} ids, the model {clip.vocab_size:,}: give the "
             "model's own with --tokenizer"
+        )
+    # What lies beside the weights is theirs.
+    if name != origin.tokenizer and not may_be(tokenizer.kind, clip.tokenizer):
+        raise UserError(
+            f"{name} is of another vocabulary: it has {TOKENIZERS[tokenizer.kind]}, and the model "
+            f"takes {TOKENIZERS[clip.tokenizer]}: give the model's own with --tokenizer"
         )
     return tokenizer
 
@@ -203,6 +220,13 @@ def _check_end(origin: Source, tokenizer: Tokenizer | None, clip: CLIPConfig) ->
         raise UserError(
             f"{origin.path} takes a sentence from token {clip.end_id} and its tokenizer ends "
             f"captions with {tokenizer.end_id}: give the model's own with --tokenizer"
+        )
+    highest = tokenizer.vocab_size - 1 if tokenizer else end
+    if clip.text_pooling == "highest" and end != highest:
+        raise UserError(
+            f"{origin.path} takes a sentence from a caption's highest id, and its tokenizer, which "
+            f"ends captions with {end}, has ids up to {highest}: give the model's own with "
+            "--tokenizer"
         )
     if origin.end_id not in (None, end):
         whose = f"its tokenizer ends captions with {end}" if tokenizer else "it has no tokenizer"
@@ -224,7 +248,11 @@ def _resized(params: dict, config, size: int | None):
     """Interpolates the patches' positions in place; returns the config of that image size."""
     if size is None:
         return config
-    clip = positions.resize_images(params["clip"], clip_of(config), size)
+    return _with_clip(config, positions.resize_images(params["clip"], clip_of(config), size))
+
+
+def _with_clip(config, clip: CLIPConfig):
+    """The same model with other towers."""
     return clip if isinstance(config, CLIPConfig) else dataclasses.replace(config, clip=clip)
 
 

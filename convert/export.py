@@ -22,6 +22,7 @@ from convert.readers import hugging_face
 from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, tokenizer_folder
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 
 FORMATS = ("pytorch", "huggingface")
@@ -77,7 +78,7 @@ def _check_hidden(clip: CLIPConfig, path: str) -> None:
     """Raises a `UserError` for settings that nobody can tell from a state dict."""
     usual, hidden = CLIPConfig(), {}
     for name in HIDDEN:
-        if "activation" not in name:
+        if "activation" not in name and name != "tokenizer":
             hidden[name] = getattr(usual, name)
     if clip.vision_pooling == "probe":
         hidden.pop("vision_pooling")
@@ -85,6 +86,8 @@ def _check_hidden(clip: CLIPConfig, path: str) -> None:
         known = families.with_hidden(dataclasses.replace(clip, **hidden), path)
     except UserError:
         known = dataclasses.replace(clip, **hidden)
+    # Whose tokenizer it is changes nothing that is computed.
+    known = dataclasses.replace(known, tokenizer=clip.tokenizer)
     if odd := [name for name in HIDDEN if getattr(known, name) != getattr(clip, name)]:
         name = odd[0]
         raise UserError(
@@ -104,7 +107,7 @@ def _table(loaded: LoadedModel, path: str) -> Table:
 
 def _tokenizer(directory: pathlib.Path) -> Tokenizer | None:
     folder = tokenizer_folder(directory)
-    return Tokenizer.load(folder) if folder else None
+    return load_tokenizer(folder) if folder else None
 
 
 def _import_torch():

@@ -30,7 +30,8 @@ from glscl_jax.checkpoints.model_dir import (
 )
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.cut_captions import Cut
-from glscl_jax.input_pipeline.tokenizer import TokenBatch, Tokenizer
+from glscl_jax.input_pipeline.tokenizer import TokenBatch
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 from glscl_jax.input_pipeline.video_files import read_videos
 from glscl_jax.models.heads.features import Features
 from glscl_jax.ranges import Real, Whole
@@ -95,7 +96,7 @@ class Retriever:
     def __init__(self, loaded: LoadedModel, mesh: Mesh):
         self.config, self.params, self.step = loaded.config, loaded.params, loaded.step
         folder = tokenizer_folder(loaded.directory)
-        self.tokenizer = Tokenizer.load(folder) if folder else None
+        self.tokenizer = load_tokenizer(folder) if folder else None
         words, self.num_frames, self.frame_rate = _reading(loaded)
         clip = self.config.clip
         self.num_words = clip.fixed_length or min(words, clip.context_length)
@@ -121,7 +122,7 @@ class Retriever:
         captions = [captions] if isinstance(captions, str) else list(captions)
         tokens = self.tokenizer(captions, self.num_words)
         # A row that is not full lost nothing.
-        full = [text for text, last in zip(captions, tokens.mask[:, -1], strict=True) if last]
+        full = [text for text, all_ in zip(captions, tokens.mask.all(axis=1), strict=True) if all_]
         if cut := Cut.of(full, self.tokenizer, self.num_words).cut:
             warnings.warn(
                 f"{cut} of {len(captions)} captions are cut: they have more than {self.num_words}"

@@ -13,7 +13,7 @@ from convert.naming.published_names import OPENAI
 from convert.readers import hugging_face
 from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.runtime import sharding
 
@@ -23,7 +23,7 @@ from safetensors import numpy as safetensors  # noqa: E402
 
 from convert.verification import torch_glscl  # noqa: E402
 
-VOCABULARY = Tokenizer.from_merges(DEMO_MERGES)
+VOCABULARY = CLIPTokenizer.from_merges(DEMO_MERGES)
 SMALL = CLIPConfig(
     image_size=16,
     patch_size=8,

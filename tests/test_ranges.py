@@ -64,6 +64,7 @@ WRONG = {
     "model.clip.end_id": [-1, True],
     "model.clip.text_projection": ["linear"],
     "model.clip.logit_bias": NO_SWITCH,
+    "model.clip.tokenizer": ["bert", ""],
     "model.clip.resize": ["pad", ""],
     "model.clip.interpolation": ["nearest", ""],
     "model.clip.image_mean": [(0.5,), (0.5, 0.5, NAN), 0.5],

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.inputs import figures
 from glscl_jax.input_pipeline import pipeline
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.input_pipeline.prepared_data import open_data
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.runtime import sharding
 
 
@@ -19,7 +19,7 @@ def batches(folder: pathlib.Path, batch_size: int, num_steps: int):
     reader = pipeline.train_batches(
         open_data(folder),
         "train",
-        Tokenizer.from_merges(DEMO_MERGES),
+        CLIPTokenizer.from_merges(DEMO_MERGES),
         batch_size=batch_size,
         num_frames=figures.NUM_FRAMES,
         num_words=32,

@@ -89,6 +89,7 @@ HIDDEN = (
     "interpolation",
     "image_mean",
     "image_std",
+    "tokenizer",
 )
 
 

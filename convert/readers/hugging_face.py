@@ -28,7 +28,10 @@ _VARIANT = re.compile(
     r"(model|pytorch_model|flax_model)\."
     r"(?!.*-\d{5}-of-\d{5})([\w-]+\.(safetensors|bin|msgpack)|\w+\.index\.[\w-]+\.json)"
 )
-TOKENIZERS = ("tokenizer.json", "vocab.json")
+# Of any tokenizer one: rules, byte pairs, words, or a model of SentencePiece.
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+# The ids of Gemma's, which SigLIP 2 has; SigLIP has 32,000.
+_GEMMAS = 256_000
 
 _VECTORS = ("logit_scale", "logit_bias")
 # As `eos_token_id`: a 2 stood there by mistake, when the sentence was at the highest id.
@@ -71,6 +74,12 @@ def find_weights(directory: pathlib.Path) -> pathlib.Path | None:
             f"{directory} has its weights as {' and '.join(variants)}: leave one of them there"
         )
     return directory / variants[0] if variants else None
+
+
+def has_tokenizer(directory: pathlib.Path) -> bool:
+    """Whether a directory has a tokenizer's files, of whatever kind, or says that it had."""
+    names = (*_TOKENIZERS, "tokenizer_config.json")
+    return any(next(directory.glob(name), None) for name in names)
 
 
 def read_config(directory: pathlib.Path) -> Said:
@@ -124,16 +133,22 @@ def _settings(kind: str, config) -> dict[str, object]:
         "text_head_width": text.hidden_size // text.num_attention_heads,
         **_BUILDS[kind],
         "end_id": text.eos_token_id if kind == "metaclip_2" else None,
+        **({"tokenizer": "siglip2"} if kind == "siglip" and text.vocab_size == _GEMMAS else {}),
     }
 
 
 # How each kind is built, which its code says and not its config.
 _CLIP = {"vision_pooling": "class", "causal": True, "text_pooling": "highest"}
 _BUILDS = {
-    "clip": _CLIP,
+    "clip": _CLIP | {"tokenizer": "clip"},
     # MetaCLIP 2 looks for the end token's id itself.
-    "metaclip_2": _CLIP | {"text_pooling": "end"},
-    "siglip": {"vision_pooling": "probe", "causal": False, "text_pooling": "last"},
+    "metaclip_2": _CLIP | {"text_pooling": "end", "tokenizer": "xlm_v"},
+    "siglip": {
+        "vision_pooling": "probe",
+        "causal": False,
+        "text_pooling": "last",
+        "tokenizer": "siglip",
+    },
 }
 _READ = "CLIPModel, MetaClip2Model and SiglipModel are read"
 
@@ -229,8 +244,11 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
         )
     if tokenizer is None:
         start, end = None, config.end_id or HIGHEST_ID
+        pad = end
     else:
         start, end = tokenizer.start_id, tokenizer.end_id
+        # CLIP's is padded with its end there.
+        pad = end if tokenizer.kind == "clip" else tokenizer.frame.pad_id
     names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
 
     def tower(blocks: Blocks) -> dict:
@@ -251,7 +269,7 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
         # Not the last rows of the embedding, of which there may be more than of ids.
         "bos_token_id": start,
         "eos_token_id": end,
-        "pad_token_id": end,
+        "pad_token_id": pad,
     }
     images = {
         **tower(config.vision_blocks),

@@ -4,7 +4,7 @@ import pathlib
 import re
 
 from convert.readers import preprocessing
-from convert.readers.hugging_face import TOKENIZERS
+from convert.readers.hugging_face import has_tokenizer
 from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
@@ -45,6 +45,10 @@ _TIMM_OTHERS = {
     "vitamin": "a ViTamin, whose vision tower has convolutions",
     "naflexvit": "a model of NaFlex",
 }
+# Whose tokenizer it is, by a part of its name on the hub.
+_KINDS = {"xlm-v": "xlm_v", "siglip2": "siglip2", "siglip": "siglip"}
+# What its settings may change: how captions are cleaned, and CLIPA's texts without a separator.
+_KWARGS = {"clean", "strip_sep_token"}
 _ONLY = "what can be converted is a CLIP of two transformers, as docs/encoders.md lists them"
 
 
@@ -64,10 +68,16 @@ def read_config(directory: pathlib.Path) -> Said:
     content = read_json(path)
     model, images = _section(content, "model_cfg"), _section(content, "preprocess_cfg")
     settings = tower_settings(model, str(path))
-    _check_tokenizer(path, _section(model, "text_cfg"))
+    text = _section(model, "text_cfg")
+    _check_tokenizer(path, text)
     size = _section(model, "vision_cfg").get("image_size", 224)
     size = size[0] if isinstance(size, list) else size
-    return Said({**settings, **preprocessing.of_open_clip(path, images, size)})
+    images = preprocessing.of_open_clip(path, images, size)
+    if not (name := text.get("hf_tokenizer_name")):
+        return Said({**settings, **images, "tokenizer": "clip"})
+    kind = next((kind for part, kind in _KINDS.items() if part in name.lower()), "json")
+    options = {"clean": "whitespace", **(text.get("tokenizer_kwargs") or {})}
+    return Said({**settings, **images, "tokenizer": kind}, tokenizer_options=options)
 
 
 def model_settings(directory: pathlib.Path) -> dict:
@@ -226,12 +236,16 @@ def _is_plain(key: str, value) -> bool:
 
 
 def _check_tokenizer(path: pathlib.Path, text: dict) -> None:
-    """Raises a `UserError` for a tokenizer that is neither CLIP's nor in the directory."""
+    """Raises a `UserError` for a tokenizer that is not there, or not used as any here."""
     name = text.get("hf_tokenizer_name")
-    if name and not any((path.parent / file).is_file() for file in TOKENIZERS):
+    if name and not has_tokenizer(path.parent):
         raise UserError(f"{path}: its tokenizer, {name}, is not beside it: put its files there")
-    if odd := {key: text[key] for key in ("tokenizer_mode", "tokenizer_kwargs") if text.get(key)}:
-        raise UserError(f"{path}: its tokenizer is not CLIP's, it has text_cfg.{odd}")
+    odd = {"tokenizer_mode": text["tokenizer_mode"]} if text.get("tokenizer_mode") else {}
+    given = text.get("tokenizer_kwargs") or {}
+    if given and (not name or given.keys() - _KWARGS):
+        odd["tokenizer_kwargs"] = given
+    if odd:
+        raise UserError(f"{path}: its tokenizer is used as none here, it has text_cfg.{odd}")
 
 
 def _section(content: dict, name: str) -> dict:

@@ -12,7 +12,9 @@ class Said:
       settings: by their names in `CLIPConfig`, among them all that tensors do not show.
       end_id: the token whose place has the sentence, where the settings do not say it; None if it
         is the highest of a caption.
+      tokenizer_options: of open_clip's tokenizers, as `read_tokenizer` takes them.
     """
 
     settings: Mapping[str, object]
     end_id: int | None = None
+    tokenizer_options: Mapping[str, object] = dataclasses.field(default_factory=dict)

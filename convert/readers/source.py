@@ -37,6 +37,7 @@ class Source:
       settings: of the towers, by their names in `CLIPConfig`, that the source says; none of a file.
       end_id: the token whose place has the sentence; None if it is the highest of a caption.
       tokenizer: the directory, if the tokenizer's files are in it.
+      tokenizer_options: how open_clip uses it, as `read_tokenizer` takes them.
     """
 
     path: pathlib.Path
@@ -47,6 +48,7 @@ class Source:
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     end_id: int | None = None
     tokenizer: pathlib.Path | None = None
+    tokenizer_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     @property
     def activation(self) -> str | None:
@@ -90,7 +92,7 @@ def open_source(path: str | pathlib.Path, entry: str | None = None) -> Source:
 
 
 def _open_directory(path: pathlib.Path, entry: str | None) -> Source:
-    has_tokenizer = _first_file(path, hugging_face.TOKENIZERS)
+    has_tokenizer = hugging_face.has_tokenizer(path)
     for kind, library in (("Hugging Face", hugging_face), ("open_clip", open_clip)):
         weights = library.find_weights(path)
         if (path / library.CONFIG).is_file() and weights:
@@ -104,6 +106,7 @@ def _open_directory(path: pathlib.Path, entry: str | None) -> Source:
                 settings=said.settings,
                 end_id=said.end_id,
                 tokenizer=path if has_tokenizer else None,
+                tokenizer_options=said.tokenizer_options,
             )
     raise UserError(
         f"{path}: neither a Hugging Face directory ({hugging_face.CONFIG} and one of "
@@ -145,10 +148,6 @@ def _whole(tensors: Mapping, path: pathlib.Path, entry: str | None) -> Mapping:
 
 def _files(weights: pathlib.Path) -> tuple[pathlib.Path, ...]:
     return (weights, *(shards.files(weights).values() if shards.is_index(weights) else ()))
-
-
-def _first_file(directory: pathlib.Path, names: Iterable[str]) -> pathlib.Path | None:
-    return next((directory / name for name in names if (directory / name).is_file()), None)
 
 
 def sha256(

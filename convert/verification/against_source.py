@@ -8,7 +8,7 @@ from convert.naming.name_map import Table
 from convert.naming.published_names import is_hugging_face
 from convert.naming.sizes import clip_of
 from convert.readers.source import Source
-from convert.verification import verify
+from convert.verification import captions, verify
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
@@ -67,7 +67,11 @@ def run(
     Raises:
       UserError: a stage differs.
     """
-    inputs = verify.make_inputs(clip_of(config), tokenizer)
+    clip = clip_of(config)
+    texts = captions.compare(origin, tokenizer, clip.context_length)
+    if texts:
+        print(f"{len(captions.CAPTIONS)} captions have the same ids in {texts}")
+    inputs = verify.make_inputs(clip, tokenizer)
     twin, expected = _of_source(origin, converted, config, inputs)
     library = twin.title if twin else "torch.nn modules"
     print(f"{origin.path.name} in {library} against the conversion:", flush=True)
@@ -78,6 +82,7 @@ def run(
     figures = {
         "library": library,
         "tolerance": verify.TOLERANCE,
+        "captions": texts,
         "float32": {x.stage: x.difference for x in compared},
         "gradients": {x.stage: x.difference for x in bent},
     }

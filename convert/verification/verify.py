@@ -24,6 +24,8 @@ from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 # In float32; 1e-5 is what to expect. Values beyond 1 are rounded in proportion to their size, and
 # CLIP has activations of 30 and more: there it is this share of the stage's largest value.
 TOLERANCE = 1e-4
+# Often enough it fills any context.
+LONG_CAPTION = "Two people are talking about a red car, and a dog runs on the beach. "
 
 Stages = dict[str, np.ndarray]
 
@@ -72,22 +74,33 @@ class Comparison:
 def make_inputs(clip: CLIPConfig, tokenizer: Tokenizer | None = None, seed: int = 0) -> Inputs:
     """Two videos, the second with one frame of two, and three texts of different lengths.
 
-    The first text fills all places of the context. Without a tokenizer the last two ids of the
-    vocabulary start and end texts.
+    The first text fills all places of the context. With a tokenizer the first and the last are
+    captions, and the one between is of any words; without one all are, and the last two ids of the
+    vocabulary start and end them.
     """
     random = np.random.default_rng(seed)
-    start = tokenizer.start_id if tokenizer else clip.vocab_size - 2
-    end = tokenizer.end_id if tokenizer else clip.vocab_size - 1
-    words = 1, min(start, end)
+    start, end = clip.vocab_size - 2, clip.vocab_size - 1
+    if tokenizer:
+        start, end = tokenizer.start_id, tokenizer.end_id
+    last = tokenizer.vocab_size if tokenizer else clip.vocab_size
+    words = 1, last
+    if clip.text_pooling == "highest" or tokenizer is None:
+        words = 1, min(x for x in (start, end) if x is not None)
     if clip.text_pooling == "end":
         # Which any words may follow and be higher than.
         end = clip.end_id
-        words = end + 1, clip.vocab_size - 2
+        words = end + 1, last - 2
     length = clip.context_length
     mask = (np.arange(length) < np.array([[length], [length // 2], [2]])).astype(np.int32)
     ids = random.integers(*words, mask.shape, dtype=np.int32) * mask
-    ids[:, 0] = start
-    ids[np.arange(3), mask.sum(axis=1) - 1] = end
+    if start is not None:
+        ids[:, 0] = start
+    if end is not None:
+        ids[np.arange(3), mask.sum(axis=1) - 1] = end
+    if tokenizer:
+        captions = tokenizer([LONG_CAPTION * length, ""], length)
+        ids[[0, 2]], mask[[0, 2]] = captions.ids, captions.mask
+        ids[1] = np.where(mask[1] > 0, ids[1], tokenizer.frame.pad_id)
     frame_mask = np.array([[1, 1], [1, 0]], np.int32)
     frames = random.normal(size=(2, 2, clip.image_size, clip.image_size, 3))
     frames = (frames * frame_mask[:, :, None, None, None]).astype(np.float32)

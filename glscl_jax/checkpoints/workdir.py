@@ -27,6 +27,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.files import differences, read_json, unfinished, write_json
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.models.model_file import MODEL, read_model_config
 from glscl_jax.runtime import lock
@@ -149,7 +150,7 @@ class Workdir:
                 f"that holds its data (--config.data.dir), or {way_out}"
             )
         known = tokenizer and self.tokenizer.is_dir()
-        if known and Tokenizer.load(self.tokenizer).sha256 != tokenizer.sha256:
+        if known and load_tokenizer(self.tokenizer).sha256 != tokenizer.sha256:
             raise UserError(
                 f"the run in {self.path} has another tokenizer than config.data.tokenizer "
                 f"{new[CONFIG]['data']['tokenizer']}: {way_out}"

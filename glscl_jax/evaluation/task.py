@@ -34,6 +34,8 @@ from glscl_jax.input_pipeline.data_dir import at_hand
 from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
 from glscl_jax.input_pipeline.preparing.failures import failed_clips
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import model_settings
 from glscl_jax.retrieval import encoded_split, metrics
 from glscl_jax.retrieval.encoded_split import EncodedSplit
@@ -198,7 +200,7 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
         raise UserError(
             f"{loaded.directory} has no tokenizer: convert its source again with --tokenizer"
         )
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > clip.vocab_size:
         raise UserError(
             f"{folder} has {tokenizer.vocab_size} entries, the model beside it {clip.vocab_size}: "
@@ -211,7 +213,7 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
     was_chosen = given and "data.tokenizer" in inherited.Chosen.of(config).all
     if was_chosen and (run := read_run_config(loaded.directory)):
         trained = run["data"]["tokenizer"]
-        if trained != config.data.tokenizer and not _same(tokenizer, config.data.tokenizer):
+        if trained != config.data.tokenizer and not _same(tokenizer, config.data.tokenizer, clip):
             raise UserError(
                 f"{loaded.directory} was trained with the tokenizer {trained}, --config has "
                 f"{config.data.tokenizer}: leave --config out, or add "
@@ -220,10 +222,10 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
     return tokenizer
 
 
-def _same(tokenizer: Tokenizer, name: str) -> bool:
+def _same(tokenizer: Tokenizer, name: str, clip: CLIPConfig) -> bool:
     """Whether another name or place has the same tokenizer."""
     try:
-        return Tokenizer.open(name).sha256 == tokenizer.sha256
+        return read_tokenizer(name, clip.tokenizer).sha256 == tokenizer.sha256
     except UserError:
         return False
 

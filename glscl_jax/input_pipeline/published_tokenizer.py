@@ -15,6 +15,8 @@ VOCABULARY_FILE, MERGES_FILE, ONE_FILE = "vocab.json", "merges.txt", "tokenizer.
 # Which class opens the directory and what its special tokens are, in three places.
 CONFIG_FILE = "tokenizer_config.json"
 ADDED_FILE, SPECIAL_FILE = "added_tokens.json", "special_tokens_map.json"
+# Other families': SentencePiece's model, and how captions are read, which a `Tokenizer` saves.
+PIECES_FILE, CAPTIONS_FILE = "spiece.model", "captions.json"
 FILES = (VOCABULARY_FILE, MERGES_FILE, ONE_FILE, CONFIG_FILE, ADDED_FILE, SPECIAL_FILE)
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -55,7 +57,7 @@ class Published:
         try:
             theirs = tokenizers.Tokenizer.from_file(str(self.one_file))
         except Exception as error:  # tokenizers raises nothing narrower
-            raise UserError(_damaged(self.one_file, error)) from error
+            raise UserError(damaged(self.one_file, error)) from error
         theirs.no_padding()
         theirs.no_truncation()
         for probe in _PROBES:
@@ -86,7 +88,7 @@ def read(directory: Path, source: str, read_merges: Callable[[Path], list]) -> P
 
 def _read(directory: Path, source: str, read_merges: Callable[[Path], list]) -> Published | None:
     one_file = directory / ONE_FILE
-    config, content = (_read_json(directory / name) for name in (CONFIG_FILE, ONE_FILE))
+    config, content = (read_object(directory / name) for name in (CONFIG_FILE, ONE_FILE))
     if (kind := config.get("tokenizer_class") or _CLASSES[0]) not in _CLASSES:
         raise UserError(f"{source}: its tokenizer is a {kind}, not CLIP's")
     model = content.get("model")
@@ -96,7 +98,7 @@ def _read(directory: Path, source: str, read_merges: Callable[[Path], list]) -> 
         merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
     elif (directory / VOCABULARY_FILE).is_file() and (directory / MERGES_FILE).is_file():
         vocab, merges = (
-            _read_json(directory / VOCABULARY_FILE),
+            read_object(directory / VOCABULARY_FILE),
             read_merges(directory / MERGES_FILE),
         )
     else:
@@ -123,41 +125,46 @@ def _refuse_others(config: dict, added: dict, vocab: dict, source: str) -> None:
         if added.get(token) not in (None, vocab.get(token)):
             raise UserError(f"{source}: {token} has two ids, {vocab[token]} and {added[token]}")
     for name, expected in (("bos_token", START), ("eos_token", END)):
-        if (token := _text(config.get(name))) not in (None, expected):
+        if (token := written(config.get(name))) not in (None, expected):
             raise UserError(f"{source}: its {name} is {token!r}, not {expected!r}: {way_out}")
 
 
 def _added(directory: Path, config: dict, content: dict) -> Iterator[tuple[str, int | None]]:
     """Every token that is said to stand outside the byte pairs, and its id where that is said."""
-    yield from _read_json(directory / ADDED_FILE).items()
-    for place in (config, _read_json(directory / SPECIAL_FILE)):
+    yield from read_object(directory / ADDED_FILE).items()
+    for place in (config, read_object(directory / SPECIAL_FILE)):
         for token in place.get("additional_special_tokens") or ():
-            yield _text(token), None
+            yield written(token), None
     for number, token in (config.get("added_tokens_decoder") or {}).items():
-        yield _text(token), int(number)
+        yield written(token), int(number)
     for token in content.get("added_tokens") or ():
-        yield _text(token), token.get("id")
+        yield written(token), token.get("id")
 
 
-def _text(token) -> str | None:
+def written(token) -> str | None:
     """A token as it is written: text, or a dictionary that has it as its content."""
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _read_json(path: Path) -> dict:
-    """The file's object; of a file that is not there none."""
+def read_object(path: Path) -> dict:
+    """The file's object; of a file that is not there none.
+
+    Raises:
+      UserError: it is damaged.
+    """
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(_damaged(path, error)) from error
+        raise UserError(damaged(path, error)) from error
     if not isinstance(content, dict):
-        raise UserError(_damaged(path, "no JSON object"))
+        raise UserError(damaged(path, "no JSON object"))
     return content
 
 
-def _damaged(path: Path, reason) -> str:
+def damaged(path: Path | str, reason) -> str:
+    """A line on a file that cannot be read."""
     reason = re.sub(r"\s+", " ", str(reason))
     return f"{path}: cannot be read as a tokenizer's file ({reason})"
 

@@ -1,61 +1,13 @@
-"""Captions to ids, exactly as CLIP's own tokenizer makes them.
+"""What turns captions into ids; `tokenizer_files` says which kinds there are and opens them."""
 
-The byte pairs are merged by `tokenizers`. Not `transformers.CLIPTokenizer`, which neither mends
-broken Unicode (`ftfy`) nor resolves HTML's entities, as OpenAI's and so the reference's does.
-"""
-
+import abc
 import dataclasses
-import gzip
-import hashlib
-import html
-import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import ftfy
 import numpy as np
-import tokenizers
-from tokenizers import models, pre_tokenizers
 
-from glscl_jax import paths
 from glscl_jax.errors import UserError
-from glscl_jax.files import write_text
-from glscl_jax.input_pipeline import published_tokenizer
-from glscl_jax.input_pipeline.published_tokenizer import (
-    CONFIG_FILE,
-    END,
-    MERGES_FILE,
-    ONE_FILE,
-    START,
-    VOCABULARY_FILE,
-)
-
-PAD_ID = 0
-
-# The demo's own small vocabulary, in which each word of its captions is one token.
-DEMO_MERGES = Path(__file__).with_name("demo_merges.txt")
-
-END_OF_WORD = "</w>"
-# Of the merges that OpenAI published CLIP uses the first 48,894: with 2 x 256 byte symbols and
-# the two special tokens that makes 49,408 entries.
-CLIP_MERGES = 48_894
-
-# What is a word, in order of preference: a special token, an English contraction, a run of
-# letters, a single digit, a run of anything else that is not space.
-_WORD = (
-    r"<\|startoftext\|>|<\|endoftext\|>|(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-    r"|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
-)
-
-# Read by transformers alone: which class opens the directory, and how many places a caption has.
-_CONFIG = {
-    "tokenizer_class": "CLIPTokenizer",
-    "bos_token": START,
-    "eos_token": END,
-    "unk_token": END,
-    "pad_token": END,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,136 +15,71 @@ class TokenBatch:
     """Captions as ids.
 
     Attributes:
-      ids: int32 [A, L], the start token, the caption, the end token, then `PAD_ID`.
-      mask: int32 [A, L], 1 on tokens and 0 on padding (`PAD_ID` is a token's id too).
+      ids: int32 [A, L], what `Frame` puts around a caption's words, and the words.
+      mask: int32 [A, L], 1 on tokens and 0 on padding (whose id is a token's id, too).
     """
 
     ids: np.ndarray
     mask: np.ndarray
 
 
-class Tokenizer:
-    """CLIP's lower-cased byte-pair tokenizer.
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """What stands around a caption's words.
 
     Attributes:
-      vocab_size: the number of ids.
-      start_id, end_id: of the two special tokens. The end token has the highest id, because the
-        text tower takes the sentence feature from the row of the highest.
+      start, end: ids of the tokens before and after them, none or more.
+      pad_id: what fills the places that are left.
+      pad_left: whether those are before the caption.
     """
 
-    def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], source: str):
-        """Prefer `open`, or what it chooses from: `from_merges`, `load` and `from_pretrained`.
+    start: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+    pad_id: int = 0
+    pad_left: bool = False
 
-        Args:
-          vocab: symbol to id, 0 to the vocabulary's size - 1.
-          merges: pairs of symbols, the first to be merged first.
-          source: where they were read, named in errors.
 
-        Raises:
-          UserError: the vocabulary is not one of CLIP's kind.
-        """
-        _check(vocab, source)
-        self.vocab_size, self.start_id, self.end_id = len(vocab), vocab[START], vocab[END]
-        self._vocab, self._merges = vocab, list(merges)
-        try:
-            bpe = models.BPE(vocab=vocab, merges=self._merges, end_of_word_suffix=END_OF_WORD)
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise UserError(f"{source}: merges do not fit the vocabulary ({error})") from error
-        self._backend = tokenizers.Tokenizer(bpe)
-        self._backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(tokenizers.Regex(_WORD), behavior="removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+class Tokenizer(abc.ABC):
+    """Captions to ids.
 
-    @classmethod
-    def open(cls, name: Path | str) -> "Tokenizer":
-        """Reads a tokenizer by name: a merges file, a directory, a name on the hub, or "demo".
+    Attributes:
+      kind: whose it is, a name of `models.encoders.texts.TOKENIZERS`.
+      vocab_size: the highest id, and one.
+      frame: what it puts around a caption.
+    """
 
-        Raises:
-          UserError: there is none of that name, or it is damaged.
-        """
-        path = DEMO_MERGES if name == paths.DEMO_TOKENIZER else paths.local(name, "the tokenizer")
-        if path.suffix in (".txt", ".gz"):
-            return cls.from_merges(path)
-        return cls.from_pretrained(name)
-
-    @classmethod
-    def from_merges(cls, path: Path | str) -> "Tokenizer":
-        """Reads a merges file (.txt or .txt.gz), such as OpenAI's `bpe_simple_vocab_16e6.txt.gz`.
-
-        Its first line is a header, each further one a merge: two symbols and a space between.
-        The vocabulary is the 256 byte symbols, the same at the end of a word, the merges, and
-        the two special tokens.
-
-        Raises:
-          UserError: the file cannot be read, or a line is not a merge.
-        """
-        merges = _read_merges(Path(path))
-        symbols = [byte + suffix for suffix in ("", END_OF_WORD) for byte in byte_symbols()]
-        symbols += [left + right for left, right in merges] + [START, END]
-        vocab = {symbol: index for index, symbol in enumerate(symbols)}
-        if len(vocab) != len(symbols):
-            twice = next(s for index, s in enumerate(symbols) if vocab[s] != index)
-            raise UserError(f"{path}: {twice!r} is made twice; remove one of the two merges")
-        return cls(vocab, merges, str(path))
-
-    @classmethod
-    def from_pretrained(cls, name: Path | str) -> "Tokenizer":
-        """Reads a Hugging Face directory, or a name on its hub (from the cache when offline).
-
-        Raises:
-          UserError: there is no tokenizer of that name, or it is not CLIP's.
-        """
-        try:
-            directory = _local_directory(name)
-        except Exception as error:  # the hub's client has no narrower one
-            raise UserError(_not_found(name)) from error
-        found = published_tokenizer.read(directory, str(name), _read_merges)
-        if found is None:
-            raise UserError(_not_found(name))
-        tokenizer = cls(found.vocab, found.merges, str(name))
-        found.check(tokenizer._encode_whole, str(name))
-        return tokenizer
-
-    @classmethod
-    def load(cls, directory: Path | str) -> "Tokenizer":
-        """Reads what `save` wrote.
-
-        Raises:
-          UserError: a file is missing or damaged.
-        """
-        path = Path(directory) / VOCABULARY_FILE
-        try:
-            vocab = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(_unreadable(path, error)) from error
-        return cls(vocab, _read_merges(Path(directory) / MERGES_FILE), str(directory))
+    kind: str
+    vocab_size: int
+    frame: Frame
 
     @property
+    @abc.abstractmethod
     def sha256(self) -> str:
-        """Of vocabulary and merges: the same wherever they were read, and in whatever layout."""
-        told = json.dumps([sorted(self._vocab.items()), [list(pair) for pair in self._merges]])
-        return hashlib.sha256(told.encode()).hexdigest()
+        """Of all that makes ids: the same wherever it was read."""
 
-    def save(self, directory: Path | str, max_length: int = 77) -> None:
-        """Writes the tokenizer in Hugging Face's layout, readable there as a CLIPTokenizer.
+    @abc.abstractmethod
+    def save(self, directory: Path | str, max_length: int | None = None) -> None:
+        """Writes what `tokenizer_files.load_tokenizer` reads, and transformers.
 
         Args:
           directory: made if it is not there.
-          max_length: the places that transformers cuts a caption to, when asked to cut.
+          max_length: the places that transformers cuts a caption to, when asked to cut; as the
+            tokenizer has them by itself if nothing is said.
         """
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        merges = ["#version: 0.2", *(f"{left} {right}" for left, right in self._merges)]
-        files = {
-            VOCABULARY_FILE: json.dumps(self._vocab, ensure_ascii=False),
-            MERGES_FILE: "\n".join(merges) + "\n",
-            CONFIG_FILE: json.dumps(_CONFIG | {"model_max_length": max_length}, indent=2) + "\n",
-        }
-        for name, text in files.items():
-            write_text(directory / name, text)
+
+    @abc.abstractmethod
+    def words(self, captions: list[str]) -> list[list[int]]:
+        """The ids of captions, each whole and without start and end."""
+
+    @property
+    def start_id(self) -> int | None:
+        """The id that captions start with; None if there is none."""
+        return self.frame.start[0] if self.frame.start else None
+
+    @property
+    def end_id(self) -> int | None:
+        """The id that captions end with; None if there is none."""
+        return self.frame.end[-1] if self.frame.end else None
 
     def __call__(self, captions: str | Sequence[str], length: int) -> TokenBatch:
         """Tokenizes captions.
@@ -200,21 +87,27 @@ class Tokenizer:
         Args:
           captions: A captions; an empty one is the start and the end token. A plain string is one
             caption, A = 1.
-          length: L, the places of a caption. Start and caption are cut to L - 1 of them.
+          length: L, the places of a caption. Its words are cut so that start and end have places.
 
         Raises:
           UserError: `length` leaves no place for the start and the end token.
           TypeError: something that is no string stands for a caption.
         """
-        captions = _strings(captions)
-        if length < 2:
-            raise UserError(f"a caption needs 2 words at least (start and end), not {length}")
-        ids = np.full((len(captions), length), PAD_ID, np.int32)
+        captions, frame = _strings(captions), self.frame
+        around = len(frame.start) + len(frame.end)
+        if length < max(1, around):
+            names = [name for name in ("start", "end") if getattr(frame, name)]
+            told = f" ({' and '.join(names)})" if names else ""
+            raise UserError(f"a caption needs {max(1, around)} words at least{told}, not {length}")
+        ids = np.full((len(captions), length), frame.pad_id, np.int32)
         mask = np.zeros_like(ids)
-        for row, words in enumerate(self._encode([clean(caption) for caption in captions])):
-            tokens = [self.start_id, *words[: length - 2], self.end_id]
-            ids[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
+        for row, words in enumerate(self.words(captions)):
+            tokens = [*frame.start, *words[: length - around], *frame.end]
+            # A text without a token has no features: of an empty one, padding is looked at.
+            tokens = tokens or [frame.pad_id]
+            places = slice(-len(tokens), None) if frame.pad_left else slice(len(tokens))
+            ids[row, places] = tokens
+            mask[row, places] = 1
         return TokenBatch(ids, mask)
 
     def lengths(self, captions: str | Sequence[str]) -> np.ndarray:
@@ -223,32 +116,8 @@ class Tokenizer:
         Raises:
           TypeError: something that is no string stands for a caption.
         """
-        encoded = self._encode([clean(caption) for caption in _strings(captions)])
-        return np.array([len(words) + 2 for words in encoded], np.int64)
-
-    def _encode_whole(self, caption: str) -> list[int]:
-        return [self.start_id, *self._encode([clean(caption)])[0], self.end_id]
-
-    def _encode(self, captions: list[str]) -> list[list[int]]:
-        encoded = [found.ids for found in self._backend.encode_batch_fast(captions)]
-        for row, caption in enumerate(captions):
-            if START in caption or END in caption:
-                encoded[row] = self._encode_with_special_tokens(caption)
-        return encoded
-
-    def _encode_with_special_tokens(self, caption: str) -> list[int]:
-        """For a caption that spells a special token out.
-
-        CLIP takes it for one where it stands as a word of its own ("!!<|endoftext|>" is three
-        others); registered with `tokenizers` it would be cut out of any word.
-        """
-        ids = []
-        for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(caption):
-            if word in (START, END):
-                ids.append(self._vocab[word])
-            else:
-                ids += [token.id for token in self._backend.model.tokenize(word)]
-        return ids
+        around = len(self.frame.start) + len(self.frame.end)
+        return np.array([len(ids) + around for ids in self.words(_strings(captions))], np.int64)
 
 
 def _strings(captions: str | Sequence[str]) -> list[str]:
@@ -257,73 +126,3 @@ def _strings(captions: str | Sequence[str]) -> list[str]:
         if not isinstance(caption, str):
             raise TypeError(f"{caption!r} is no caption: give strings")
     return captions
-
-
-def clean(caption: str) -> str:
-    """CLIP's text cleaning: repaired Unicode, no HTML entities, single spaces, lower case."""
-    text = caption
-    # Of plain characters, entities alone are anything to mend; to look for more takes four times
-    # what all the rest of tokenizing does.
-    if not (text.isascii() and text.isprintable()) or "&" in text:
-        # Twice, because captions scraped from the web hold "&amp;amp;".
-        text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return re.sub(r"\s+", " ", text).strip().lower()
-
-
-def byte_symbols() -> list[str]:
-    """The 256 printable characters that stand for bytes, in the order of their ids."""
-    # Sorted by code point: visible Latin-1 characters stand for themselves and come first, the
-    # others were moved to 256 and up.
-    return sorted(pre_tokenizers.ByteLevel.alphabet())
-
-
-def _check(vocab: dict[str, int], source: str) -> None:
-    # Without all bytes rare characters would vanish from captions without a word.
-    needed = [byte + suffix for suffix in ("", END_OF_WORD) for byte in byte_symbols()]
-    missing = [symbol for symbol in [*needed, START, END] if symbol not in vocab]
-    if missing:
-        raise UserError(f"{source}: not a CLIP vocabulary, it lacks {missing[0]!r}")
-    if set(vocab.values()) != set(range(len(vocab))):
-        raise UserError(f"{source}: the vocabulary's ids are not 0 to {len(vocab) - 1}, each once")
-    if vocab[END] != len(vocab) - 1:
-        raise UserError(f"{source}: the end token {END} must have the highest id of the vocabulary")
-
-
-def _read_merges(path: Path) -> list[tuple[str, str]]:
-    try:
-        # As text both ways: lines may end as Windows ends them.
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, EOFError, ValueError, gzip.zlib.error) as error:
-        raise UserError(_unreadable(path, error)) from error
-    lines = text.split("\n")[1 : 1 + CLIP_MERGES]
-    while lines and not lines[-1]:
-        lines.pop()
-    merges = [tuple(line.split(" ")) for line in lines]
-    for number, merge in enumerate(merges, start=2):
-        if len(merge) != 2 or not all(merge):
-            raise UserError(f"{path}:{number}: a merge is two symbols and a space, not this line")
-    return merges
-
-
-def _local_directory(name: Path | str) -> Path:
-    """`name` itself, or the hub's files of that name, fetched or (offline) from the cache."""
-    if Path(name).is_dir():
-        return Path(name)
-    import huggingface_hub
-
-    files = list(published_tokenizer.FILES)
-    return Path(huggingface_hub.snapshot_download(str(name), allow_patterns=files))
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"{path}: no such file; a tokenizer needs it"
-    return f"{path}: cannot be read as a tokenizer's file ({error})"
-
-
-def _not_found(name: Path | str) -> str:
-    return (
-        f"{name}: no CLIP tokenizer found; name a directory with {VOCABULARY_FILE} and "
-        f"{MERGES_FILE} (or {ONE_FILE}), or a Hugging Face model (offline: one in its cache)"
-    )

@@ -20,6 +20,7 @@ from glscl_jax.models.encoders.parameters import (
     DATA,
     FSDP,
     activations_of,
+    otherwise_of,
     split_of,
 )
 from glscl_jax.runtime.device_layout import laid_out, nearest
@@ -89,11 +90,17 @@ def by_rules(tree, mesh: Mesh):
 
     Returns:
       The same tree of `NamedSharding`s, as the modules state them (`encoders.parameters`). An
-      axis that its part of the mesh does not divide stays whole, and so does a stack's of layers.
+      axis that its part of the mesh does not divide stays whole, unless they state another, and
+      so does a stack's of layers.
     """
 
     def sharding(path, leaf):
-        return NamedSharding(mesh, _fitting(split_of(path_name(path)), leaf.shape, mesh))
+        name = path_name(path)
+        axes = split_of(name)
+        fitting = _fitting(axes, leaf.shape, mesh)
+        if not any(fitting) and (other := otherwise_of(name)):
+            fitting = _fitting(other, leaf.shape, mesh)
+        return NamedSharding(mesh, fitting)
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from glscl_jax.checkpoints.model_dir import at_hand, read_run_config, tokenizer_folder
 from glscl_jax.errors import Problems, UserError
-from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.variants import VARIANTS, variant_of
 from glscl_jax.models.glscl import (
@@ -198,7 +198,8 @@ def _check_variant(variant: str, source: Source, problems: Problems, whose: str)
     # An unknown one is said of the config itself.
     sizes = dataclasses.asdict(VARIANTS[variant]) if variant in VARIANTS else {}
     # No size: a variant is trained with either.
-    sizes.pop("activation", None)
+    for name in ("activation", "tokenizer"):
+        sizes.pop(name, None)
     if other := [
         f"{x} {source.clip[x]!r}, now {sizes[x]!r}" for x in sizes if sizes[x] != source.clip[x]
     ]:
@@ -222,7 +223,8 @@ def _check_beginnings(
     if source.tokenizer and _TOKENIZER in chosen.commanded:
         name = config.data.tokenizer
         with problems.noted():
-            if Tokenizer.open(name).sha256 != Tokenizer.load(source.tokenizer).sha256:
+            kind = source.clip["tokenizer"]
+            if read_tokenizer(name, kind).sha256 != load_tokenizer(source.tokenizer).sha256:
                 raise UserError(
                     f"config.data.tokenizer {name} is another than that of config.init_from "
                     f"{source.directory}: leave it out"

@@ -15,6 +15,8 @@ from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.prepared_data import PreparedData, open_data
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
+from glscl_jax.models.encoders.texts import TOKENIZERS, may_be
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited, recipe
@@ -123,16 +125,23 @@ def make_plan(config, data: PreparedData) -> Plan:
 
 def open_tokenizer(asked: Asked) -> Tokenizer:
     """The checkpoint's or the config's tokenizer, checked against vocabulary and context."""
-    config, source = asked.config, asked.source
+    config, source, clip = asked.config, asked.source, asked.settings.model.clip
     if source and source.tokenizer and "data.tokenizer" not in asked.chosen.commanded:
-        tokenizer = Tokenizer.load(source.tokenizer)
+        tokenizer = load_tokenizer(source.tokenizer)
     else:
-        tokenizer = Tokenizer.open(config.data.tokenizer)
-    clip = asked.settings.model.clip
+        tokenizer = read_tokenizer(config.data.tokenizer, clip.tokenizer)
     if tokenizer.vocab_size > clip.vocab_size:
         raise UserError(
             f"config.data.tokenizer {config.data.tokenizer} has {tokenizer.vocab_size} entries, "
             f"the model's token embedding {clip.vocab_size}: give the tokenizer of the model"
+        )
+    # Rows of an embedding that came from elsewhere are another vocabulary's.
+    begins = source and not source.goes_on and not source.tokenizer
+    if begins and not may_be(tokenizer.kind, clip.tokenizer):
+        raise UserError(
+            f"config.data.tokenizer {config.data.tokenizer} is of another vocabulary: it has "
+            f"{TOKENIZERS[tokenizer.kind]}, and the model of config.init_from takes "
+            f"{TOKENIZERS[clip.tokenizer]}"
         )
     try:
         clip.check_length(config.data.num_words)

@@ -16,7 +16,9 @@ from convert.naming.published_names import OPEN_CLIP, OPENAI
 from convert.readers import source
 from convert.verification import torch_stand_in, verify
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
+from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 from tests.clip_sources import (
     GELU,
     SMALL,
@@ -63,7 +65,7 @@ def test_a_hugging_face_directory(directory, converted):
     # A CLIP alone has a CLIP's settings alone.
     assert list(json.loads((converted / "model.json").read_text())) == ["clip"]
     captions = ["a red circle moves left", "émigré &amp; 42"]
-    tokenizer = Tokenizer.load(converted / "tokenizer")
+    tokenizer = load_tokenizer(converted / "tokenizer")
     np.testing.assert_array_equal(tokenizer(captions, 20).ids, VOCABULARY(captions, 20).ids)
 
 

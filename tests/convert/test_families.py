@@ -19,7 +19,7 @@ from convert.readers import open_clip as reader
 from convert.readers.hugging_face import kind_of, transformers_config, transformers_model
 from convert.verification import torch_open_clip, torch_stages, torch_stand_in, verify
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from glscl_jax.models.encoders.clip import CLIP, sentence_feature
 from glscl_jax.models.encoders.variants import VARIANTS
 from tests.clip_sources import read, refused, safetensors, save, torch, torch_glscl

@@ -17,7 +17,7 @@ from convert.readers import torch_file
 from convert.verification import verify
 from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding

@@ -15,7 +15,7 @@ from convert.naming import rules
 from convert.naming.published_names import HUGGING_FACE
 from convert.readers import safetensors_file
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from tests.clip_sources import (
     copied,
     hugging_face_directory,

@@ -7,7 +7,7 @@ import pytest
 from convert.conversion import Options, convert_clip
 from convert.readers import preprocessing
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from glscl_jax.models.encoders.images import Preprocessing
 from tests.clip_sources import copied, hugging_face_directory, open_clip_directory, read, refused
 

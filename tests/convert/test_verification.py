@@ -8,7 +8,7 @@ from convert.conversion import Options, convert_clip
 from convert.naming.published_names import OPEN_CLIP, OPENAI
 from convert.readers import open_clip as reader
 from convert.verification import torch_open_clip, verify
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from tests.clip_sources import (
     SMALL,
     VOCABULARY,

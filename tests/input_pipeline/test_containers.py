@@ -10,7 +10,8 @@ from flax import serialization, traverse_util
 
 from convert.conversion import Options, convert_clip
 from convert.naming import rules
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 from tests.clip_sources import (
     VOCABULARY,
     assert_same_params,
@@ -165,4 +166,4 @@ def test_an_open_clip_directory_has_its_own_tokenizer(tmp_path):
     path = open_clip_directory(tmp_path / "clip", {})
     VOCABULARY.save(path)
     convert_clip(str(path), str(tmp_path / "out"))
-    assert Tokenizer.load(tmp_path / "out" / "tokenizer").vocab_size == VOCABULARY.vocab_size
+    assert load_tokenizer(tmp_path / "out" / "tokenizer").vocab_size == VOCABULARY.vocab_size

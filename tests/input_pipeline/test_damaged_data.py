@@ -11,7 +11,7 @@ from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.records import Records
-from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import read_tokenizer
 
 JSON = ["dataset_info.json", "features.json", "metadata.json"]
 
@@ -107,7 +107,7 @@ def test_whoever_reads_says_so(folder):
     told = f"{path} is damaged (Corrupted Riegeli/records file"
     steps = {"first_step": 0, "num_steps": 1}
     batches = pipeline.train_batches(
-        data, "train", Tokenizer.open("demo"), num_words=8, seed=0, **steps, **sizes
+        data, "train", read_tokenizer("demo"), num_words=8, seed=0, **steps, **sizes
     )
     for reading in (batches, pipeline.eval_batches(data, "train", **sizes)):
         with pytest.raises(UserError) as caught:

@@ -16,11 +16,11 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import batch_reader, pipeline, rendered
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.captions import caption_counts, captions
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.pair_order import TrainOrder
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.encoders.images import Preprocessing
 from tests.server import REPO
 
@@ -62,7 +62,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.from_merges(DEMO_MERGES)
+    return CLIPTokenizer.from_merges(DEMO_MERGES)
 
 
 @pytest.fixture
@@ -483,10 +483,11 @@ def test_a_program_may_end_in_mid_epoch(tmp_path, ending, status):
     program = f"""if True:
         import pathlib
         from glscl_jax.input_pipeline import pipeline, prepared_data
-        from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+        from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
+        from glscl_jax.input_pipeline.tokenizer import Tokenizer
         data = prepared_data.open_data(pathlib.Path({str(tmp_path)!r}))
         batches = pipeline.train_batches(
-            data, "train", Tokenizer.from_merges(DEMO_MERGES), batch_size=4, num_frames=4,
+            data, "train", CLIPTokenizer.from_merges(DEMO_MERGES), batch_size=4, num_frames=4,
             num_words=8, seed=0, first_step=0, num_steps=10**6)
         next(batches)
         {ending}

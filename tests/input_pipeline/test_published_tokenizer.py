@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
+from glscl_jax.input_pipeline.tokenizer_files import read_tokenizer
 
 transformers = pytest.importorskip("transformers")
 
-DEMO = Tokenizer.from_merges(DEMO_MERGES)
+DEMO = CLIPTokenizer.from_merges(DEMO_MERGES)
 CAPTIONS = ["A red circle moves LEFT", "it's 42", ""]
 
 
@@ -37,7 +38,7 @@ def change(path, **values):
 
 def refused(directory) -> str:
     with pytest.raises(UserError) as caught:
-        Tokenizer.open(directory)
+        read_tokenizer(directory)
     assert "\n" not in str(caught.value)
     assert str(directory) in str(caught.value)
     return str(caught.value)
@@ -54,7 +55,7 @@ def test_both_layouts_are_read(saved, theirs):
     one.backend_tokenizer.save(str(theirs / "tokenizer.json"))
     for directory in (saved, theirs):
         np.testing.assert_array_equal(
-            Tokenizer.open(directory)(CAPTIONS, 9).ids, DEMO(CAPTIONS, 9).ids
+            read_tokenizer(directory)(CAPTIONS, 9).ids, DEMO(CAPTIONS, 9).ids
         )
 
 
@@ -63,7 +64,7 @@ def test_special_tokens_that_are_kept_apart(saved):
     apart = {token: vocabulary.pop(token) for token in ("<|startoftext|>", "<|endoftext|>")}
     (saved / "vocab.json").write_text(json.dumps(vocabulary))
     (saved / "added_tokens.json").write_text(json.dumps(apart))
-    np.testing.assert_array_equal(Tokenizer.open(saved)(CAPTIONS, 9).ids, DEMO(CAPTIONS, 9).ids)
+    np.testing.assert_array_equal(read_tokenizer(saved)(CAPTIONS, 9).ids, DEMO(CAPTIONS, 9).ids)
     change(saved / "added_tokens.json", **{"<|endoftext|>": 601})
     assert "ids are not 0 to 599" in refused(saved)
 

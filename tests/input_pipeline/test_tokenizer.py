@@ -23,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import rendered, tokenizer
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, END, START, Tokenizer
+from glscl_jax.input_pipeline import cleaning, clip_tokenizer, rendered
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, END, START, CLIPTokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
 from tests.server import REPO
 
 SHARED = REPO.parent / "shared"
@@ -147,7 +148,7 @@ def unpadded(batch):
 def clip():
     if not OPENAI_MERGES.exists():
         pytest.skip("OpenAI's merges file is not beside the repository")
-    return Tokenizer.from_merges(OPENAI_MERGES)
+    return CLIPTokenizer.from_merges(OPENAI_MERGES)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ def hugging_face(saved):
 
 @pytest.fixture(scope="module")
 def demo():
-    return Tokenizer.from_merges(DEMO_MERGES)
+    return CLIPTokenizer.from_merges(DEMO_MERGES)
 
 
 # ---- Ids -------------------------------------------------------------------------------------
@@ -250,12 +251,12 @@ def test_any_text(text):
 @given(st.text(st.characters(max_codepoint=0x7F), max_size=80))
 @settings(max_examples=500, deadline=None)
 def test_plain_text_is_cleaned_as_any_other(text):
-    assert tokenizer.clean(text) == oracle_clean(text)
+    assert cleaning.clip(text) == oracle_clean(text)
 
 
 @functools.cache
 def demo_pair():
-    return Tokenizer.from_merges(DEMO_MERGES), Oracle(DEMO_MERGES)
+    return CLIPTokenizer.from_merges(DEMO_MERGES), Oracle(DEMO_MERGES)
 
 
 # ---- Lengths ---------------------------------------------------------------------------------
@@ -290,15 +291,15 @@ def test_too_few_places(demo):
 def test_any_name_opens(clip, saved, hugging_face, tmp_path):
     hugging_face.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
     for name in (OPENAI_MERGES, str(saved), tmp_path):
-        np.testing.assert_array_equal(Tokenizer.open(name)(HARD, 77).ids, clip(HARD, 77).ids)
+        np.testing.assert_array_equal(read_tokenizer(name)(HARD, 77).ids, clip(HARD, 77).ids)
     (tmp_path / "tokenizer.json").unlink()
     for name in (tmp_path, tmp_path / "none.txt.gz", "no/such/directory"):
-        with pytest.raises(UserError, match=r"no CLIP tokenizer found|no such file"):
-            Tokenizer.open(name)
+        with pytest.raises(UserError, match=r"no tokenizer found|no such file"):
+            read_tokenizer(name)
 
 
 def test_what_is_saved_stands_alone(clip, saved):
-    loaded = Tokenizer.load(saved)
+    loaded = load_tokenizer(saved)
     assert loaded.vocab_size == clip.vocab_size
     np.testing.assert_array_equal(loaded(HARD, 77).ids, clip(HARD, 77).ids)
 
@@ -306,7 +307,7 @@ def test_what_is_saved_stands_alone(clip, saved):
 def test_hugging_face_directories(clip, saved, hugging_face, tmp_path):
     hugging_face.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
     for directory in (saved, tmp_path):
-        found = Tokenizer.from_pretrained(directory)
+        found = read_tokenizer(directory)
         np.testing.assert_array_equal(found(HARD, 77).ids, clip(HARD, 77).ids)
 
 
@@ -318,16 +319,18 @@ def test_a_hub_name_comes_from_the_cache_when_offline(demo, tmp_path):
     (repository / "refs" / "main").write_text(commit)
     program = """
         from glscl_jax.errors import UserError
+        from glscl_jax.input_pipeline.clip_tokenizer import CLIPTokenizer
         from glscl_jax.input_pipeline.tokenizer import Tokenizer
-        print(Tokenizer.from_pretrained("someone/clip")(["a red circle"], 6).ids.tolist())
+        from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
+        print(read_tokenizer("someone/clip")(["a red circle"], 6).ids.tolist())
         try:
-            Tokenizer.from_pretrained("someone/else")
+            read_tokenizer("someone/else")
         except UserError as error:
             print(error)
     """
     out = run(program, HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1").splitlines()
     assert out[0] == str(demo(["a red circle"], 6).ids.tolist())
-    assert out[1].startswith("someone/else: no CLIP tokenizer found; name a directory")
+    assert out[1].startswith("someone/else: no tokenizer found; name a directory")
     assert len(out) == 2
 
 
@@ -344,7 +347,7 @@ def run(program, **environment):
 def test_captions_need_no_heavy_import():
     heavy = run("""
         import sys
-        import glscl_jax.input_pipeline.tokenizer
+        import glscl_jax.input_pipeline.tokenizer_files
         print(sorted({"transformers", "tensorflow", "torch", "jax"} & set(sys.modules)))
     """)
     assert heavy.strip() == "[]"
@@ -353,8 +356,8 @@ def test_captions_need_no_heavy_import():
 @pytest.mark.parametrize("name", ["", "no/such/directory"])
 def test_pretrained_is_not_there(name, tmp_path):
     # An empty directory makes transformers build an empty tokenizer without an error.
-    with pytest.raises(UserError, match="no CLIP tokenizer found"):
-        Tokenizer.from_pretrained(tmp_path / name)
+    with pytest.raises(UserError, match="no tokenizer found"):
+        read_tokenizer(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["merges.txt", "merges.txt.gz"])
@@ -365,7 +368,7 @@ def test_lines_that_end_as_windows_ends_them(demo, tmp_path, name):
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     captions = ["a red circle moves left", "é 42"]
     expected = demo(captions, 20).ids
-    np.testing.assert_array_equal(Tokenizer.from_merges(path)(captions, 20).ids, expected)
+    np.testing.assert_array_equal(CLIPTokenizer.from_merges(path)(captions, 20).ids, expected)
 
 
 def test_bad_merges_files(tmp_path):
@@ -373,7 +376,7 @@ def test_bad_merges_files(tmp_path):
         path = tmp_path / name
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         with pytest.raises(UserError) as caught:
-            Tokenizer.from_merges(path)
+            CLIPTokenizer.from_merges(path)
         assert "\n" not in str(caught.value)
         return str(caught.value).replace(str(path), "FILE")
 
@@ -388,7 +391,7 @@ def test_bad_merges_files(tmp_path):
     whole = gzip.compress(b"header\na b\n")
     assert error_of(whole[:-9], "merges.gz").startswith("FILE: cannot be read")
     with pytest.raises(UserError, match=r"none\.txt: no such file"):
-        Tokenizer.from_merges(tmp_path / "none.txt")
+        CLIPTokenizer.from_merges(tmp_path / "none.txt")
 
 
 def test_damaged_directories(demo, tmp_path):
@@ -399,7 +402,7 @@ def test_damaged_directories(demo, tmp_path):
         change(vocab)
         path.write_text(json.dumps(vocab), encoding="utf-8")
         with pytest.raises(UserError) as caught:
-            Tokenizer.load(tmp_path)
+            load_tokenizer(tmp_path)
         return str(caught.value)
 
     last = demo.vocab_size - 1
@@ -410,12 +413,12 @@ def test_damaged_directories(demo, tmp_path):
     demo.save(tmp_path)
     (tmp_path / "vocab.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="cannot be read"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
     (tmp_path / "merges.txt").unlink()
     demo.save(tmp_path)
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(UserError, match=r"merges\.txt: no such file"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 # ---- The demo's vocabulary -------------------------------------------------------------------
@@ -468,14 +471,14 @@ def test_the_demo_has_no_merge_it_does_not_need(tmp_path):
     path = tmp_path / "fewer.txt"
     for number in range(1, len(lines)):
         # Dropping a merge drops what is built on it, too.
-        made, kept = set(tokenizer.byte_symbols()), lines[:1]
+        made, kept = set(clip_tokenizer.byte_symbols()), lines[:1]
         made |= {symbol + "</w>" for symbol in made}
         for line in lines[1:number] + lines[number + 1 :]:
             if set(line.split()) <= made:
                 made.add(line.replace(" ", ""))
                 kept.append(line)
         path.write_text("\n".join(kept) + "\n", encoding="utf-8")
-        assert Tokenizer.from_merges(path)(words, 20).mask.sum(1).max() > 3, lines[number]
+        assert CLIPTokenizer.from_merges(path)(words, 20).mask.sum(1).max() > 3, lines[number]
 
 
 def test_demo_merges_can_be_remade():

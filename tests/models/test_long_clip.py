@@ -8,7 +8,7 @@ import pytest
 
 import glscl_jax
 from convert.conversion import Options, convert_clip
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from tests.clip_sources import SMALL, random_tensors, read, refused, save, torch, torch_glscl
 
 LONG = dataclasses.replace(SMALL, context_length=248)

@@ -53,6 +53,8 @@ def test_what_is_split_over_which_axis(names):
         elif name == "clip/text/token_embedding":
             expected = (FSDP, None)
         assert parameters.split_of(name) == expected, name
+        otherwise = (None, FSDP) if name == "clip/text/token_embedding" else None
+        assert parameters.otherwise_of(name) == otherwise, name
         # An optimiser's moments end in the same names.
         assert parameters.split_of(f"opt_state/0/mu/{name}") == expected, name
 

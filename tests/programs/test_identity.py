@@ -12,9 +12,10 @@ import pytest
 
 from glscl_jax.input_pipeline import annotations, prepare, rendered
 from glscl_jax.input_pipeline.annotations import Clip
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
 
 FOLDERS = {"source": "videos", "data_dir": "data"}
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -201,7 +202,7 @@ def test_another_tokenizer_at_the_same_place_is_refused(run, train, merges, tmp_
     other.write_text("\n".join(lines[:-1]) + "\n")
     told = train.refused(workdir, data, f"--config.data.tokenizer={other}")
     assert "another tokenizer than config.data.tokenizer" in told
-    assert Tokenizer.load(workdir / "tokenizer").sha256 == Tokenizer.open(merges).sha256
+    assert load_tokenizer(workdir / "tokenizer").sha256 == read_tokenizer(merges).sha256
 
 
 def test_how_data_is_read_is_fixed(trained, shapes, train, merges):

@@ -20,7 +20,7 @@ from glscl_jax.checkpoints.model_dir import save_params
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.models.encoders.clip import sentence_feature
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.models.heads.gim import gim_similarity
@@ -49,7 +49,7 @@ def written(path, params, config=WEIGHTED, tokenizer=True):
     save_params(path, params)
     write_json(path / "model.json", settings(config, tuple(params)))
     if tokenizer:
-        Tokenizer.from_merges(DEMO_MERGES).save(path / "tokenizer")
+        CLIPTokenizer.from_merges(DEMO_MERGES).save(path / "tokenizer")
     return path
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import read_tokenizer
 from tests.conftest import one_line_error
 
 CAPTION = "a small red circle moves from left to right then from right to left and stops"
@@ -62,7 +62,7 @@ def test_all_that_does_not_fit_is_told_with_flags_that_help(forks, prepared, tmp
     (line,) = one_line_error(forks(*evaluate, check=False)).splitlines()
     assert line.endswith("only train: prepare it too, or give another with --split")
     told = forks(*evaluate, "--split=train").stdout
-    longest = int(Tokenizer.open("demo")(CAPTION, 100).mask.sum())
+    longest = int(read_tokenizer("demo")(CAPTION, 100).mask.sum())
     assert f"note: {cut} config.data.num_words 16, the longest {longest}" in told
     card = json.loads((tmp_path / "results.json").read_text())
     assert card["data"]["cut"] == {"captions": 5, "cut": 5, "num_words": 16, "longest": longest}

@@ -17,9 +17,9 @@ from glscl_jax.checkpoints.model_dir import save_params
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline import pipeline
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.preparing import builder
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.input_pipeline.video_files import pick, read_videos
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
@@ -54,7 +54,7 @@ def written(path):
     params = jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.1).astype(x.dtype), shapes)
     save_params(path, params)
     write_json(path / "model.json", settings(MODEL, tuple(params)))
-    Tokenizer.from_merges(DEMO_MERGES).save(path / "tokenizer")
+    CLIPTokenizer.from_merges(DEMO_MERGES).save(path / "tokenizer")
     return path
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.input_pipeline.pipeline import VideoBatch
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.glscl import GLSCLHead
@@ -173,7 +173,7 @@ def encode():
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: init_params(model, 0))
     params = jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.1).astype(x.dtype), shapes)
-    tokenizer = functools.partial(Tokenizer.from_merges(DEMO_MERGES), length=8)
+    tokenizer = functools.partial(CLIPTokenizer.from_merges(DEMO_MERGES), length=8)
 
     def tokenize(captions):
         tokens = tokenizer(captions)

@@ -14,6 +14,7 @@ from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
+from glscl_jax.models.encoders.clip import TextTower
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.runtime import sharding
@@ -151,6 +152,45 @@ def test_an_axis_that_does_not_divide_stays_whole():
     tree = {"linear_1": {"kernel": jax.ShapeDtypeStruct((3, 16, 6), np.float32)}}
     where = sharding.by_rules(tree, mesh_of({"data": 1, "fsdp": 2, "tensor": 4}))
     assert where["linear_1"]["kernel"].spec == PartitionSpec(None, "fsdp", None)
+
+
+@functools.cache
+def text_tower(rows, **axes):
+    """Where a tower's parameters lie, its gradient on a mesh, and what that was compiled to."""
+    mesh, clip = mesh_of(axes), dataclasses.replace(TINY.clip, text_layers=1, vocab_size=rows)
+    tower = TextTower(clip, jnp.float32, "none", True)
+    ids = np.random.default_rng(0).integers(0, rows, (8, 6)).astype(np.int32)
+    mask = np.ones_like(ids)
+    init = jax.jit(lambda: {"clip": {"text": tower.init(jax.random.key(0), ids, mask)["params"]}})
+    where = sharding.by_rules(jax.eval_shape(init), mesh)
+
+    def loss(params):
+        with sharding.constrain_activations(mesh):
+            out = tower.apply({"params": params["clip"]["text"]}, *on_device)
+        return (out**2).mean()
+
+    on_device = [jax.device_put(x, sharding.by_batch(mesh)) for x in (ids, mask)]
+    params = jax.device_put(jax.device_get(init()), where)
+    compiled = jax.jit(jax.grad(loss), out_shardings=where).lower(params).compile()
+    return where["clip"]["text"]["token_embedding"], compiled(params), compiled.as_text()
+
+
+@pytest.mark.parametrize(
+    ("rows", "spec"), [(1000, PartitionSpec("fsdp", None)), (1001, PartitionSpec(None, "fsdp"))]
+)
+def test_a_token_embedding_of_any_number_of_rows_is_split(rows, spec):
+    """MetaCLIP 2 has an odd number of them, in 3.7 GB."""
+    where, found, text = text_tower(rows, fsdp=8)
+    assert where.spec == spec
+    _, expected, _ = text_tower(rows, fsdp=1)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=0, atol=1e-7),
+        *map(jax.device_get, (found, expected)),
+    )
+    # No device has it whole, nor its gradient; by rows or by columns.
+    width = TINY.clip.text_width
+    assert f"f32[{rows},{width}]" not in text
+    assert f"f32[{rows // 8},{width}]" in text or f"f32[{rows},{width // 8}]" in text
 
 
 # Without the temporal module, whose blocks are the towers', to compile faster.

@@ -13,7 +13,7 @@ from convert import checkpoint_output
 from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer, byte_symbols
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer, byte_symbols
 from glscl_jax.models import model_file
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
@@ -41,7 +41,7 @@ def write(directory, settings, tokenizer=True, num_words=None):
     directory.mkdir()
     write_json(directory / "model.json", settings)
     if tokenizer:
-        Tokenizer.from_merges(DEMO_MERGES).save(directory / "tokenizer")
+        CLIPTokenizer.from_merges(DEMO_MERGES).save(directory / "tokenizer")
     if num_words:
         data = {"num_words": num_words, "tokenizer": "demo"}
         write_json(directory / "config.json", {"data": data})
@@ -193,7 +193,9 @@ def converted(tmp_path_factory):
     path.mkdir()
     params = {"clip": params_of(GLSCLConfig(clip=ODD), 3)["clip"]}
     params = jax.tree.map(lambda x: np.asarray(0.05 * x, np.float32), params)
-    checkpoint_output.write_checkpoint(path, params, ODD, Tokenizer.from_merges(DEMO_MERGES), {})
+    checkpoint_output.write_checkpoint(
+        path, params, ODD, CLIPTokenizer.from_merges(DEMO_MERGES), {}
+    )
     return path
 
 

@@ -14,6 +14,7 @@ from glscl_jax.models.encoders.images import (
     RESIZES,
     Preprocessing,
 )
+from glscl_jax.models.encoders.texts import TOKENIZERS
 from glscl_jax.models.encoders.transformer import ACTIVATIONS, LAYER_NORM_EPS, Blocks
 from glscl_jax.ranges import EITHER, Each, OneOf, Optional, Real, Whole
 
@@ -45,6 +46,7 @@ _RANGES = {
     "end_id": Optional(Whole()),
     "text_projection": OneOf(PROJECTIONS),
     "logit_bias": EITHER,
+    "tokenizer": OneOf(tuple(TOKENIZERS)),
     "resize": OneOf(RESIZES),
     "interpolation": OneOf(INTERPOLATIONS),
     "image_mean": Each(Real(), 3),
@@ -87,6 +89,8 @@ class CLIPConfig:
         is; "end": at the first `end_id`; "last": at the last place, which may be padding.
       end_id: the end token's id, for "end".
       logit_bias: whether one is added to scaled similarities, as SigLIP's loss has it.
+      tokenizer: whose ids texts are in, a name of `texts.TOKENIZERS`: so a tokenizer's files are
+        read that do not say it themselves.
     """
 
     image_size: int = 224
@@ -118,6 +122,7 @@ class CLIPConfig:
     end_id: int | None = None
     text_projection: str = "matrix"
     logit_bias: bool = False
+    tokenizer: str = "clip"
     resize: str = "crop"
     interpolation: str = "bicubic"
     image_mean: tuple[float, float, float] = CLIP_MEAN

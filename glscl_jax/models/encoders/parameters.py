@@ -19,6 +19,7 @@ class Traits:
 
     Attributes:
       split: end of a parameter's name -> mesh axes of its last axes.
+      otherwise: the same, where those of `split` do not divide the parameter.
       activations: end of a module's path -> mesh axes of its input and of its output.
       stacks: modules whose parameters have a leading axis of layers, each a tensor in PyTorch.
       towers: beginning of a tower's names -> ends of the names of what lies below its blocks.
@@ -26,6 +27,7 @@ class Traits:
     """
 
     split: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
+    otherwise: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
     activations: Mapping[str, tuple[tuple, tuple]] = dataclasses.field(default_factory=dict)
     stacks: tuple[str, ...] = ()
     towers: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -45,6 +47,11 @@ def state(traits: Traits) -> Traits:
 def split_of(name: str) -> tuple:
     """Mesh axes of a parameter's last axes: as stated, else the last one over `FSDP`."""
     return next((axes for end, axes in _all("split") if name.endswith(end)), (FSDP,))
+
+
+def otherwise_of(name: str) -> tuple | None:
+    """The same where those do not divide it; None if nothing is stated."""
+    return next((axes for end, axes in _all("otherwise") if name.endswith(end)), None)
 
 
 def activations_of(path: str) -> tuple[tuple, tuple] | None:

@@ -79,10 +79,17 @@ _OPEN_CLIP = {
 
 # ---- MetaCLIP 2 worldwide: xlm-v's vocabulary, whose end token is not its highest id -------------
 
-_WORLDWIDE = {"vocab_size": 901_629, "text_pooling": "end", "end_id": 2}
+_WORLDWIDE = {
+    "vocab_size": 901_629,
+    "text_pooling": "end",
+    "end_id": 2,
+    "tokenizer": "xlm_v",
+}
 _METACLIP_2 = {
     "tiny-MetaCLIP2": _of(
-        _TINY, vision_head_width=32, vocab_size=1280, text_pooling="end", end_id=2
+        _TINY,
+        vision_head_width=32,
+        **_WORLDWIDE | {"vocab_size": 1280},
     ),
     "MetaCLIP2-H/14": _of(_HUGE, activation="quick_gelu", **_WORLDWIDE),
     "MetaCLIP2-H/14@378": _of(_HUGE, image_size=378, resize="squash", **_WORLDWIDE),
@@ -97,6 +104,8 @@ _AVERAGED = {
     "vision_pooling": "mean",
     "causal": False,
     "text_pooling": "last",
+    # BERT's.
+    "tokenizer": "json",
     "activation": "gelu",
     "resize": "squash",
     "interpolation": "bilinear",
@@ -129,6 +138,7 @@ _SIGMOID = {
     "text_pooling": "last",
     "text_projection": "biased",
     "logit_bias": True,
+    "tokenizer": "siglip",
     "resize": "squash",
     **_HALF,
 }
@@ -163,7 +173,7 @@ _SIGLIP_SO = _of(
     text_mlp_width=4304,
     embed_dim=1152,
 )
-_GEMMA = {"vocab_size": 256_000}
+_GEMMA = {"vocab_size": 256_000, "tokenizer": "siglip2"}
 _SIGLIP = {
     "tiny-SigLIP": _of(
         _TINY,
@@ -268,6 +278,7 @@ VARIANTS: dict[str, CLIPConfig] = {
 # In which models of one name may differ.
 _OWN = (
     "vocab_size",
+    "tokenizer",
     "activation",
     "text_activation",
     "context_length",
