@@ -66,7 +66,9 @@ def clip_config(shapes: Mapping[str, Shape]) -> CLIPConfig:
             probe_mlp_width=None if hidden == usual else hidden,
         )
     elif _is_of_videos(shapes):
-        config = dataclasses.replace(config, **_of_videos(shapes))
+        config = dataclasses.replace(
+            config, **_of_videos(shapes), vision_head_width=_head_width(shapes, config)
+        )
     elif not class_token:
         config = dataclasses.replace(config, vision_pooling="mean")
     return _checked(config)
@@ -121,6 +123,13 @@ def _of_videos(shapes: Mapping[str, Shape]) -> dict[str, object]:
         "text_positions": "sinusoidal",
         "text_pooling": "class",
     }
+
+
+def _head_width(shapes: Mapping[str, Shape], config: CLIPConfig) -> int:
+    """That of a tower of videos, whose pooler has as many heads, with a number a dimension."""
+    (pooled,) = _shape(shapes, "clip/vision/pooler/attention/dimension_scale", 1)
+    heads = config.vision_blocks.mlp_width // max(pooled, 1)
+    return config.vision_width // heads if heads else config.vision_head_width
 
 
 def _mlp_width(shapes: Mapping[str, Shape], blocks: str, width: int) -> int | None:
