@@ -1,7 +1,8 @@
 """What a model of two towers is made of: one for images, one for texts.
 
-OpenAI's CLIP, its successors and SigLIP are the same two stacks of blocks. They differ in what
-stands here, and in nothing else; `variants.py` has those that people use by name.
+OpenAI's CLIP, its successors and SigLIP are the same two stacks of blocks; VideoPrism has more of
+them for images, which are frames of a video there. They differ in what stands here, and in nothing
+else; `variants.py` has those that people use by name.
 """
 
 import dataclasses
