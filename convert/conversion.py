@@ -149,6 +149,8 @@ def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: O
     _check_finite(nonfinite, origin, options.allow_nonfinite)
     config = _resized(converted.params, config, options.image_size)
     params = jax.tree.map(lambda x: x.astype(DTYPES[options.dtype], copy=False), converted.params)
+    if table.fresh:
+        print(f"{origin.path.name} has no {', '.join(table.fresh)}: as a fresh model begins with")
     if assumed := against_source.assumptions(origin, table, clip_of(config)):
         print(f"assumed, as {origin.path.name} does not say it: {', '.join(assumed)}")
     figures = None
@@ -164,6 +166,7 @@ def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: O
         "dtype": options.dtype,
         "parts": list(table.parts),
         "image_size": _image_size_said(clip_of(converted.config), clip_of(config)),
+        "fresh": sorted(table.fresh),
         "unused": [origin.names[name] for name in converted.ignored],
         "nonfinite": nonfinite,
         "assumed": assumed,

@@ -13,19 +13,21 @@ from convert.naming.published_names import (
     CLIP4CLIP,
     GLSCL,
     HUGGING_FACE,
+    HUGGING_FACE_VIDEOPRISM,
+    NPZ,
     OPEN_CLIP_TIMM,
     OPENAI,
     SIGLIP,
 )
 from convert.naming.sizes import HIDDEN
-from convert.readers import hugging_face
+from convert.readers import hugging_face, videoprism
 from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, tokenizer_folder
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 
-FORMATS = ("pytorch", "huggingface")
+FORMATS = ("pytorch", "huggingface", "npz")
 
 
 def convert_back(path: str, out: str, to: str, whole: bool) -> None:
@@ -35,7 +37,7 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
       path: a checkpoint directory; of a work directory the best step is taken.
       out: what to write.
       to: "pytorch" for a file that `torch.load` reads, with the original's names; "huggingface"
-        for a directory that transformers' `from_pretrained` reads.
+        for a directory that transformers' `from_pretrained` reads; "npz" for VideoPrism's own file.
       whole: whether the state dict is to have all of a GLSCL, or CLIP alone with OpenAI's names.
 
     Raises:
@@ -48,15 +50,19 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
     loaded = load_model(path, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     if to == "pytorch":
         _check_hidden(loaded.config.clip, path)
+    if to == "npz":
+        videoprism.check_writable(loaded.config.clip, path)
     table = _table(loaded, path) if to == "pytorch" and whole else None
     params = loaded.params if table else {"clip": loaded.params["clip"]}
     table = table or _alone(loaded.config.clip, to)
     params = jax.tree.map(lambda x: np.asarray(x).astype(np.float32), params)
     tensors = rules.to_torch_names(params, table)
-    left_out = sorted(loaded.params.keys() - params.keys())
+    left_out = sorted({*(loaded.params.keys() - params.keys()), *table.fresh})
     with checkpoint_output.unfinished(out) as unfinished:
         if to == "pytorch":
             torch.save({name: torch.from_numpy(x) for name, x in tensors.items()}, unfinished)
+        elif to == "npz":
+            videoprism.write(unfinished, tensors, loaded.config.clip)
         else:
             tokenizer = _tokenizer(loaded.directory)
             hugging_face.write_directory(unfinished, tensors, loaded.config.clip, tokenizer)
@@ -67,8 +73,11 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
 
 def _alone(clip: CLIPConfig, to: str) -> Table:
     """The names of a CLIP alone: OpenAI's as far as they go, timm's for what only it has."""
+    if to == "npz":
+        return NPZ
     if to == "huggingface":
-        return SIGLIP if hugging_face.kind_of(clip) == "siglip" else HUGGING_FACE
+        tables = {"siglip": SIGLIP, "videoprism": HUGGING_FACE_VIDEOPRISM}
+        return tables.get(hugging_face.kind_of(clip), HUGGING_FACE)
     if clip.patch_bias or clip.vision_projection != "matrix":
         return OPEN_CLIP_TIMM
     return OPENAI
@@ -76,6 +85,8 @@ def _alone(clip: CLIPConfig, to: str) -> Table:
 
 def _check_hidden(clip: CLIPConfig, path: str) -> None:
     """Raises a `UserError` for settings that nobody can tell from a state dict."""
+    if clip.is_video:
+        raise UserError(f"{path} is a VideoPrism: give --to=huggingface, or --to=npz for its own")
     usual, hidden = CLIPConfig(), {}
     for name in HIDDEN:
         if "activation" not in name and name != "tokenizer":

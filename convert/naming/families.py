@@ -12,7 +12,7 @@ from glscl_jax.models.encoders.variants import VARIANTS
 _FREE = ("image_size", "context_length", "activation", "text_activation")
 # Settings that tensors do show, beside the sizes, and how OpenAI's own models are built.
 _BUILD = ("patch_bias", "class_token", "pre_norm", "vision_projection", "text_projection")
-_BUILD += ("logit_bias",)
+_BUILD += ("logit_bias", "time_layers", "auxiliary_layers", "text_positions")
 # open_clip's larger models, by the width of their vision tower: in others than those by name the
 # heads may be of any width.
 _WIDE = {1280: "ViT-H", 1408: "ViT-g", 1664: "ViT-bigG", 1792: "ViT-e"}

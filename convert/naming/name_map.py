@@ -29,6 +29,12 @@ LAYOUTS: dict[str, tuple[int | None, ...]] = {
     # Batch and place of a token by itself, and the batch of positions.
     "token": (None, None, 0),
     "positions": (None, 0, 1),
+    # [out, in] of each layer of a stack.
+    "stacked_linear": (0, 2, 1),
+    # A vector as a matrix of one row.
+    "row": (None, 0),
+    # torch.nn.Conv3d over one image at a time.
+    "tubelets": (3, 2, None, 0, 1),
 }
 
 
@@ -112,6 +118,7 @@ class Table:
       ignored: name patterns (`*` is a wildcard) of tensors that may be there without being used.
       sizes: Flax shapes by path -> the config of a model with them.
       parts: of a GLSCL that the format has: "clip", "temporal", "lim".
+      fresh: Flax path -> value of the numbers that the format has not and the model begins with.
     """
 
     title: str
@@ -119,6 +126,7 @@ class Table:
     ignored: tuple[str, ...]
     sizes: Callable
     parts: tuple[str, ...] = ("clip",)
+    fresh: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
 
     def ignores(self, name: str) -> bool:
         """Whether a tensor of this name may be left unused."""

@@ -35,6 +35,10 @@ def resize_images(clip: dict, config: CLIPConfig, size: int) -> CLIPConfig:
             f"--image_size {size}: the model has rotary positions of {config.image_size} pixels, "
             "which are not interpolated: leave it out"
         )
+    if size != config.image_size and config.is_video:
+        raise UserError(
+            f"--image_size {size}: VideoPrism's positions are not interpolated: leave it out"
+        )
     if size != config.image_size:
         embedding, first = clip["vision"]["positional_embedding"], int(config.class_token)
         resized = resize(embedding, size // config.patch_size, first)

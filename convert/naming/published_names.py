@@ -4,6 +4,7 @@ import dataclasses
 
 from convert.naming import sizes
 from convert.naming.name_map import Row, Table
+from convert.naming.videoprism_names import HUGGING_FACE_VIDEOPRISM, NPZ
 
 _NORM = (("weight", "scale"), ("bias", "bias"))
 
@@ -303,6 +304,8 @@ FORMATS = (
     HUGGING_FACE,
     SIGLIP,
     *HUGGING_FACE_FUSED,
+    HUGGING_FACE_VIDEOPRISM,
+    NPZ,
     CLIP4CLIP,
     GLSCL,
 )

@@ -125,6 +125,8 @@ def from_torch_names(
     }
     ignored = check_names(source, found, expected, table.ignores)
     arrays = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
+    for path, value in table.fresh.items():
+        arrays[path][...] = value
     nonfinite = []
     for name, place in track(list(places.items())):
         values = np.asarray(tensors[name])
@@ -162,6 +164,7 @@ def to_torch_names(params: Mapping, table: Table = GLSCL) -> dict[str, np.ndarra
     check_names("the parameters", shapes, sizes.parameter_shapes(config, table.parts))
     arrays = {path: np.asarray(array) for path, array in arrays.items()}
     places = table.places(shapes)
-    if nameless := sorted(shapes.keys() - {place.path for place in places.values()}):
+    named = {place.path for place in places.values()} | table.fresh.keys()
+    if nameless := sorted(shapes.keys() - named):
         raise UserError(f"{table.title} has no name for {', '.join(nameless)}")
     return {name: place.view(arrays[place.path]).copy() for name, place in places.items()}

@@ -50,7 +50,7 @@ def clip_config(shapes: Mapping[str, Shape]) -> CLIPConfig:
         text_layers=_shape(shapes, f"{text}/ln_1/scale", 2)[0],
         text_mlp_width=_mlp_width(shapes, text, text_width),
         embed_dim=_embed_dim(shapes, text_width),
-        context_length=_shape(shapes, "clip/text/positional_embedding", 2)[0],
+        context_length=_context_length(shapes),
         vocab_size=vocab_size,
         patch_bias="clip/vision/patch_bias" in shapes,
         class_token=class_token,
@@ -67,12 +67,17 @@ def clip_config(shapes: Mapping[str, Shape]) -> CLIPConfig:
             vision_pooling="probe",
             probe_mlp_width=None if hidden == usual else hidden,
         )
+    elif _is_of_videos(shapes):
+        config = dataclasses.replace(
+            config, **_of_videos(shapes), vision_head_width=_head_width(shapes, config)
+        )
     elif not class_token:
         config = dataclasses.replace(config, vision_pooling="mean")
     return _checked(config)
 
 
-# Settings that no array shows; of the pooling, a probe and the lack of a class token do show.
+# Settings that no array shows; of the pooling, a probe, a pooler of videos and a class token, or
+# the lack of one, do show.
 HIDDEN = (
     "vision_pooling",
     "activation",
@@ -81,6 +86,8 @@ HIDDEN = (
     "text_head_width",
     "probe_heads",
     "layer_norm_epsilon",
+    "norm_offset",
+    "attention_cap",
     "rotary",
     "causal",
     "text_pooling",
@@ -91,6 +98,41 @@ HIDDEN = (
     "image_std",
     "tokenizer",
 )
+
+
+# Of a text tower whose positions are computed and in no table: VideoPrism's.
+CONTEXT_LENGTH = 64
+
+
+def _is_of_videos(shapes: Mapping[str, Shape]) -> bool:
+    parts = tuple(f"clip/vision/{part}" for part in ("time", "auxiliary/", "pooler/"))
+    return any(path.startswith(parts) for path in shapes)
+
+
+def _context_length(shapes: Mapping[str, Shape]) -> int:
+    if _is_of_videos(shapes):
+        return CONTEXT_LENGTH
+    return _shape(shapes, "clip/text/positional_embedding", 2)[0]
+
+
+def _of_videos(shapes: Mapping[str, Shape]) -> dict[str, object]:
+    """The settings of a tower of videos that arrays show, and of its text tower."""
+    auxiliary = "clip/vision/auxiliary/blocks/ln_1/scale"
+    return {
+        "vision_pooling": "query",
+        "time_layers": _shape(shapes, "clip/vision/time/blocks/ln_1/scale", 2)[0],
+        "time_positions": _shape(shapes, "clip/vision/time_embedding", 2)[0],
+        "auxiliary_layers": _shape(shapes, auxiliary, 2)[0] if auxiliary in shapes else 0,
+        "text_positions": "sinusoidal",
+        "text_pooling": "class",
+    }
+
+
+def _head_width(shapes: Mapping[str, Shape], config: CLIPConfig) -> int:
+    """That of a tower of videos, whose pooler has as many heads, with a number a dimension."""
+    (pooled,) = _shape(shapes, "clip/vision/pooler/attention/dimension_scale", 1)
+    heads = config.vision_blocks.mlp_width // max(pooled, 1)
+    return config.vision_width // heads if heads else config.vision_head_width
 
 
 def _mlp_width(shapes: Mapping[str, Shape], blocks: str, width: int) -> int | None:
@@ -110,6 +152,8 @@ def _projection(shapes: Mapping[str, Shape], path: str) -> str:
 def _embed_dim(shapes: Mapping[str, Shape], text_width: int) -> int:
     kernel = "clip/text/projection/kernel"
     # SigLIP's without a projection (i18n) has a probe; to another model it belongs.
+    if _is_of_videos(shapes):
+        return text_width
     if kernel not in shapes and "clip/vision/probe/query" not in shapes:
         return _shape(shapes, "clip/text/projection", 2)[1]
     found = shapes.get(kernel) or shapes.get("clip/text/projection")

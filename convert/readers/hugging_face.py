@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 
+from convert.naming.sizes import CONTEXT_LENGTH
+from convert.naming.videoprism_names import POSITIONS
 from convert.readers import preprocessing
 from convert.readers.said import Said
 from glscl_jax.errors import UserError
@@ -12,7 +14,9 @@ from glscl_jax.files import read_json, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.images import Preprocessing
+from glscl_jax.models.encoders.sinusoids import sinusoids
 from glscl_jax.models.encoders.transformer import Blocks
+from glscl_jax.models.encoders.variants import VARIANTS
 
 CONFIG = "config.json"
 # The first that is there. Older ones are PyTorch's, and transformers up to 4 wrote Flax, too.
@@ -40,6 +44,7 @@ HIGHEST_ID = 2
 # Of transformers' names the ones here.
 _ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
+    "gelu_python": "gelu",
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
@@ -49,6 +54,7 @@ _CLASSES = {
     "clip": ("CLIPModel", "CLIPConfig"),
     "metaclip_2": ("MetaClip2Model", "MetaClip2Config"),
     "siglip": ("SiglipModel", "SiglipConfig"),
+    "videoprism": ("VideoPrismClipModel", "VideoPrismConfig"),
 }
 _NAMES = {
     "siglip2": "a SigLIP 2 of NaFlex, whose images are of any size",
@@ -56,6 +62,7 @@ _NAMES = {
     "chinese_clip": "a Chinese CLIP, with a BERT-like text tower",
     "clip_text_model": "a text model without a vision tower",
     "clip_vision_model": "a vision model without a text tower",
+    "videoprism_vision_model": "a VideoPrism without a text tower",
 }
 
 
@@ -114,6 +121,9 @@ def read_config(directory: pathlib.Path) -> Said:
     if kind == "siglip" and not config.vision_config.vision_use_head:
         raise UserError(f"{path}: vision_config.vision_use_head is false: it has no probe to pool")
     images = preprocessing.of_hugging_face(directory, config.vision_config.image_size, kind)
+    if kind == "videoprism":
+        _check_videoprism(path, config)
+        return Said({**_settings(kind, config), **_of_videoprism(config), **images})
     end = config.text_config.eos_token_id
     if type(end) is not int:
         raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
@@ -149,8 +159,36 @@ _BUILDS = {
         "text_pooling": "last",
         "tokenizer": "siglip",
     },
+    "videoprism": {
+        "vision_pooling": "query",
+        "causal": True,
+        "text_pooling": "class",
+        "norm_offset": True,
+        "tokenizer": "videoprism",
+    },
 }
-_READ = "CLIPModel, MetaClip2Model and SiglipModel are read"
+_READ = "CLIPModel, MetaClip2Model, SiglipModel and VideoPrismClipModel are read"
+
+
+def _of_videoprism(config) -> dict[str, object]:
+    return {"attention_cap": float(config.vision_config.attn_logit_softcapping)}
+
+
+def _check_videoprism(path: pathlib.Path, config) -> None:
+    """Raises a `UserError` for what transformers' VideoPrism can be and the model here cannot."""
+    vision, text = config.vision_config, config.text_config
+    if vision.attn_logit_softcapping != text.attn_logit_softcapping:
+        raise UserError(f"{path}: its towers have different attn_logit_softcapping; here one")
+    if list(vision.tubelet_size) != [1, vision.tubelet_size[-1], vision.tubelet_size[-1]]:
+        raise UserError(
+            f"{path}: vision_config.tubelet_size {list(vision.tubelet_size)} is no square patch of "
+            "one frame"
+        )
+    if text.max_position_embeddings != CONTEXT_LENGTH:
+        raise UserError(
+            f"{path}: text_config.max_position_embeddings is {text.max_position_embeddings}; "
+            f"VideoPrism's texts have {CONTEXT_LENGTH} places"
+        )
 
 
 def _check_code(path: pathlib.Path, settings: dict, model: str) -> None:
@@ -190,6 +228,10 @@ def write_directory(
     if settings.model_type == "siglip":
         # There both are vectors of one number.
         tensors = tensors | {name: tensors[name].reshape(1) for name in _VECTORS}
+    if settings.model_type == "videoprism":
+        # Its own are spaced otherwise (see `sinusoids`); it keeps those that it reads.
+        positions = sinusoids(config.context_length, config.text_width)
+        tensors = tensors | {POSITIONS: np.asarray(positions)}
     directory.mkdir()
     safetensors.save_file(tensors, directory / WEIGHTS[0], metadata={"format": "pt"})
     settings.save_pretrained(directory)
@@ -211,6 +253,11 @@ def kind_of(config: CLIPConfig) -> str | None:
         of_clip = is_built_as("vision_pooling", "vision_projection", "text_projection")
         kinds = {"highest": "clip", "end": "metaclip_2"}
         return kinds.get(config.text_pooling) if of_clip else None
+    if config.is_video:
+        known = VARIANTS["VideoPrism-B/18@288"]
+        same = ("patch_bias", "norm_offset", "causal", "text_pooling", "text_positions")
+        same += ("text_projection", "logit_bias")
+        return "videoprism" if all(getattr(config, x) == getattr(known, x) for x in same) else None
     probe = config.vision_blocks.heads == (config.probe_heads or config.vision_blocks.heads)
     probe = probe and config.probe.mlp_width == config.vision_blocks.mlp_width
     is_siglip = is_built_as(
@@ -239,8 +286,8 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
     kind = kind_of(config)
     if kind is None:
         raise UserError(
-            "transformers has no model of these towers (it has CLIP, MetaCLIP 2 and SigLIP): give "
-            "--to=pytorch"
+            "transformers has no model of these towers (it has CLIP, MetaCLIP 2, SigLIP and "
+            "VideoPrism): give --to=pytorch"
         )
     if tokenizer is None:
         start, end = None, config.end_id or HIGHEST_ID
@@ -276,7 +323,10 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
         "image_size": config.image_size,
         "patch_size": config.patch_size,
     }
-    if kind == "siglip":
+    if kind == "videoprism":
+        _as_videoprism(texts, images, config)
+        sizes = {}
+    elif kind == "siglip":
         texts |= {"projection_size": config.embed_dim}
         sizes = {}
     else:
@@ -285,6 +335,24 @@ def transformers_config(config: CLIPConfig, tokenizer: Tokenizer | None = None):
     return getattr(transformers, settings)(
         text_config=texts, vision_config=images, architectures=[model], **sizes
     )
+
+
+def _as_videoprism(texts: dict, images: dict, config: CLIPConfig) -> None:
+    """Makes of CLIP's settings, in place, those of a VideoPrism."""
+    for tower in (texts, images):
+        tower.pop("projection_dim")
+        tower["attn_logit_softcapping"] = config.attention_cap or 0.0
+    texts |= dict.fromkeys(("bos_token_id", "eos_token_id"))
+    # There the padding's id.
+    texts["pad_token_id"] = 0
+    patch = images.pop("patch_size")
+    images |= {
+        "tubelet_size": [1, patch, patch],
+        "num_frames": config.time_positions,
+        "num_spatial_layers": images.pop("num_hidden_layers"),
+        "num_temporal_layers": config.time_layers,
+        "num_auxiliary_layers": config.auxiliary_layers,
+    }
 
 
 def transformers_model(config):

@@ -30,6 +30,11 @@ class _Processor:
 
 _HALF = (0.5, 0.5, 0.5)
 _CLIP, _SIGLIP = _Processor("crop", CLIP_MEAN, CLIP_STD), _Processor("squash", _HALF, _HALF)
+# Pixels between 0 and 1, as they are.
+_USUAL = {
+    "siglip": _SIGLIP,
+    "videoprism": _Processor("squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
 _PROCESSORS = {
     f"{name}ImageProcessor{kind}": processor
     for name, processor in (("CLIP", _CLIP), ("Siglip", _SIGLIP))
@@ -59,7 +64,7 @@ def of_hugging_face(directory: pathlib.Path, image_size: int, kind: str = "clip"
         path = directory / PROCESSOR_FILE
         inner = read_json(path).get("image_processor")
         said = inner if isinstance(inner, dict) else {}
-    return _of_processor(path, said, image_size, _SIGLIP if kind == "siglip" else _CLIP)
+    return _of_processor(path, said, image_size, _USUAL.get(kind, _CLIP))
 
 
 def of_open_clip(path: pathlib.Path, images: Mapping, image_size: int) -> dict:

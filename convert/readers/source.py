@@ -9,18 +9,22 @@ import numpy as np
 
 from convert.naming import long_clip, wrapping
 from convert.naming.published_names import OPENAI_MARKS
+from convert.naming.videoprism_names import HUGGING_FACE_VIDEOPRISM
 from convert.readers import (
     flax_file,
     hugging_face,
+    npz_file,
     open_clip,
     safetensors_file,
     shards,
     torch_file,
     torchscript,
+    videoprism,
 )
 from glscl_jax.errors import UserError
 
 _HASHED_AT_ONCE = 1 << 24
+_NPZ = "npz file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,16 @@ def open_source(path: str | pathlib.Path, entry: str | None = None) -> Source:
     if not path.is_file():
         raise UserError(f"{path}: no such file or directory")
     tensors, container = _read_weights(path, entry)
+    if container == _NPZ:
+        videoprism.check(tensors, path)
+        said = videoprism.settings(tensors, path)
+        return _source(path, container, (path,), videoprism.fold(tensors), settings=said)
     source = _source(path, container, (path,), tensors)
+    if any(HUGGING_FACE_VIDEOPRISM.row(name) for name in source.tensors):
+        raise UserError(
+            f"{path} is a VideoPrism of transformers, and does not say how wide its heads are: "
+            "convert the directory with its config"
+        )
     if not source.is_openais:
         return source
     return dataclasses.replace(source, settings={"activation": "quick_gelu"})
@@ -132,6 +145,8 @@ def _read_weights(path: pathlib.Path, entry: str | None) -> tuple[Mapping, str]:
             return _whole(safetensors_file.read(path), path, entry), "safetensors file"
         if flax_file.is_msgpack(path):
             return _whole(flax_file.read(path), path, entry), "Flax file"
+        if npz_file.is_npz(path):
+            return _whole(npz_file.read(path), path, entry), _NPZ
         if torchscript.is_archive(path):
             return _whole(torchscript.read(path), path, entry), "TorchScript archive"
         return torch_file.read_state_dict(path, entry), "PyTorch file"

@@ -7,6 +7,7 @@ from convert.naming import rules
 from convert.naming.name_map import Table
 from convert.naming.published_names import is_hugging_face
 from convert.naming.sizes import clip_of
+from convert.naming.videoprism_names import NPZ
 from convert.readers.source import Source
 from convert.verification import captions, verify
 from glscl_jax.errors import UserError
@@ -21,9 +22,15 @@ MOST_WITH_GRADIENTS = 600_000_000
 def assumptions(origin: Source, table: Table, clip: CLIPConfig) -> list[str]:
     """What a source does not say of its model, and what it is taken for.
 
-    A directory's config says it, and OpenAI's and the released GLSCL's code does of their files.
+    A directory's config says it, and OpenAI's, VideoPrism's and the released GLSCL's code does of
+    their files.
     """
-    if origin.path.is_dir() or origin.is_openais or table.parts != ("clip",):
+    if (
+        origin.path.is_dir()
+        or origin.is_openais
+        or table.title == NPZ.title
+        or table.parts != ("clip",)
+    ):
         return []
     sentence = {"highest": "the highest id", "end": f"id {clip.end_id}", "last": "the last place"}
     image = {
@@ -125,6 +132,10 @@ def _twin(origin: Source, converted: rules.Converted, config: CLIPConfig):
       UserError: that library is not installed, and nothing stands in for it.
     """
     torch_stages, table = import_torch(), converted.table
+    if converted.config.is_video:
+        from convert.verification import torch_videoprism
+
+        return torch_videoprism.of_transformers(origin, converted.config)
     if is_hugging_face(table):
         return torch_stages.of_hugging_face(origin, converted.config)
     if not origin.is_openais:

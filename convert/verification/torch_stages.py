@@ -39,6 +39,7 @@ class Twin:
       encode_image: images [N,3,H,W] to features [N,D].
       encode_text: ids and mask [A,L] to features [A,D].
       sees_padding: whether its text tower does.
+      others: blocks that a tower of videos has besides, by the names of their stages.
     """
 
     title: str
@@ -49,20 +50,24 @@ class Twin:
     encode_image: Callable
     encode_text: Callable
     sees_padding: bool
+    others: Mapping[str, torch.nn.ModuleList] = dataclasses.field(default_factory=dict)
 
 
 @torch.no_grad()
 def stages(twin: Twin, inputs: Inputs) -> Stages:
     """What a twin computes at every stage."""
     ids, mask, images, _ = _tensors(inputs)
-    with _watched("vision", twin.vision) as vision:
+    with contextlib.ExitStack() as watching:
+        vision = [watching.enter_context(_watched("vision", twin.vision))]
+        vision += [watching.enter_context(_watched(*other)) for other in twin.others.items()]
         image = twin.encode_image(images)
     with _watched("text", twin.text, None if twin.sees_padding else mask) as text:
         sentences = twin.encode_text(ids, mask)
+    scale = getattr(twin.model, "logit_scale", None)
     return _arrays(
         {
-            "logit scale": twin.model.logit_scale.reshape(()),
-            **vision,
+            **({} if scale is None else {"logit scale": scale.reshape(())}),
+            **{stage: value for found in vision for stage, value in found.items()},
             "image embedding": image,
             **text,
             "text embedding": sentences,
@@ -281,13 +286,19 @@ def _split(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _watched(name: str, blocks: torch.nn.ModuleList, mask=None) -> Iterator[dict]:
     """Collects what goes into a tower's first block and comes out of each, of real tokens alone."""
     found, real = {}, slice(None) if mask is None else mask > 0
-    first = {"vision": "patch embedding", "text": "token embedding"}[name]
+    first = verify.first_stage(name)
 
     def keep(stage: str, value) -> None:
-        found[stage] = (value[0] if isinstance(value, tuple) else value)[real]
+        value = value[0] if isinstance(value, tuple) else value
+        if mask is not None and value.shape[1] > real.shape[1]:
+            # What a tower puts behind a text is real.
+            behind = torch.ones(len(real), value.shape[1] - real.shape[1], dtype=torch.bool)
+            found[stage] = value[torch.cat([real, behind], dim=1)]
+        else:
+            found[stage] = value[real]
 
     def before(module, args, kwargs):
-        keep(f"{name}: {first}", args[0] if args else kwargs["hidden_states"])
+        keep(first, args[0] if args else kwargs["hidden_states"])
 
     hooks = [blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
     for number, block in enumerate(blocks, start=1):

@@ -15,7 +15,7 @@ import numpy as np
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.attention import Seen
-from glscl_jax.models.encoders.clip import CLIP, sentence_feature
+from glscl_jax.models.encoders.clip import CLIP
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.rotary import turns_of
 from glscl_jax.models.encoders.transformer import ResidualBlock
@@ -26,6 +26,12 @@ from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 TOLERANCE = 1e-4
 # Often enough it fills any context.
 LONG_CAPTION = "Two people are talking about a red car, and a dog runs on the beach. "
+# Of each video that is compared.
+FRAMES = 2
+# Stacks that a tower of videos has besides.
+_OTHERS = ("time", "auxiliary")
+# What goes into the first block of a tower.
+_FIRST = {"vision": "patch embedding", "text": "token embedding"}
 
 Stages = dict[str, np.ndarray]
 
@@ -101,10 +107,16 @@ def make_inputs(clip: CLIPConfig, tokenizer: Tokenizer | None = None, seed: int 
         captions = tokenizer([LONG_CAPTION * length, ""], length)
         ids[[0, 2]], mask[[0, 2]] = captions.ids, captions.mask
         ids[1] = np.where(mask[1] > 0, ids[1], tokenizer.frame.pad_id)
-    frame_mask = np.array([[1, 1], [1, 0]], np.int32)
-    frames = random.normal(size=(2, 2, clip.image_size, clip.image_size, 3))
+    # Of a tower of videos a twin has no mask for frames.
+    frame_mask = np.array([[1, 1], [1, int(clip.is_video)]], np.int32)
+    frames = random.normal(size=(2, FRAMES, clip.image_size, clip.image_size, 3))
     frames = (frames * frame_mask[:, :, None, None, None]).astype(np.float32)
     return Inputs(frames, frame_mask, ids, mask)
+
+
+def first_stage(name: str) -> str:
+    """The name of the stage before the first block of a tower, or of a stack of it."""
+    return f"{name}: {_FIRST.get(name, 'embedding')}"
 
 
 def compare_stages(source: Stages, ours: Stages) -> list[Comparison]:
@@ -159,9 +171,16 @@ def stages(params: Mapping, config: CLIPConfig | GLSCLConfig, inputs: Inputs) ->
     with jax.default_matmul_precision("highest"):
         ends, first = _ends(params, config, inputs)
         clip, mask = params["clip"], None if config.clip.fixed_length else inputs.mask
+        if config.clip.text_pooling == "class":
+            mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=1)
+        scale = {"logit scale": np.asarray(clip["logit_scale"], np.float32)}
+        others = {}
+        for name in set(_OTHERS) & first.keys():
+            others |= _blocks(name, clip["vision"], config.clip, first[name], None)
         return {
-            "logit scale": np.asarray(clip["logit_scale"], np.float32),
+            **({} if config.clip.is_video else scale),
             **_blocks("vision", clip["vision"], config.clip, first["vision"], None),
+            **others,
             "image embedding": ends["image embedding"],
             **_blocks("text", clip["text"], config.clip, first["text"], mask),
             **{name: value for name, value in ends.items() if name != "image embedding"},
@@ -176,15 +195,16 @@ def _ends(params: Mapping, config: GLSCLConfig, inputs: Inputs) -> tuple[Stages,
         *tower, name = context.module.path or ("",)
         if name == "transformer" and tower[-1] in ("vision", "text"):
             first[tower[-1]] = args[0]
+        if name in _OTHERS and tower[-1:] == ["vision"]:
+            first[name] = args[0]
         return call(*args, **kwargs)
 
     def forward(model: GLSCL, ids, mask, frames, frame_mask):
-        images = frames.reshape(-1, *frames.shape[2:])
+        image = model.clip.frames(frames, frame_mask).reshape(-1, config.clip.embed_dim)
         if "lim" not in params:
-            tokens = model.clip.text(ids, mask)
             found = {
-                "image embedding": model.clip.vision(images),
-                "text embedding": sentence_feature(tokens, ids, config.clip),
+                "image embedding": image,
+                "text embedding": model.clip.texts(ids, mask)[0],
             }
             if "temporal" in params:
                 found["frame features"] = model.encode_frames(frames, frame_mask)
@@ -192,7 +212,7 @@ def _ends(params: Mapping, config: GLSCLConfig, inputs: Inputs) -> tuple[Stages,
         text = model.encode_text(ids, mask)
         video = model.encode_video(frames, frame_mask)
         return {
-            "image embedding": model.clip.vision(images),
+            "image embedding": image,
             "text embedding": text.sentence,
             "frame features": video.frames,
             "text queries": text.queries,
@@ -225,9 +245,9 @@ def gradients(params: Mapping, config: CLIPConfig, inputs: Inputs) -> dict:
 
     def scalar(params):
         bound = CLIP(config).bind({"params": params["clip"]})
-        image = bound.vision(jnp.asarray(inputs.images))
-        ids = jnp.asarray(inputs.ids)
-        sentence = sentence_feature(bound.text(ids, jnp.asarray(inputs.mask)), ids, config)
+        image = bound.frames(jnp.asarray(inputs.frames), jnp.asarray(inputs.frame_mask))
+        image = image.reshape(-1, config.embed_dim)
+        sentence, _ = bound.texts(jnp.asarray(inputs.ids), jnp.asarray(inputs.mask))
         one, two = directions(image.shape, sentence.shape)
         return (image * one).sum() + (sentence * two).sum()
 
@@ -246,7 +266,7 @@ def compare_gradients(source: Stages, ours: Stages) -> list[Comparison]:
         source, {name: ours[name].reshape(x.shape) for name, x in source.items()}
     ):
         words = each.stage.split(".")
-        tower = "images" if words[0].startswith("vis") else "texts"
+        tower = "images" if words[0].startswith("vi") else "texts"
         tower = "logits" if words[-1].startswith("logit_") else tower
         found.setdefault(f"gradient of {tower}", []).append(each)
     return [
@@ -260,18 +280,18 @@ def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
     causal = name == "text" and config.causal
     seen = Seen(None if mask is None else jnp.asarray(mask), causal)
     real = slice(None) if mask is None else mask > 0
-    blocks = tower["transformer"]["blocks"]
+    stack = name if name in _OTHERS else "transformer"
+    blocks = tower[stack]["blocks"]
     # One block is compiled and called as often as there are layers; the whole tower, whose
     # embedding is a stage as well, loops over them.
-    settings = config.vision_blocks if name == "vision" else config.text_blocks
-    layers = settings.layers
+    settings = config.text_blocks if name == "text" else config.vision_blocks
+    layers = len(blocks["ln_1"]["scale"])
     block = ResidualBlock(settings, jnp.dtype("float32"))
     turns = None
     if name == "vision" and config.rotary:
         turns = turns_of(config.side, settings.head_width, config.class_token, x.shape[1])
     step = jax.jit(lambda params, x: block.apply({"params": params}, x, seen, turns)[0])
-    first = {"vision": "patch embedding", "text": "token embedding"}[name]
-    found = {f"{name}: {first}": np.asarray(x)[real]}
+    found = {first_stage(name): np.asarray(x)[real]}
     for layer in range(layers):
         x = step(jax.tree.map(lambda array, layer=layer: array[layer], blocks), x)
         found[f"{name}: block {layer + 1}"] = np.asarray(x)[real]

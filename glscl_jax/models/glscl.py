@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from glscl_jax import ranges
 from glscl_jax.models.encoders import attention, temporal
-from glscl_jax.models.encoders.clip import CLIP, sentence_feature
+from glscl_jax.models.encoders.clip import CLIP
 from glscl_jax.models.encoders.clip_config import USUAL_HEAD, CLIPConfig
 from glscl_jax.models.encoders.transformer import REMAT_KINDS
 from glscl_jax.models.encoders.variants import VARIANTS
@@ -100,16 +100,13 @@ class GLSCL(nn.Module):
 
     def encode_text(self, ids, mask, deterministic: bool = True):
         """ids int32 [A,L] and mask int32 [A,L], 1 on real tokens -> the head's text features."""
-        tokens = self.clip.text(ids, mask)
-        sentence = sentence_feature(tokens, ids, self.config.clip)
+        sentence, tokens = self.clip.texts(ids, mask)
         return self.config.head.text(self._learned(), sentence, tokens, deterministic)
 
     def encode_frames(self, frames, mask) -> jax.Array:
         """Frame features [B,V,D] before the head; arguments as `encode_video`'s."""
-        batch, count = frames.shape[:2]
         images = self.config.clip.preprocessing.normalize(frames, mask)
-        features = self.clip.vision(images.reshape(-1, *images.shape[2:]))
-        features = features.reshape(batch, count, -1)
+        features = self.clip.frames(images, mask)
         return features if self.config.temporal == "None" else self.temporal(features, mask)
 
     def encode_video(self, frames, mask, deterministic: bool = True):
@@ -209,6 +206,11 @@ def _check(config: GLSCLConfig) -> None:
     clip = config.clip
     clip.check()
     ranges.check(vars(config), _RANGES)
+    if config.attention == "fused" and not clip.can_fuse:
+        raise ValueError(
+            "attention fused: no kernel caps logits (clip.attention_cap) or hides padding before a "
+            "class token (clip.text_pooling class): take auto or plain"
+        )
     if config.temporal == "seqTransf" and clip.embed_dim % clip.frame_head_width:
         raise ValueError(
             f"embed_dim {clip.embed_dim} is no multiple of {clip.text_head_width}, a head's width "

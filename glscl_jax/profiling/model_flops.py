@@ -47,7 +47,7 @@ def forward_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -
     clip, width = config.clip, config.clip.embed_dim
     cost = config.head.cost(width, words, frames)
     return ForwardFlops(
-        vision=2 * frames * clip.vision_multiply_adds(),
+        vision=2 * clip.video_multiply_adds(frames),
         text=2 * clip.text_multiply_adds(words),
         temporal=2 * multiply_adds(config.temporal, config.temporal_layers, frames, clip),
         head=2 * (cost.text + cost.video),

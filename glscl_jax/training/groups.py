@@ -14,7 +14,12 @@ import jax
 import numpy as np
 
 from glscl_jax.errors import UserError
-from glscl_jax.models.encoders.parameters import is_below_blocks, stack_end, tower_of
+from glscl_jax.models.encoders.parameters import (
+    is_below_blocks,
+    stack_end,
+    stage_of,
+    tower_of,
+)
 from glscl_jax.training.optim_config import OptimConfig
 from glscl_jax.trees import path_name
 
@@ -48,10 +53,12 @@ def heights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """How many steps below the top of its CLIP tower each tensor lies.
 
     Of a tower of n blocks, block i (from 0, next to the input) lies n - i below; what comes
-    before the blocks, which is the embeddings and the vision tower's `ln_pre`, n + 1. Everything
-    else lies at the top: 0 for what follows the blocks, the logit scale, and all that is not of
-    CLIP. The rate at height h is multiplied by `layer_decay ** h`: the count is that of BEiT's
-    fine-tuning (Bao et al., 2022), after ELECTRA's (Clark et al., 2020).
+    before the blocks, which is the embeddings and the vision tower's `ln_pre`, n + 1. Where a
+    tower has several stacks its blocks are counted through all of them, and what lies between two
+    stacks is as high as the block below it. Everything else lies at the top: 0 for what follows
+    the blocks, the logit scale, and all that is not of CLIP. The rate at height h is multiplied by
+    `layer_decay ** h`: the count is that of BEiT's fine-tuning (Bao et al., 2022), after ELECTRA's
+    (Clark et al., 2020).
 
     Args:
       shapes: of the parameters, by their names.
@@ -59,18 +66,23 @@ def heights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     Returns:
       By the same names: int [layers] of a stack, else [1].
     """
-    blocks = {
-        tower: shape[0]
+    layers = {
+        (tower, stage_of(name)): shape[0]
         for name, shape in shapes.items()
         if (tower := tower_of(name)) and stack_end(name)
     }
 
+    def above(tower, stage):
+        return sum(n for (one, other), n in layers.items() if one == tower and other > stage)
+
     def height(name, shape):
-        tower, tensors = tower_of(name), len(tensor_names(name, shape))
+        tower, stage, tensors = tower_of(name), stage_of(name), len(tensor_names(name, shape))
         if tower and stack_end(name):
-            return tensors - np.arange(tensors)
+            return above(tower, stage) + tensors - np.arange(tensors)
         if tower and is_below_blocks(name):
-            return np.full(tensors, blocks.get(tower, 0) + 1)
+            return np.full(tensors, above(tower, -1) + 1)
+        if stage >= 0 and (over := above(tower, stage)):
+            return np.full(tensors, over + 1)
         return np.full(tensors, 0)
 
     return {name: height(name, shape) for name, shape in shapes.items()}

@@ -18,8 +18,8 @@ def start_params(fresh: dict, loaded: dict, config: GLSCLConfig) -> dict:
     A part that the checkpoint has (`clip`, `temporal`, `lim`) is taken as it is. A temporal
     transformer that it lacks starts from CLIP's text tower, as in the reference: its blocks from
     the first of the tower's, its positions from the tower's; but of a tower of another width than
-    the frames' it can have nothing. Anything else that it lacks starts fresh, a logit's bias among
-    it. Pure: NumPy or JAX arrays, under `jit` or not.
+    the frames', or of another make, it can have nothing. Anything else that it lacks starts fresh,
+    a logit's bias among it. Pure: NumPy or JAX arrays, under `jit` or not.
 
     Args:
       fresh: nested dicts, as `models.glscl.init_params` draws them.
@@ -35,8 +35,8 @@ def start_params(fresh: dict, loaded: dict, config: GLSCLConfig) -> dict:
     if "clip" not in loaded:
         raise UserError("the checkpoint to start from has no CLIP")
     given = dict(loaded)
-    of_one_width = config.clip.text_width == config.clip.embed_dim
-    if "temporal" not in loaded and config.temporal == "seqTransf" and of_one_width:
+    begins = config.temporal == "seqTransf" and config.clip.begins_temporal
+    if "temporal" not in loaded and begins:
         given["temporal"] = _from_text_tower(loaded["clip"]["text"], config.temporal_layers)
     if _BIAS in fresh["clip"] and _BIAS not in loaded["clip"]:
         # That of another loss.

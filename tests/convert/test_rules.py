@@ -299,6 +299,30 @@ PROBED = dataclasses.replace(
 )
 
 
+OF_VIDEOS = CLIPConfig(
+    image_size=6,
+    patch_size=2,
+    vision_width=64,
+    vision_layers=2,
+    text_width=64,
+    text_layers=1,
+    embed_dim=64,
+    context_length=64,
+    vocab_size=11,
+    patch_bias=True,
+    class_token=False,
+    pre_norm=False,
+    vision_pooling="query",
+    vision_projection="none",
+    time_layers=1,
+    time_positions=5,
+    auxiliary_layers=3,
+    text_pooling="class",
+    text_positions="sinusoidal",
+    text_projection="none",
+)
+
+
 def test_what_a_format_has_no_name_for_is_not_dropped():
     params = random_params(PROBED)
     with pytest.raises(UserError, match=r"no name for clip/logit_bias, clip/text/projection/bias"):
@@ -310,12 +334,17 @@ def test_every_format_there_and_back(table):
     config = MODELS["lstm, own queries"] if len(table.parts) > 1 else UNLIKE
     if table in (published_names.OPEN_CLIP_TIMM, published_names.SIGLIP):
         config = PROBED
+    if table in (published_names.HUGGING_FACE_VIDEOPRISM, published_names.NPZ):
+        config = OF_VIDEOS
     params = {part: x for part, x in random_params(config).items() if part in table.parts}
+    for path, value in table.fresh.items():
+        part, name = path.split("/")
+        params[part][name] = np.float32(value)
     tensors = rules.to_torch_names(params, table)
     converted = rules.from_torch_names(tensors)
     assert converted.table is table
     clip = converted.config if len(table.parts) == 1 else converted.config.clip
-    assert clip == (PROBED if config is PROBED else UNLIKE)
+    assert clip == (UNLIKE if len(table.parts) > 1 else config)
     assert_same_bits(
         traverse_util.flatten_dict(converted.params, sep="/"),
         traverse_util.flatten_dict(params, sep="/"),

@@ -14,8 +14,9 @@ from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.trees import path_name
 from tests.server import REPO
 
-# Between them they have every kind of parameter: a class token and none, a probe, every projection.
-FAMILIES = ("tiny", "tiny-SigLIP", "tiny-PE")
+# Between them they have every kind of parameter: a class token and none, a probe, every projection,
+# several stacks.
+FAMILIES = ("tiny", "tiny-SigLIP", "tiny-PE", "tiny-VideoPrism")
 
 
 def model_of(variant: str) -> GLSCLConfig:
@@ -59,7 +60,7 @@ def test_what_is_split_over_which_axis(names):
         assert parameters.split_of(f"opt_state/0/mu/{name}") == expected, name
 
 
-def test_stacks_and_what_is_none(names):
+def test_stacks_and_what_is_none(names, family):
     stacked = {name[: parameters.stack_end(name)] for name in names if parameters.stack_end(name)}
     assert stacked == {
         "clip/text/transformer/blocks/",
@@ -67,6 +68,11 @@ def test_stacks_and_what_is_none(names):
         "lim/decoder/",
         "lim/video_decoder/",
         "temporal/transformer/blocks/",
+        *(
+            ["clip/vision/auxiliary/blocks/", "clip/vision/time/blocks/"]
+            if family == "tiny-VideoPrism"
+            else []
+        ),
     }
     for name in ("blocks/kernel", "lim/decoder", "clip/myblocks/kernel", "a/blocks_2/kernel"):
         assert parameters.stack_end(name) is None
@@ -74,20 +80,18 @@ def test_stacks_and_what_is_none(names):
 
 def test_what_lies_below_a_tower_s_blocks(names, family):
     below = {name for name in names if parameters.is_below_blocks(name)}
+    of_images = ["clip/vision/class_embedding", "clip/vision/ln_pre/bias"]
+    own = {
+        "tiny-SigLIP": ["clip/vision/patch_bias"],
+        "tiny-VideoPrism": ["clip/vision/patch_bias", "clip/text/class_embedding"],
+    }
+    positions = "clip/text/positional_embedding"
     assert below == {
-        "clip/text/positional_embedding",
+        *([] if family == "tiny-VideoPrism" else [positions]),
         "clip/text/token_embedding",
         "clip/vision/patch_embedding",
         "clip/vision/positional_embedding",
-        *(
-            ["clip/vision/patch_bias"]
-            if family == "tiny-SigLIP"
-            else [
-                "clip/vision/class_embedding",
-                "clip/vision/ln_pre/bias",
-                "clip/vision/ln_pre/scale",
-            ]
-        ),
+        *own.get(family, [*of_images, "clip/vision/ln_pre/scale"]),
     }
     assert {parameters.tower_of(name) for name in names} == {"clip/text/", "clip/vision/", None}
     assert parameters.tower_of("temporal/positional_embedding") is None
@@ -99,6 +103,7 @@ def test_what_the_released_code_halves(names, family):
         "tiny": {"class_embedding"},
         "tiny-SigLIP": {"query", "logit_bias"},
         "tiny-PE": {"class_embedding", "query"},
+        "tiny-VideoPrism": {"class_embedding", "query", "time_embedding", "dimension_scale"},
     }
     assert {name.rsplit("/", 1)[-1] for name in whole} == own[family] | {
         "bias",  # of LayerNorms

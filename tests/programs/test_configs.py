@@ -160,7 +160,7 @@ def test_msrvtt_has_three_splits():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_variants_are_named(name):
-    there = ":7k, :full and :tiny" if name == "msrvtt" else ":tiny"
+    there = ":7k, :full, :videoprism_b and :tiny" if name == "msrvtt" else ":tiny"
     with pytest.raises(ValueError, match=f"no variant 'small' .* there is only {there}"):
         importlib.import_module(f"configs.{name}").get_config("small")
 

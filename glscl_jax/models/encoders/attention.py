@@ -66,14 +66,22 @@ def is_fused(kind: str, dtype: jnp.dtype, tokens: int) -> bool:
 
 
 def written_out(
-    query: jax.Array, key: jax.Array, value: jax.Array, seen: Seen, drop: Callable = lambda x: x
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    seen: Seen,
+    drop: Callable = lambda x: x,
+    cap: float | None = None,
 ) -> jax.Array:
     """query [B,Q,H,D/H], key and value [B,M,H,D/H] -> [B,Q,H,D/H]; `drop` is the weights' dropout.
 
-    Softmax in float32, the products in the arrays' own type.
+    Softmax in float32, the products in the arrays' own type. With `cap` no logit is larger than
+    it: `cap tanh(logit / cap)`, before what is not seen is hidden.
     """
     logits = jnp.einsum("BQHD,BMHD->BHQM", query * query.shape[-1] ** -0.5, key)
     logits = logits.astype(jnp.float32)
+    if cap is not None:
+        logits = cap * jnp.tanh(logits / cap)
     if (bias := seen.bias(query.shape[1])) is not None:
         logits = logits + bias
     weights = drop(nn.softmax(logits, axis=-1).astype(query.dtype))

@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
+from glscl_jax.models.encoders import patches
 from glscl_jax.models.encoders.attention import ALL, Seen, filled_up, is_fused
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.parameters import FSDP, Traits, state
 from glscl_jax.models.encoders.probe import Probe
 from glscl_jax.models.encoders.products import matmul, spread
 from glscl_jax.models.encoders.rotary import turns_of
+from glscl_jax.models.encoders.sinusoids import sinusoids
 from glscl_jax.models.encoders.transformer import Linear, Transformer, layer_norm
+from glscl_jax.models.encoders.video_tower import VideoTower
 
 _EMBEDDINGS = (
     "class_embedding",
@@ -80,7 +83,7 @@ class VisionTower(nn.Module):
         it were the class token's: [N,1+patches,D], without the 1 where there is no class token.
         """
         config, blocks = self.config, self.config.vision_blocks
-        x = self._embedded(images)
+        x = patches.embedded(self, config, self.dtype, images)
         if config.pre_norm:
             x = layer_norm("ln_pre", blocks.epsilon)(x).astype(self.dtype)
         fused = is_fused(self.attention, self.dtype, config.image_tokens)
@@ -93,29 +96,6 @@ class VisionTower(nn.Module):
         )
         x = self._pooled(x[:, : config.image_tokens], all_tokens)
         return projected(self, x, config.vision_projection, config.embed_dim)
-
-    def _embedded(self, images: jax.Array) -> jax.Array:
-        """Tokens [N,1+patches,D] with their positions."""
-        config, width, side = self.config, self.config.vision_width, self.config.side
-        scale = width**-0.5
-        # A convolution whose stride is its kernel is a matrix product of flattened patches.
-        patch = (config.patch_size, config.patch_size, 3)
-        kernel = self.param("patch_embedding", initializers.lecun_normal(), (*patch, width))
-        patches = images.reshape(-1, side, config.patch_size, side, config.patch_size, 3).transpose(
-            0, 1, 3, 2, 4, 5
-        )
-        patches = patches.reshape(-1, side * side, int(np.prod(patch))).astype(self.dtype)
-        x = matmul(patches, kernel.reshape(-1, width))
-        if config.patch_bias:
-            x = x + spread(self.param("patch_bias", initializers.zeros, (width,)), x)
-        if config.class_token:
-            first = self.param("class_embedding", initializers.normal(scale), (width,))
-            first = jnp.broadcast_to(spread(first, x[:, :1]), (x.shape[0], 1, width))
-            x = jnp.concatenate([first, x], axis=1)
-        position = self.param(
-            "positional_embedding", initializers.normal(scale), (config.image_tokens, width)
-        )
-        return x + spread(position, x)
 
     def _pooled(self, x: jax.Array, all_tokens: bool) -> jax.Array:
         """Tokens [N,1+patches,D] to what is projected, [N,D] or with `all_tokens` all of them."""
@@ -132,7 +112,7 @@ class VisionTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token ids [A,L] to a feature of every token [A,L,D]."""
+    """Token ids [A,L] to a feature of every token [A,L,D], [A,L+1,D] with a class token."""
 
     config: CLIPConfig
     dtype: jnp.dtype
@@ -149,22 +129,40 @@ class TextTower(nn.Module):
         """
         config, blocks, length = self.config, self.config.text_blocks, ids.shape[1]
         config.check_length(length)
-        # OpenAI's initialisation.
-        embedding = self.param(
-            "token_embedding", initializers.normal(0.02), (config.vocab_size, blocks.width)
-        )
-        position = self.param(
-            "positional_embedding", initializers.normal(0.01), (config.context_length, blocks.width)
-        )
-        x = embedding[ids].astype(self.dtype)
-        x = x + spread(position[:length], x)
+        x = self._embedded(ids)
+        if config.text_pooling == "class":
+            # Behind the padding, which it does not see; it has no place of its own.
+            mask = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=1)
         fused = is_fused(self.attention, self.dtype, length)
         seen = Seen(None if config.sees_padding else mask, causal=config.causal)
         x = Transformer(blocks, self.dtype, self.remat, self.scan, fused, name="transformer")(
             x, seen
         )
-        x = layer_norm("ln_final", blocks.epsilon)(x).astype(self.dtype)
+        x = layer_norm("ln_final", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
         return projected(self, x, config.text_projection, config.embed_dim)
+
+    def _embedded(self, ids: jax.Array) -> jax.Array:
+        """Tokens with their positions, [A,L,D], and behind them the class token."""
+        config, width, length = self.config, self.config.text_width, ids.shape[1]
+        is_learned = config.text_positions == "learned"
+        # OpenAI's initialisation; where the embedding is multiplied, as Vaswani et al. (2017) do
+        # beside sinusoids, so that it begins at about 1.
+        scale = 1.0 if is_learned else width**0.5
+        init = initializers.normal(0.02 if is_learned else 1 / scale)
+        embedding = self.param("token_embedding", init, (config.vocab_size, width))
+        x = embedding[ids].astype(self.dtype)
+        if is_learned:
+            position = self.param(
+                "positional_embedding", initializers.normal(0.01), (config.context_length, width)
+            )
+            x = x + spread(position[:length], x)
+        else:
+            x = x * scale + sinusoids(length, width).astype(self.dtype)
+        if config.text_pooling == "class":
+            last = self.param("class_embedding", init, (width,))
+            last = jnp.broadcast_to(spread(last, x[:, :1]) * scale, (len(ids), 1, width))
+            x = jnp.concatenate([x, last], axis=1)
+        return x
 
 
 def projected(tower: nn.Module, x: jax.Array, kind: str, width: int) -> jax.Array:
@@ -179,8 +177,8 @@ def projected(tower: nn.Module, x: jax.Array, kind: str, width: int) -> jax.Arra
 
 
 def sentence_feature(tokens: jax.Array, ids: jax.Array, config: CLIPConfig) -> jax.Array:
-    """The sentence's row of tokens [A,L,D] of ids [A,L] -> [A,D], by `config.text_pooling`."""
-    if config.text_pooling == "last":
+    """The sentence's row of `TextTower`'s tokens of ids [A,L] -> [A,D], by `text_pooling`."""
+    if config.text_pooling in ("last", "class"):
         return tokens[:, -1]
     # Of several places of one id the first, as PyTorch's argmax.
     wanted = ids if config.text_pooling == "highest" else ids == config.end_id
@@ -197,8 +195,14 @@ class CLIP(nn.Module):
     attention: str = "plain"
 
     def setup(self):
-        self.vision = VisionTower(self.config, self.dtype, self.remat, self.scan, self.attention)
-        self.text = TextTower(self.config, self.dtype, self.remat, self.scan, self.attention)
+        if self.config.is_video:
+            self.vision = VideoTower(self.config, self.dtype, self.remat, self.scan)
+        else:
+            self.vision = VisionTower(
+                self.config, self.dtype, self.remat, self.scan, self.attention
+            )
+        attention = self.attention if self.config.can_fuse else "plain"
+        self.text = TextTower(self.config, self.dtype, self.remat, self.scan, attention)
         # What is learned is the logarithm.
         scale = _SIGMOID_SCALE if self.config.logit_bias else _SCALE
         self.logit_scale = self.param("logit_scale", initializers.constant(np.log(scale)), ())
@@ -207,4 +211,24 @@ class CLIP(nn.Module):
 
     def __call__(self, images, ids, mask):
         """Touches every parameter: images [N,H,W,3], ids and mask [A,L]."""
-        return self.vision(images), self.text(ids, mask), self.logit_scale
+        if self.config.is_video:
+            features = self.frames(images[:, None], jnp.ones((len(images), 1), jnp.int32))[:, 0]
+        else:
+            features = self.vision(images)
+        return features, self.text(ids, mask), self.logit_scale
+
+    def frames(self, frames: jax.Array, mask: jax.Array) -> jax.Array:
+        """Frames [B,V,H,W,3] (float, normalised) to features [B,V,D]; mask [B,V], 1 on real ones.
+
+        A tower of images encodes each by itself, one of videos all of a video together.
+        """
+        if self.config.is_video:
+            return self.vision(frames, mask)
+        features = self.vision(frames.reshape(-1, *frames.shape[2:]))
+        return features.reshape(*frames.shape[:2], -1)
+
+    def texts(self, ids: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """ids and mask [A,L] to sentences [A,D] and tokens [A,L,D]."""
+        tokens = self.text(ids, mask)
+        sentence = sentence_feature(tokens, ids, self.config)
+        return sentence, tokens[:, :-1] if self.config.text_pooling == "class" else tokens

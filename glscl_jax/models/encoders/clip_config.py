@@ -1,7 +1,8 @@
 """What a model of two towers is made of: one for images, one for texts.
 
-OpenAI's CLIP, its successors and SigLIP are the same two stacks of blocks. They differ in what
-stands here, and in nothing else; `variants.py` has those that people use by name.
+OpenAI's CLIP, its successors and SigLIP are the same two stacks of blocks; VideoPrism has more of
+them for images, which are frames of a video there. They differ in what stands here, and in nothing
+else; `variants.py` has those that people use by name.
 """
 
 import dataclasses
@@ -19,8 +20,9 @@ from glscl_jax.models.encoders.transformer import ACTIVATIONS, LAYER_NORM_EPS, B
 from glscl_jax.ranges import EITHER, Each, OneOf, Optional, Real, Whole
 
 # What becomes an image's feature, and which place of a text its sentence is taken from.
-VISION_POOLING = ("class", "probe", "mean")
-TEXT_POOLING = ("highest", "end", "last")
+VISION_POOLING = ("class", "probe", "mean", "query")
+TEXT_POOLING = ("highest", "end", "last", "class")
+TEXT_POSITIONS = ("learned", "sinusoidal")
 # From a tower's width to the shared one: a matrix, one with a bias, or nothing.
 PROJECTIONS = ("matrix", "biased", "none")
 # Heads of this width divide the shared one where the text tower's do not.
@@ -33,6 +35,8 @@ _RANGES = {
     "activation": _ACTIVATION,
     "text_activation": Optional(_ACTIVATION),
     "layer_norm_epsilon": Real(above=0),
+    "norm_offset": EITHER,
+    "attention_cap": Optional(Real(above=0)),
     "patch_bias": EITHER,
     "class_token": EITHER,
     "pre_norm": EITHER,
@@ -41,8 +45,12 @@ _RANGES = {
     "probe_heads": Optional(Whole(1)),
     "probe_mlp_width": Optional(Whole(1)),
     "vision_projection": OneOf(PROJECTIONS),
+    "time_layers": Whole(),
+    "time_positions": Optional(Whole(1)),
+    "auxiliary_layers": Whole(),
     "causal": EITHER,
     "text_pooling": OneOf(TEXT_POOLING),
+    "text_positions": OneOf(TEXT_POSITIONS),
     "end_id": Optional(Whole()),
     "text_projection": OneOf(PROJECTIONS),
     "logit_bias": EITHER,
@@ -73,20 +81,31 @@ class CLIPConfig:
       vision_mlp_width, text_mlp_width: hidden units of a block; None for four times its width.
       text_activation: of the text tower's MLPs; None for the same as the images'.
       layer_norm_epsilon: of both towers' LayerNorms.
+      norm_offset: whether their scales are kept less 1 (see `offset_norm.py`).
+      attention_cap: that the logits of both towers' blocks do not pass; None for none.
       patch_bias: whether patches are embedded with a bias.
       class_token: whether a learned token stands before the patches.
       pre_norm: whether a LayerNorm stands before the vision tower's blocks.
       rotary: whether the vision tower's queries and keys are turned by their patch's place, beside
         the learned positions (see `rotary.py`).
       vision_pooling: "class": the class token; "probe": what one learned query reads (see
-        `probe.py`); "mean": the patches' mean, before the last LayerNorm.
+        `probe.py`); "mean": the patches' mean, before the last LayerNorm; "query": as "probe",
+        but as `pooler.py` has it.
       probe_heads, probe_mlp_width: the probe's heads and hidden units; None for as many as a block
         of the vision tower has.
+      time_layers: blocks in which a patch sees those of its place in the video's other frames
+        (see `video_tower.py`); 0: frames are encoded each by itself.
+      time_positions: frames that the learned positions in time are of; other numbers of frames
+        have them resampled.
+      auxiliary_layers: blocks behind those, in which all patches of a video see each other.
       vision_projection, text_projection: to D, a name of `PROJECTIONS`.
       causal: whether a token sees no later one. Where it does, it sees padding as well, so that
         all texts have `context_length` places (`fixed_length`).
       text_pooling: where the sentence is: "highest": at the highest id, where OpenAI's end token
-        is; "end": at the first `end_id`; "last": at the last place, which may be padding.
+        is; "end": at the first `end_id`; "last": at the last place, which may be padding;
+        "class": at a learned token that stands behind every text.
+      text_positions: "learned", or "sinusoidal": fixed (see `sinusoids.py`), beside token
+        embeddings that are multiplied by the root of their width.
       end_id: the end token's id, for "end".
       logit_bias: whether one is added to scaled similarities, as SigLIP's loss has it.
       tokenizer: whose ids texts are in, a name of `texts.TOKENIZERS`: so a tokenizer's files are
@@ -109,6 +128,8 @@ class CLIPConfig:
     text_mlp_width: int | None = None
     text_activation: str | None = None
     layer_norm_epsilon: float = LAYER_NORM_EPS
+    norm_offset: bool = False
+    attention_cap: float | None = None
     patch_bias: bool = False
     class_token: bool = True
     pre_norm: bool = True
@@ -117,9 +138,13 @@ class CLIPConfig:
     probe_heads: int | None = None
     probe_mlp_width: int | None = None
     vision_projection: str = "matrix"
+    time_layers: int = 0
+    time_positions: int | None = None
+    auxiliary_layers: int = 0
     causal: bool = True
     text_pooling: str = "highest"
     end_id: int | None = None
+    text_positions: str = "learned"
     text_projection: str = "matrix"
     logit_bias: bool = False
     tokenizer: str = "clip"
@@ -159,6 +184,19 @@ class CLIPConfig:
             )
         if self.text_pooling == "end" and self.end_id is None:
             raise ValueError("text_pooling end takes the end token's id: give end_id")
+        if self.text_positions == "sinusoidal" and self.text_width % 2:
+            raise ValueError(f"text_width {self.text_width} is odd: sinusoids come in pairs")
+        _check_video(self)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the frames of a video are encoded together."""
+        return self.time_layers > 0
+
+    @property
+    def can_fuse(self) -> bool:
+        """Whether the one kernel of attention computes what the blocks do."""
+        return self.attention_cap is None and self.text_pooling != "class"
 
     @property
     def vision_blocks(self) -> Blocks:
@@ -170,6 +208,8 @@ class CLIPConfig:
             self.vision_mlp_width or 4 * self.vision_width,
             self.activation,
             self.layer_norm_epsilon,
+            self.attention_cap,
+            self.norm_offset,
         )
 
     @property
@@ -182,6 +222,8 @@ class CLIPConfig:
             self.text_mlp_width or 4 * self.text_width,
             self.text_activation or self.activation,
             self.layer_norm_epsilon,
+            self.attention_cap,
+            self.norm_offset,
         )
 
     @property
@@ -194,6 +236,12 @@ class CLIPConfig:
             head_width=blocks.width // (self.probe_heads or blocks.heads),
             mlp_width=self.probe_mlp_width or blocks.mlp_width,
         )
+
+    @property
+    def begins_temporal(self) -> bool:
+        """Whether the temporal module can start from the text tower's blocks and positions."""
+        as_wide = self.text_width == self.embed_dim
+        return as_wide and self.text_positions == "learned" and not self.norm_offset
 
     @property
     def frame_head_width(self) -> int:
@@ -225,7 +273,7 @@ class CLIPConfig:
     @property
     def sees_padding(self) -> bool:
         """Whether features depend on the padding behind a text."""
-        return not self.causal or self.text_pooling == "last"
+        return self.text_pooling == "last" or not (self.causal or self.text_pooling == "class")
 
     @property
     def fixed_length(self) -> int | None:
@@ -251,8 +299,18 @@ class CLIPConfig:
             self.image_size, self.resize, self.interpolation, self.image_mean, self.image_std
         )
 
+    def video_multiply_adds(self, frames: int) -> int:
+        """Of the matrix products of a video's V frames."""
+        found = frames * self.vision_multiply_adds()
+        if not self.is_video:
+            return found
+        blocks, places = self.vision_blocks, self.patches
+        found += self.time_layers * places * blocks.multiply_adds(frames)
+        found += self.auxiliary_layers * blocks.multiply_adds(frames * places)
+        return found + frames * blocks.pooler_multiply_adds(places)
+
     def vision_multiply_adds(self) -> int:
-        """Of an image's matrix products."""
+        """Of an image's matrix products, of a video's frame those of its own."""
         width, blocks = self.vision_width, self.vision_blocks
         found = self.patches * 3 * self.patch_size**2 * width
         found += blocks.layers * blocks.multiply_adds(self.image_tokens)
@@ -263,10 +321,42 @@ class CLIPConfig:
 
     def text_multiply_adds(self, words: int) -> int:
         """Of a text's matrix products."""
-        blocks = self.text_blocks
-        found = blocks.layers * blocks.multiply_adds(words)
+        blocks, places = self.text_blocks, words + (self.text_pooling == "class")
+        found = blocks.layers * blocks.multiply_adds(places)
         projected = self.text_projection != "none"
         return found + (words * self.text_width * self.embed_dim if projected else 0)
+
+
+def _check_video(config: CLIPConfig) -> None:
+    """Raises a `ValueError` for settings of a tower of videos that go with none here."""
+    if not config.is_video:
+        for name in ("time_positions", "auxiliary_layers"):
+            if getattr(config, name):
+                raise ValueError(f"{name} takes a tower of videos, and time_layers is 0")
+        if config.vision_pooling == "query":
+            raise ValueError("vision_pooling query takes a tower of videos: give time_layers")
+        return
+    if config.time_positions is None:
+        raise ValueError(f"time_layers {config.time_layers} take positions: give time_positions")
+    needed = {
+        "vision_pooling": "query",
+        "vision_projection": "none",
+        "class_token": False,
+        "pre_norm": False,
+        "rotary": False,
+    }
+    for name, value in needed.items():
+        if getattr(config, name) != value:
+            raise ValueError(
+                f"time_layers {config.time_layers}: a tower of videos has {name} {value}, not "
+                f"{getattr(config, name)}"
+            )
+    blocks = config.vision_blocks
+    if blocks.mlp_width % blocks.heads:
+        raise ValueError(
+            f"vision_mlp_width {blocks.mlp_width} does not make {blocks.heads} heads, which the "
+            "pooler's are"
+        )
 
 
 def _check_heads(what: str, width: int, head: int, name: str) -> None:

@@ -23,6 +23,8 @@ class Traits:
       activations: end of a module's path -> mesh axes of its input and of its output.
       stacks: modules whose parameters have a leading axis of layers, each a tensor in PyTorch.
       towers: beginning of a tower's names -> ends of the names of what lies below its blocks.
+      stages: of a tower of several stacks, beginning of its names -> from the bottom to the top
+        what each stack's names have after it, and ends of the names of what lies on the stack.
       half: (beginning, end) of the names of what the released code keeps in float16 on a GPU.
     """
 
@@ -31,6 +33,9 @@ class Traits:
     activations: Mapping[str, tuple[tuple, tuple]] = dataclasses.field(default_factory=dict)
     stacks: tuple[str, ...] = ()
     towers: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    stages: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = dataclasses.field(
+        default_factory=dict
+    )
     half: tuple[tuple[str, str], ...] = ()
 
 
@@ -79,6 +84,19 @@ def is_below_blocks(name: str) -> bool:
     """Whether a tower's parameter lies before its blocks."""
     ends = next((ends for start, ends in _all("towers") if name.startswith(start)), ())
     return name.endswith(ends) if ends else False
+
+
+def stage_of(name: str) -> int:
+    """Which of its tower's stacks a parameter lies in or on, from the bottom; -1 for none.
+
+    All parameters of a tower of one stack that lie in it have the same.
+    """
+    tower = tower_of(name)
+    stages = next((found for start, found in _all("stages") if start == tower), ())
+    for number, (stack, ends) in enumerate(stages):
+        if name.startswith(f"{tower}{stack}") or name.endswith(ends):
+            return number
+    return 0 if tower and stack_end(name) else -1
 
 
 def is_half(name: str) -> bool:

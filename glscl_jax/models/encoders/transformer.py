@@ -11,11 +11,13 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import initializers
 
 from glscl_jax import target
 from glscl_jax.models.encoders import attention
 from glscl_jax.models.encoders.attention import ALL, Seen
+from glscl_jax.models.encoders.offset_norm import OffsetNorm
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
 from glscl_jax.models.encoders.products import matmul, spread
 from glscl_jax.models.encoders.rotary import Turns, turned
@@ -97,6 +99,8 @@ class Blocks:
       mlp_width: hidden units of the MLP.
       activation: of the MLP, a key of `ACTIVATIONS`.
       epsilon: of the LayerNorms.
+      cap: that attention's logits do not pass (see `attention.written_out`); None for none.
+      offset: whether the LayerNorms' scales are kept less 1 (see `OffsetNorm`).
     """
 
     width: int
@@ -105,6 +109,8 @@ class Blocks:
     mlp_width: int
     activation: str = "quick_gelu"
     epsilon: float = LAYER_NORM_EPS
+    cap: float | None = None
+    offset: bool = False
 
     @property
     def heads(self) -> int:
@@ -127,9 +133,17 @@ class Blocks:
         attention = 2 * (length + 1) * self.width**2 + 2 * length * self.width
         return attention + 2 * self.width * self.mlp_width
 
+    def pooler_multiply_adds(self, length: int) -> int:
+        """Of a `Pooler` over L places: `(2 L + 2) D M + 2 L M`."""
+        return (2 * length + 2) * self.width * self.mlp_width + 2 * length * self.mlp_width
 
-def layer_norm(name: str, epsilon: float = LAYER_NORM_EPS) -> nn.LayerNorm:
+
+def layer_norm(
+    name: str, epsilon: float = LAYER_NORM_EPS, offset: bool = False
+) -> nn.LayerNorm | OffsetNorm:
     """LayerNorm in float32 with PyTorch's epsilon and its two-pass variance."""
+    if offset:
+        return OffsetNorm(epsilon, name=name)
     return nn.LayerNorm(epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
@@ -162,6 +176,17 @@ class Attention(nn.Module):
 
     The fused tensor `qkv` [D, 3, H, D/H] stays whole because the reference's optimiser clips
     the gradient of each PyTorch tensor by itself, and there the three are one.
+
+    Attributes:
+      heads: how many.
+      dtype: of the computation.
+      qkv_init, out_init: how the projections begin.
+      dropout: of the weights.
+      fused: by one kernel; without dropout, for the weights it would drop are not there.
+      width: of all heads together; None for that of x.
+      cap: see `attention.written_out`.
+      scaled: whether each of a head's dimensions has a learned factor on its query, which begins
+        at 1: `softplus(s) / softplus(0)`.
     """
 
     heads: int
@@ -169,7 +194,10 @@ class Attention(nn.Module):
     qkv_init: initializers.Initializer
     out_init: initializers.Initializer
     dropout: float = 0.0
-    fused: bool = False  # Without dropout: the weights it would drop are not there.
+    fused: bool = False
+    width: int | None = None
+    cap: float | None = None
+    scaled: bool = False
 
     @nn.compact
     def __call__(
@@ -179,10 +207,10 @@ class Attention(nn.Module):
 
         With `turns`, queries and keys are turned by their places first.
         """
-        width = x.shape[-1]
+        width = self.width or x.shape[-1]
         head = width // self.heads
         # Drawn as the matrix [D, 3D] that PyTorch initialises, then split into heads.
-        kernel = self.param("qkv_kernel", self.qkv_init, (width, 3 * width))
+        kernel = self.param("qkv_kernel", self.qkv_init, (x.shape[-1], 3 * width))
         offset = self.param("qkv_bias", initializers.zeros, (3 * width,))
 
         def project(y, part):
@@ -199,13 +227,17 @@ class Attention(nn.Module):
         )
         if turns is not None:
             query, key = turned(query, turns), turned(key, turns)
+        if self.scaled:
+            factor = self.param("dimension_scale", initializers.zeros, (head,))
+            factor = jax.nn.softplus(factor) / np.log(2)
+            query = query * spread(factor, query)
         if self.fused:
             mixed = attention.fused(query, key, value, seen)
         else:
             drop = nn.Dropout(self.dropout, deterministic=deterministic)
-            mixed = attention.written_out(query, key, value, seen, drop)
-        return Linear(width, self.dtype, kernel_init=self.out_init, name="out")(
-            mixed.reshape(x.shape)
+            mixed = attention.written_out(query, key, value, seen, drop, self.cap)
+        return Linear(x.shape[-1], self.dtype, kernel_init=self.out_init, name="out")(
+            mixed.reshape(*x.shape[:-1], width)
         )
 
 
@@ -230,11 +262,12 @@ class ResidualBlock(nn.Module):
             initializers.normal(blocks.width**-0.5),
             residual_init(blocks),
             fused=self.fused,
+            cap=blocks.cap,
             name="attention",
         )
-        normed = layer_norm("ln_1", blocks.epsilon)(x).astype(self.dtype)
+        normed = layer_norm("ln_1", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
         x = x + attention(normed, seen=seen, turns=turns)
-        normed = layer_norm("ln_2", blocks.epsilon)(x).astype(self.dtype)
+        normed = layer_norm("ln_2", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
         return x + mlp(normed, blocks, self.dtype), None
 
 

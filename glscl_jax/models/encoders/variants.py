@@ -266,6 +266,60 @@ _PE = {
     ),
 }
 
+# ---- VideoPrism's video-text models: frames that see each other ---------------------------------
+
+_PRISM = {
+    "activation": "gelu",
+    "text_activation": "relu",
+    "layer_norm_epsilon": 1e-6,
+    "norm_offset": True,
+    "attention_cap": 50.0,
+    "patch_bias": True,
+    "class_token": False,
+    "pre_norm": False,
+    "vision_pooling": "query",
+    "vision_projection": "none",
+    "text_pooling": "class",
+    "text_positions": "sinusoidal",
+    "text_projection": "none",
+    "resize": "squash",
+    # Between 0 and 1.
+    "image_mean": (0.0, 0.0, 0.0),
+    "image_std": (1.0, 1.0, 1.0),
+}
+_PRISM_B = CLIPConfig(
+    image_size=288,
+    patch_size=18,
+    text_width=768,
+    embed_dim=768,
+    context_length=64,
+    vocab_size=32_000,
+    time_layers=4,
+    time_positions=16,
+    auxiliary_layers=2,
+    **_PRISM,
+)
+_VIDEOPRISM = {
+    "tiny-VideoPrism": _of(
+        _TINY,
+        vision_head_width=32,
+        context_length=64,
+        time_layers=2,
+        time_positions=4,
+        auxiliary_layers=1,
+        **_PRISM,
+    ),
+    "VideoPrism-B/18@288": _PRISM_B,
+    "VideoPrism-L/18@288": _of(
+        _PRISM_B,
+        vision_width=1024,
+        vision_layers=24,
+        text_width=1024,
+        embed_dim=1024,
+        time_positions=8,
+    ),
+}
+
 VARIANTS: dict[str, CLIPConfig] = {
     **_OPENAI,
     **_OPEN_CLIP,
@@ -273,6 +327,7 @@ VARIANTS: dict[str, CLIPConfig] = {
     **_CLIPA,
     **_SIGLIP,
     **_PE,
+    **_VIDEOPRISM,
 }
 
 # In which models of one name may differ.
