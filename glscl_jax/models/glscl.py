@@ -17,6 +17,7 @@ from glscl_jax.models.encoders.clip import CLIP, sentence_feature
 from glscl_jax.models.encoders.clip_config import USUAL_HEAD, CLIPConfig
 from glscl_jax.models.encoders.transformer import REMAT_KINDS
 from glscl_jax.models.encoders.variants import VARIANTS
+from glscl_jax.models.heads import dicosa, gim_alone, wti, x_pool  # noqa: F401 they register
 from glscl_jax.models.heads.features import Features
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Head
@@ -102,7 +103,7 @@ class GLSCL(nn.Module):
         """ids int32 [A,L] and mask int32 [A,L], 1 on real tokens -> the head's text features."""
         tokens = self.clip.text(ids, mask)
         sentence = sentence_feature(tokens, ids, self.config.clip)
-        return self.config.head.text(self._learned(), sentence, tokens, deterministic)
+        return self.config.head.text(self._learned(), sentence, tokens, mask, deterministic)
 
     def encode_frames(self, frames, mask) -> jax.Array:
         """Frame features [B,V,D] before the head; arguments as `encode_video`'s."""

@@ -62,7 +62,8 @@ class Head(abc.ABC):
       legend: how to read what it tells of a pair: terms, each with a paragraph.
       loss_weights: a dataclass, of the constants of its own losses; of `config.losses`.
       text_features, video_features: dataclasses of arrays [A,...] and [B,...], what `text` and
-        `video` return. Those of a video have a `mask` [B,V].
+        `video` return. Those of a video have a `mask` [B,V]. They are all that a score is made
+        of: they are kept, sent and searched without the parameters.
     """
 
     name: ClassVar[str]
@@ -86,7 +87,12 @@ class Head(abc.ABC):
         return {}
 
     def text(
-        self, modules: Mapping, sentence: jax.Array, tokens: jax.Array, deterministic: bool
+        self,
+        modules: Mapping,
+        sentence: jax.Array,
+        tokens: jax.Array,
+        mask: jax.Array,
+        deterministic: bool,
     ) -> Features:
         """Features of A texts from the text tower's.
 
@@ -94,6 +100,7 @@ class Head(abc.ABC):
           modules: those of `modules`, bound to parameters.
           sentence: [A,D].
           tokens: [A,L,D], padding included.
+          mask: int32 [A,L], 1 on real tokens.
           deterministic: no dropout.
         """
         return TextFeatures(sentence, _no_queries(sentence))
