@@ -139,6 +139,11 @@ def at_hand(
 
 def _look(directory: pathlib.Path, step: int | None) -> LoadedModel:
     config = read_model_config(directory)
+    if not config.towers:
+        raise UserError(
+            f"{directory} has no encoders of its own: it was trained with --features of another's, "
+            "and its figures on the validation split are in its metrics.jsonl"
+        )
     if (directory / PARAMS).is_dir():
         return LoadedModel(config, {}, None, directory)
     steps = steps_on_disk(directory / CHECKPOINTS)

@@ -1,11 +1,13 @@
 """GLSCL's score: `sim = GIM + lim_weight * LIM` (Zhang et al., 2024, section 3.5)."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from glscl_jax import ranges
+from glscl_jax.models.heads.concept_figures import ALIKE, concept_figures
 from glscl_jax.models.heads.concept_losses import LossWeights, inter_consistency, intra_diversity
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.gim import frame_weights, gim_similarity, gram_matrices
@@ -55,6 +57,7 @@ class GLSCLHead(Head):
     share_decoder: bool = True
 
     name = "glscl"
+    reads_tokens = True
     loss_weights = LossWeights
     legend = (
         (
@@ -146,6 +149,30 @@ class GLSCLHead(Head):
             return Told(tuple(parts), weights, None)
         lim = jnp.trace(concepts) / len(concepts)
         return Told((*parts, Part("LIM", self.lim_weight, float(lim))), weights, concepts)
+
+    def figures(self, text: TextFeatures, video: VideoFeatures) -> dict[str, float]:
+        """How alike concepts are and how many in effect, of texts and of videos; see there."""
+        found = {}
+        for side, queries in (("text", text.queries), ("video", video.queries)):
+            if queries.shape[1] > 1:
+                cosine, effective = concept_figures(queries)
+                found[f"lim/concept_cosine/{side}"] = cosine
+                found[f"lim/effective_concepts/{side}"] = effective
+        return found
+
+    def remarks(self, figures: Mapping[str, float]) -> list[str]:
+        """A sentence where the concepts of an item are nearly one vector."""
+        cosines, effective = (
+            [figures.get(f"lim/{name}/{side}", 0.0) for side in ("text", "video")]
+            for name in ("concept_cosine", "effective_concepts")
+        )
+        if max(cosines) < ALIKE:
+            return []
+        return [
+            f"the concepts are alike: of the {self.queries} of an item there are in effect "
+            f"{effective[0]:.1f} (texts) and {effective[1]:.1f} (videos), with a mean cosine "
+            f"between them of {cosines[0]:.3f} and {cosines[1]:.3f}"
+        ]
 
     def directed(self, text: TextFeatures, video: VideoFeatures) -> tuple[tuple, tuple]:
         """As `Head.directed`; the LIM alone needs its concepts, which are of length 1."""

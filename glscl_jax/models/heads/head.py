@@ -60,6 +60,7 @@ class Head(abc.ABC):
     Attributes:
       name: as `config.model.head.name` and results have it.
       legend: how to read what it tells of a pair: terms, each with a paragraph.
+      reads_tokens: whether it reads texts' tokens, or sentences alone.
       loss_weights: a dataclass, of the constants of its own losses; of `config.losses`.
       text_features, video_features: dataclasses of arrays [A,...] and [B,...], what `text` and
         `video` return. Those of a video have a `mask` [B,V]. They are all that a score is made
@@ -68,6 +69,7 @@ class Head(abc.ABC):
 
     name: ClassVar[str]
     legend: ClassVar[tuple[tuple[str, str], ...]]
+    reads_tokens: ClassVar[bool] = False
     loss_weights: ClassVar[type] = NoLosses
     text_features: ClassVar[type] = TextFeatures
     video_features: ClassVar[type] = VideoFeatures
@@ -99,7 +101,7 @@ class Head(abc.ABC):
         Args:
           modules: those of `modules`, bound to parameters.
           sentence: [A,D].
-          tokens: [A,L,D], padding included.
+          tokens: [A,L,D], padding included; may be None where it reads none.
           mask: int32 [A,L], 1 on real tokens.
           deterministic: no dropout.
         """
@@ -138,6 +140,19 @@ class Head(abc.ABC):
           weights: a `loss_weights`.
         """
         return {}
+
+    def figures(self, text: Features, video: Features) -> dict[str, float]:
+        """What can be said of a split's features beside ranks, by name; "part/what" in the logs.
+
+        Args:
+          text: features of A texts, on the host.
+          video: features of B videos, on the host.
+        """
+        return {}
+
+    def remarks(self, figures: Mapping[str, float]) -> list[str]:
+        """What a reader of a result must not overlook in `figures`, a sentence each."""
+        return []
 
     def directed(self, text: Features, video: Features) -> tuple[tuple, tuple]:
         """Vectors without whose direction there is no score: ([A,N,D], mask), ([B,N,D], mask).

@@ -85,6 +85,7 @@ class WTIHead(Head):
     """The weighted token-wise interaction of DRL."""
 
     name = "wti"
+    reads_tokens = True
     legend = (
         (
             "Under each frame: its learned weight",
