@@ -92,6 +92,7 @@ def base() -> ConfigDict:
     config.model.clip.end_id = placeholder(int)
     config.model.clip.text_projection = placeholder(str)
     config.model.clip.logit_bias = placeholder(bool)
+    config.model.towers = True  # train --features sets it: another's encoder has none here.
     config.model.temporal = "seqTransf"  # or "seqLSTM", "None"
     config.model.temporal_layers = 4
     # What scores: "glscl", "gim", "mean", "wti", "x_pool" or "dicosa" (docs/heads.md). The rest of

@@ -158,6 +158,7 @@ def settle(config: ConfigDict, directory: str, has_source: bool) -> None:
         raise UserError(
             f"--features {directory} are of a checkpoint: name it with --config.init_from"
         )
+    config.model.towers = True
     config.optim.frozen = (*(x for x in frozen if x != TOWERS), TOWERS)
 
 

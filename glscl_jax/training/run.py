@@ -14,6 +14,7 @@ from glscl_jax.checkpoints.model_dir import load_model, parameters_sha256
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import PLACES, Workdir
+from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.prepared_data import PreparedData
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
@@ -107,6 +108,10 @@ def check_asked(config: ConfigDict, workdir: Workdir, options: Options) -> input
         with resolved.unlocked():
             kept_features.settle(resolved, options.features, source is not None)
     settings = recipe.read(resolved)
+    if not settings.model.towers and not options.features:
+        raise UserError(
+            "config.model.towers is False: a model without encoders trains from --features alone"
+        )
     return inputs.Asked(config, resolved, settings, source, chosen, options.features)
 
 
