@@ -10,7 +10,7 @@ what is given of it: --config.data.dir=ELSEWHERE where the data has moved. Into 
 results.json (the run card), results.md (the same to read), ranks.csv (every query's rank) and
 report.html. `compare` says by which figures two such directories differ by more than noise.
 With --encodings nothing is ranked: what the encoders make of every split is kept, and
-`glscl_jax.train --features` trains heads from it.
+`glscl_jax.train --features` trains heads from it; --features here ranks by such a head.
 
 Post-processing is off unless asked for. --rerank=qbnorm is QB-Norm with the training split as its
 bank. --rerank=dual_softmax uses all test queries at once (transductive): its figures do not
@@ -37,7 +37,7 @@ from glscl_jax import compare, paths
 from glscl_jax.checkpoints.model_dir import at_hand
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation import compile_for, encodings, rank_files, report, run_card
+from glscl_jax.evaluation import compile_for, encodings, from_features, rank_files, report, run_card
 from glscl_jax.evaluation.evaluator import Evaluator
 from glscl_jax.evaluation.options import NO_CHECKPOINT, Options
 from glscl_jax.evaluation.run_card_text import LABELS, terminal, title
@@ -149,6 +149,12 @@ def _define_flags() -> None:
         "Ranks nothing: keeps what the encoders make of all frames and captions in this directory,"
         " of every split or of --split, for glscl_jax.train --features.",
     )
+    paths.define(
+        "features",
+        None,
+        "Ranks by the checkpoint's head what encoders made before: kept by --encodings, or another"
+        " encoder's (docs/heads.md). No clip is read, and there is no report.",
+    )
     flags.DEFINE_boolean(
         "legacy_ties",
         Options.legacy_ties,
@@ -202,6 +208,8 @@ def main(_) -> int | None:
         options = {name: values[name].value for name in names}
         if directory := values["encodings"].value:
             print(encode(directory, Options(**options)), flush=True)
+        elif directory := values["features"].value:
+            from_features.evaluate_features(directory, Options(**options))
         else:
             evaluate(**options)
     return None

@@ -7,11 +7,12 @@ same loss, the same updates.
 
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from glscl_jax.errors import Problems, UserError
@@ -83,15 +84,16 @@ def open_features(directory: str, config: ConfigDict, model: GLSCLConfig) -> Kep
         read = functools.partial(tower_features.read_features, tokens=model.head.reads_tokens)
         if kept := problems.attempt(read, directory, name):
             splits[name] = kept
-            problems.attempt(_check_sizes, f"--features {directory}, {name}", kept, config, model)
+            problems.attempt(check_sizes, f"--features {directory}, {name}", kept, config, model)
     problems.raise_all()
-    if len(owners := {_owner(split) for split in splits.values()}) > 1:
+    if len(owners := {owner_of(split.identity) for split in splits.values()}) > 1:
         told = " and ".join(sorted(owners))
         raise UserError(f"--features {directory}: its splits are of other encoders ({told})")
     return KeptFeatures(directory, splits)
 
 
-def _check_sizes(where: str, kept: TowerFeatures, config: ConfigDict, model: GLSCLConfig) -> None:
+def check_sizes(where: str, kept: TowerFeatures, config: ConfigDict, model: GLSCLConfig) -> None:
+    """Raises a `UserError` where features are not of the width and lengths that a model takes."""
     width, frames = kept.sentence.shape[-1], kept.frames.shape[1]
     if width != model.clip.embed_dim:
         raise UserError(
@@ -111,9 +113,14 @@ def _check_sizes(where: str, kept: TowerFeatures, config: ConfigDict, model: GLS
         )
 
 
-def _owner(kept: TowerFeatures) -> str:
+def owned(identity: Mapping) -> bool:
+    """Whether an identity says whose features it is of."""
+    return bool(identity.get(_CHECKPOINT) or identity.get("encoder"))
+
+
+def owner_of(identity: Mapping) -> str:
     """Whose features they are: a checkpoint's SHA-256, or another encoder's name."""
-    return str(kept.identity.get(_CHECKPOINT) or kept.identity.get("encoder"))
+    return str(identity.get(_CHECKPOINT) or identity.get("encoder"))
 
 
 def is_foreign(directory: str) -> bool:
@@ -125,7 +132,7 @@ def is_foreign(directory: str) -> bool:
     split = tower_features.splits_of(directory)[0]
     path = pathlib.Path(directory) / split / tower_features.IDENTITY
     identity = tower_features.read_json(path)
-    if not identity.get(_CHECKPOINT) and not identity.get("encoder"):
+    if not owned(identity):
         raise UserError(f'{path} does not say whose features they are: give it an "encoder"')
     return not identity.get(_CHECKPOINT)
 
@@ -174,29 +181,20 @@ def check_checkpoint(kept: KeptFeatures, sha256: str, directory: str) -> None:
             )
 
 
-class KeptValidation:
-    """Scores and ranks the validation split's features; called with parameters.
+class HeadEncoder:
+    """What a model makes of encoders' features: its module over time, and its head."""
 
-    Attributes:
-      split: its name; "" for none.
-    """
-
-    def __init__(self, config: ConfigDict, kept: KeptFeatures, model: GLSCL, mesh):
-        self.split = config.data.validation_split
-        self._size, self._kept, self._model, self._mesh = config.eval_batch_size, kept, model, mesh
+    def __init__(self, model: GLSCL, mesh: Mesh, batch_size: int):
+        """Batches of one size are compiled, of texts and of videos."""
+        self.head, self._mesh, self._size = model.config.head, mesh, batch_size
         whole = {"out_shardings": sharding.replicated(mesh)}
         self._text, self._video = (
             jax.jit(functools.partial(_apply, model=model, method=method), **whole)
             for method in ("text_features", "video_features")
         )
 
-    def __call__(self, params) -> dict[str, float]:
-        """The figures of both directions, as `validation.Validation`'s."""
-        return figures(self.encoded(params), self._model.config.head)
-
-    def encoded(self, params) -> EncodedSplit:
-        """The head's features of the split."""
-        kept = self._kept.split(self.split)
+    def __call__(self, params: dict, kept: TowerFeatures) -> EncodedSplit:
+        """The head's features of a split; raises a `UserError` where one cannot be scored."""
         found = EncodedSplit(
             text=self._run(self._text, params, kept.text_batch, len(kept.owner)),
             video=self._run(self._video, params, kept.video_batch, len(kept.ids)),
@@ -206,7 +204,7 @@ class KeptValidation:
             frames_decoded=int(kept.frame_mask.sum()),
             seconds={},
         )
-        encoding.check_encoded(found, self._model.config.head)
+        encoding.check_encoded(found, self.head)
         return found
 
     def _run(self, run: Callable, params, take: Callable, count: int) -> Any:
@@ -217,6 +215,23 @@ class KeptValidation:
             found = jax.device_get(run(params, sharding.put_batch(take(rows), self._mesh)))
             parts.append(jax.tree.map(lambda x: x[: count - start], found))  # noqa: B023
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+class KeptValidation:
+    """Scores and ranks the validation split's features; called with parameters.
+
+    Attributes:
+      split: its name; "" for none.
+    """
+
+    def __init__(self, config: ConfigDict, kept: KeptFeatures, model: GLSCL, mesh: Mesh):
+        self.split, self._kept = config.data.validation_split, kept
+        self._encode = HeadEncoder(model, mesh, config.eval_batch_size)
+
+    def __call__(self, params) -> dict[str, float]:
+        """The figures of both directions, as `validation.Validation`'s."""
+        encoded = self._encode(params, self._kept.split(self.split))
+        return figures(encoded, self._encode.head)
 
 
 def _apply(params, batch, *, model: GLSCL, method: str):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from glscl_jax import compare
 from glscl_jax.checkpoints.model_dir import load_model, save_params
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
@@ -137,3 +138,14 @@ def test_another_s_features_train_a_head_too(forks, refusal, tmp_path):
     assert "has no 'tokens', which this head reads" in told
     told = refusal("glscl_jax.evaluate", f"--checkpoint={tmp_path / 'run'}")
     assert "has no encoders of its own" in told
+    evaluated = (f"--checkpoint={tmp_path / 'run'}", "--split=val", f"--out={tmp_path / 'out'}")
+    forks("glscl_jax.evaluate", *evaluated, f"--features={tmp_path / 'theirs'}")
+    card = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert card["t2v"]["mean"]["R@1"] == figures(tmp_path / "run")[-1]["validation/R@1"]
+    assert card["data"]["dataset"] == "features of theirs"
+    one = compare.read_run(tmp_path / "out")
+    assert compare.compare(one, one)["t2v"]["R@1"].difference == 0
+    path = tmp_path / "theirs" / "val" / "identity.json"
+    write_json(path, {"encoder": "others"})
+    told = refusal("glscl_jax.evaluate", *evaluated, f"--features={tmp_path / 'theirs'}")
+    assert "they are of others, the head in" in told
