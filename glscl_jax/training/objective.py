@@ -43,7 +43,9 @@ def encode_pairs(
         "rngs": {} if dropout_key is None else {"dropout": dropout_key},
     }
     if "sentence" in batch:  # What encoders made of them; these train no more.
-        text, video, _ = model.apply({"params": params}, **batch, method="from_features", **rest)
+        text, video, _ = model.apply(  # pyright: ignore[reportAssignmentType]
+            {"params": params}, **batch, method="from_features", **rest
+        )
     else:
         text, video, _ = model.apply(  # pyright: ignore[reportAssignmentType]
             {"params": params},

@@ -8,7 +8,7 @@ compiled, with `register` before it; `config.model.head.name` then chooses it.
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,10 @@ from glscl_jax.models.heads.told import Told
 HEADS: dict[str, type["Head"]] = {}
 
 
-def register(head: type["Head"]) -> type["Head"]:
+_Registered = TypeVar("_Registered", bound=type["Head"])
+
+
+def register(head: _Registered) -> _Registered:
     """Makes a head known by its name; a decorator of its class."""
     if HEADS.setdefault(head.name, head).__qualname__ != head.__qualname__:
         raise ValueError(f"there is a head {head.name!r} already: {HEADS[head.name].__qualname__}")
