@@ -134,6 +134,9 @@ def test_another_s_features_train_a_head_too(forks, refusal, tmp_path):
     assert f"trained to step {STEPS}" in done.stdout
     # The clip's mean frame is its text: random features, and a head that starts as a mean finds it.
     assert figures(tmp_path / "run")[-1]["validation/R@1"] > 50
+    longer = (*own, pooled, "--config.num_steps=7")
+    done = forks("glscl_jax.train", *arguments(tmp_path / "run", *longer))
+    assert "from step 5 to 7" in done.stdout
     told = refusal("glscl_jax.train", *arguments(tmp_path / "other", *own))
     assert "has no 'tokens', which this head reads" in told
     told = refusal("glscl_jax.evaluate", f"--checkpoint={tmp_path / 'run'}")
