@@ -100,13 +100,16 @@ def base() -> ConfigDict:
     config.model.clip.logit_bias = placeholder(bool)
     # Whose data.tokenizer is, where its files do not say: "clip", "siglip", "siglip2", ...
     config.model.clip.tokenizer = placeholder(str)
+    config.model.towers = True  # train --features sets it: another's encoder has none here.
     config.model.temporal = "seqTransf"  # or "seqLSTM", "None"
     config.model.temporal_layers = 4
-    # What scores: "glscl" or "mean" (the mean of the frames). The rest of these settings is
-    # GLSCL's, as config.losses is; another head passes them over, and says so.
+    # What scores: "glscl", "gim", "mean", "wti", "x_pool" or "dicosa" (docs/heads.md). The rest of
+    # these settings is GLSCL's, as config.losses is; another head takes those that it has too
+    # (temperature, queries), passes the others over, and says so.
     config.model.head = ConfigDict()
     config.model.head.name = "glscl"
     config.model.head.temperature = 3.0  # Of the GIM's softmax.
+    config.model.head.gim_weight = 1.0  # 0: the LIM alone; the GIM alone is another head, "gim".
     config.model.head.lim_weight = 0.5
     config.model.head.queries = 8  # K
     config.model.head.lim_layers = 3
@@ -124,6 +127,7 @@ def base() -> ConfigDict:
     config.losses = ConfigDict()
     config.losses.alpha = 1e-4
     config.losses.beta = 5e-3
+    config.losses.centre = 1.0  # Consistency's first term: the paper has no weight on it.
     config.losses.margin = 0.1
     config.losses.target = 0.75
     config.losses.per_pair = False  # The reference's batch-size-dependent consistency term.

@@ -1,9 +1,11 @@
-"""Two runs on the same queries: what differs, and by more than noise?"""
+"""Two runs, or two groups of runs, on the same queries: what differs, and by more than noise?"""
 
 import dataclasses
 import itertools
 import os
 import pathlib
+
+import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import rank_files, run_card
@@ -59,26 +61,78 @@ def read_run(directory: str | os.PathLike) -> Run:
     return run
 
 
-def compare(a: Run, b: Run) -> dict[str, dict[str, Difference]]:
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one recipe that differ by their seed; a single one is a group, too.
+
+    Attributes:
+      directory: as it was given.
+      runs: at least one.
+    """
+
+    directory: pathlib.Path
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        """The run's, or how many there are and what they are called."""
+        if len(self.runs) == 1:
+            return self.runs[0].label
+        names = ", ".join(run.directory.name for run in self.runs)
+        return f"{self.directory}: mean of {len(self.runs)} runs ({names})"
+
+    def ranks(self, direction: str) -> list[np.ndarray]:
+        """Of each run, float64 [queries]."""
+        return [run.ranks[direction].ranks.mean for run in self.runs]
+
+
+def read_group(directory: str | os.PathLike) -> Group:
+    """Reads a directory of results, or a folder of such directories.
+
+    Raises:
+      UserError: there is none, one is damaged, or two are of the same parameters.
+    """
+    directory = pathlib.Path(directory)
+    inner = sorted(path.parent for path in directory.glob(f"*/{run_card.RESULTS}"))
+    if (directory / run_card.RESULTS).exists() or not inner:
+        return Group(directory, (read_run(directory),))
+    runs = tuple(map(read_run, inner))
+    known = {}
+    for run in runs:
+        sha256 = run.card["checkpoint"].get("parameters_sha256", run.directory)
+        if (other := known.setdefault(sha256, run)) is not run:
+            raise UserError(
+                f"{other.directory} and {run.directory} are of the same parameters: a group is of "
+                "runs that differ by their seed; remove one"
+            )
+    return Group(directory, runs)
+
+
+def compare(a: Run | Group, b: Run | Group) -> dict[str, dict[str, Difference]]:
     """The paired bootstrap of every figure, by direction ("t2v", "v2t") and name (R@1 ...).
 
-    Ranks count as the mean among ties. Captions of one video are drawn together.
+    Ranks count as the mean among ties. Captions of one video are drawn together, and of groups
+    the runs are drawn as well (`bootstrap.paired_means`).
 
     Raises:
       UserError: the runs are of different splits or queries.
     """
-    _check_same_queries(a, b)
-    places = {clip_id: place for place, clip_id in enumerate(a.ranks["v2t"].clip_ids)}
-    groups = {"t2v": [places[clip_id] for clip_id in a.ranks["t2v"].clip_ids], "v2t": None}
+    a, b = _group(a), _group(b)
+    first, *others = (*a.runs, *b.runs)
+    for other in others:
+        _check_same_queries(first, other)
+    places = {clip_id: place for place, clip_id in enumerate(first.ranks["v2t"].clip_ids)}
+    groups = {"t2v": [places[clip_id] for clip_id in first.ranks["t2v"].clip_ids], "v2t": None}
     return {
-        name: bootstrap.paired(
-            a.ranks[name].ranks.mean,
-            b.ranks[name].ranks.mean,
-            groups=groups[name],
-            confidence=CONFIDENCE,
+        name: bootstrap.paired_means(
+            a.ranks(name), b.ranks(name), groups=groups[name], confidence=CONFIDENCE
         )
         for name in DIRECTIONS
     }
+
+
+def _group(run: Run | Group) -> Group:
+    return run if isinstance(run, Group) else Group(run.directory, (run,))
 
 
 def _check_same_queries(a: Run, b: Run) -> None:
@@ -103,14 +157,19 @@ def _check_same_queries(a: Run, b: Run) -> None:
                 )
 
 
-def table(a: Run, b: Run, found: dict[str, dict[str, Difference]]) -> str:
+def table(a: Run | Group, b: Run | Group, found: dict[str, dict[str, Difference]]) -> str:
     """The comparison for the terminal."""
-    data = a.card["data"]
+    a, b = _group(a), _group(b)
+    data = a.runs[0].card["data"]
+    counts = (len(a.runs), len(b.runs))
+    drawn = "" if max(counts) == 1 else "; intervals over queries and seeds"
+    if max(counts) > 1 and min(counts) == 1:
+        drawn += ", of the single run over queries alone"
     lines = [
         f"A  {a.label}",
         f"B  {b.label}",
         f"on {data['dataset']}, split {data['split']}: {data['texts']:,} captions, "
-        f"{data['videos']:,} videos; ties as their mean rank",
+        f"{data['videos']:,} videos; ties as their mean rank{drawn}",
         "",
         f"{'':14}{'':>4}{'A':>8}{'B':>8}{'B - A':>8}   95 % interval",
     ]

@@ -9,6 +9,8 @@ says another) or what `convert` wrote. Without --config a work directory's own i
 what is given of it: --config.data.dir=ELSEWHERE where the data has moved. Into --out go
 results.json (the run card), results.md (the same to read), ranks.csv (every query's rank) and
 report.html. `compare` says by which figures two such directories differ by more than noise.
+With --encodings nothing is ranked: what the encoders make of every split is kept, and
+`glscl_jax.train --features` trains heads from it; --features here ranks by such a head.
 
 Post-processing is off unless asked for. --rerank=qbnorm is QB-Norm with the training split as its
 bank. --rerank=dual_softmax uses all test queries at once (transductive): its figures do not
@@ -35,7 +37,7 @@ from glscl_jax import compare, paths
 from glscl_jax.checkpoints.model_dir import at_hand
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation import compile_for, rank_files, report, run_card
+from glscl_jax.evaluation import compile_for, encodings, from_features, rank_files, report, run_card
 from glscl_jax.evaluation.evaluator import Evaluator
 from glscl_jax.evaluation.options import NO_CHECKPOINT, Options
 from glscl_jax.evaluation.run_card_text import LABELS, terminal, title
@@ -141,6 +143,18 @@ def _define_flags() -> None:
         " encoded again; an encode that was interrupted goes on.",
         bucket=True,
     )
+    paths.define(
+        "encodings",
+        None,
+        "Ranks nothing: keeps what the encoders make of all frames and captions in this directory,"
+        " of every split or of --split, for glscl_jax.train --features.",
+    )
+    paths.define(
+        "features",
+        None,
+        "Ranks by the checkpoint's head what encoders made before: kept by --encodings, or another"
+        " encoder's (docs/heads.md). No clip is read, and there is no report.",
+    )
     flags.DEFINE_boolean(
         "legacy_ties",
         Options.legacy_ties,
@@ -191,8 +205,32 @@ def main(_) -> int | None:
         return compile_for.run(asked, *given)
     names = [field.name for field in dataclasses.fields(Options)]
     with launch.join(launch_flags.given()):
-        evaluate(**{name: values[name].value for name in names})
+        options = {name: values[name].value for name in names}
+        if directory := values["encodings"].value:
+            print(encode(directory, Options(**options)), flush=True)
+        elif directory := values["features"].value:
+            from_features.evaluate_features(directory, Options(**options))
+        else:
+            evaluate(**options)
     return None
+
+
+def encode(directory: str | os.PathLike, options: Options) -> str:
+    """Keeps what a checkpoint's encoders make of a split, or of all; see `encodings`.
+
+    Args:
+      directory: where.
+      options: of an evaluation: checkpoint, config, step, and the split, None for all.
+
+    Returns:
+      A line on what lies there.
+
+    Raises:
+      UserError: naming what is not there, damaged, or does not fit the rest.
+    """
+    task = Evaluator.open(dataclasses.replace(options, save_features=None), run_card.Stages()).task
+    splits = [options.split] if options.split else list(task.data.splits)
+    return encodings.keep_encodings(task, directory, splits)
 
 
 def take_own_config() -> None:
@@ -224,11 +262,12 @@ def compare_results(argv) -> None:
 
         python -m glscl_jax.evaluate compare results/one results/other
 
-    RUN_A and RUN_B are two directories that evaluations on the same split wrote (--out). Printed
-    are the figures of both, B's less A's, and the difference's 95 % interval by a paired bootstrap
-    of the queries. There are no flags.
+    RUN_A and RUN_B are two directories that evaluations on the same split wrote (--out), or each a
+    folder of several such directories, of runs that differ by their seed. Printed are the figures
+    of both, of several runs their means, B's less A's, and the difference's 95 % interval by a
+    paired bootstrap of the queries, and of the seeds. There are no flags.
     """
-    a, b = map(compare.read_run, argv[1:])
+    a, b = map(compare.read_group, argv[1:])
     print(compare.table(a, b, compare.compare(a, b)))
 
 

@@ -67,6 +67,12 @@ def _define_flags() -> None:
         "Trains nothing: compiles the step for devices that are not here, e.g. v5e:4x4 or h100x8, "
         "and says whether it fits and what it computes, sends and may take.",
     )
+    paths.define(
+        "features",
+        None,
+        "What frozen encoders made of all clips and captions, as glscl_jax.evaluate --encodings"
+        " keeps it, or another encoder's: no clip is read, and a head trains in minutes.",
+    )
     launch_flags.define()
     flags.mark_flags_as_required(["config", "workdir"])
 
@@ -84,6 +90,7 @@ def main(_) -> int:
             workdir,
             commanded=commanded,
             profile=values["profile"].value,
+            features=values["features"].value or "",
             peer_timeout=peers.peer_timeout,
         )
 
@@ -211,7 +218,8 @@ def claim(run: Run, claims: contextlib.ExitStack) -> tuple[int, dict | None]:
 def open_log(run: Run, first: int) -> Log:
     """The run's log, which only the first process writes."""
     logbook = Logbook(run.workdir, first) if jax.process_index() == 0 else None
-    against = utilisation.of_training(run.settings.model, run.config, run.mesh)
+    towers = not run.options.features
+    against = utilisation.of_training(run.settings.model, run.config, run.mesh, towers=towers)
     return Log(run.config, logbook, first, run.total, against)
 
 

@@ -1,5 +1,8 @@
 """X-Pool's head: every sentence attends to every video's frames, and two layers follow.
 
+As its formula is written, and the score of the same from features, as this project computes it
+(`models.heads.x_pool` has the derivation).
+
 With layer norms LN and square matrices, `q_a = LN(c_a) W_Q`, `k_bv = LN(f_bv) W_K`,
 `v_bv = LN(f_bv) W_V`; `o_ab = sum_v softmax_v(<q_a, k_bv> / sqrt(D)) v_bv`;
 `r_ab = LN(o_ab W_O)`; `z_ab = LN(r_ab + r_ab W_F)`; `sim[a,b] = cos(c_a, z_ab)`. (Gorti et al.,
@@ -13,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.heads.head import Head, Sizes, float32, sentences_and_frames, unit
+from glscl_jax.models.heads.x_pool import Pooling, Sentences, XPoolHead
 
 
 @flax.struct.dataclass
@@ -58,4 +62,25 @@ def multiply_adds(sizes: Sizes) -> int:
     return sizes.pairs * pair + square * (sizes.texts + 2 * sizes.videos * sizes.frames)
 
 
+def score(text: Sentences, video: Pooling) -> jax.Array:
+    """[A,B] as this project computes it."""
+    return XPoolHead().score(text, video)
+
+
+def features(sizes: Sizes) -> tuple[Sentences, Pooling]:
+    sentence, frames, _ = sentences_and_frames(sizes)
+    videos, count, width = frames.shape
+    mask = jax.ShapeDtypeStruct((videos, count), jnp.int32)
+    squares = (float32(videos, count + more, count + more) for more in (0, 1))
+    rows = float32(videos, count + 2, width)
+    return Sentences(sentence, sentence), Pooling(frames, mask, rows, *squares)
+
+
+def score_multiply_adds(sizes: Sizes) -> int:
+    """Of the pairs, and once a video of its rows' inner products; see `XPoolHead.cost`."""
+    cost = XPoolHead().cost(sizes.width, sizes.words, sizes.frames)
+    return sizes.pairs * cost.pair + sizes.videos * cost.prepared
+
+
 HEAD = Head(similarity, inputs, multiply_adds)
+SCORE = Head(score, features, score_multiply_adds)

@@ -76,7 +76,11 @@ class LoadedModel:
 
 
 def load_model(
-    directory: str | os.PathLike, sharding: Sharding, step: int | None = None
+    directory: str | os.PathLike,
+    sharding: Sharding,
+    step: int | None = None,
+    *,
+    encodes: bool = True,
 ) -> LoadedModel:
     """Reads a checkpoint directory, converted or trained.
 
@@ -85,17 +89,18 @@ def load_model(
       sharding: where the parameters go. Of several processes all call this together, but for a
         sharding over devices of one alone, which reads by itself.
       step: of a work directory; without one the best by validation R@1, else the latest.
+      encodes: whether it must have encoders, and not a head alone, under another's features.
 
     Raises:
       UserError: there is no such checkpoint, or it is damaged.
     """
     if jax.process_count() == 1:
-        found = _found(directory, step)
+        found = _found(directory, step, encodes)
         return dataclasses.replace(found, params=_load_params(_params_of(found), sharding))
 
     def found_alone():
         with _alone():
-            return _found(directory, step)
+            return _found(directory, step, encodes)
 
     if sharding.is_fully_addressable:
         found = found_alone()
@@ -108,10 +113,16 @@ def load_model(
     return dataclasses.replace(found, params=_load_params(_params_of(found), sharding))
 
 
-def _found(directory: str | os.PathLike, step: int | None) -> LoadedModel:
+def _found(directory: str | os.PathLike, step: int | None, encodes: bool) -> LoadedModel:
     """What `load_model` is to read, without the parameters."""
     with at_hand(directory, step) as folder:
-        return _look(folder.absolute(), step)
+        found = _look(folder.absolute(), step)
+    if encodes and not found.config.towers:
+        raise UserError(
+            f"{directory} has no encoders of its own, it was trained from another's features: "
+            "evaluate it with --features"
+        )
+    return found
 
 
 def at_hand(

@@ -144,11 +144,12 @@ def caveats(card: dict) -> list[str]:
         )
     if cut := Cut(**data["cut"]).describe(data["split"]):
         found.append(cut)
-    if card["published"] and card["published"]["differs"]:
-        found.append(card["published"]["differs"])
+    if gallery := card.get("gallery") or (card["published"] or {}).get("differs"):
+        found.append(gallery)
     if card["trained_otherwise"]:
         found.append(f"trained with {card['trained_otherwise']}")
-    return found
+    # Cards of before have nothing of the head's.
+    return found + card.get("head", {}).get("remarks", [])
 
 
 def write_card(out: pathlib.Path, card: dict) -> None:

@@ -90,6 +90,7 @@ def _facts(card: dict) -> str:
         "frames decoded": f"{data['frames_decoded']:,}",
         "settings": _listed(settings),
         "features": card["features"],
+        "of the head": _listed({k: f"{x:.3f}" for k, x in _figures(card).items()}) or "nothing",
         "post-processing": _post_processing(card["rerank"]),
         "ties": "mean of the first and the last place"
         + (", and as the released metric counts them" if card["tie_rule"] == "legacy" else ""),
@@ -104,6 +105,11 @@ def _facts(card: dict) -> str:
     # Names of files and clips are other people's text.
     escaped = ((key, value.replace("|", "\\|").replace("\n", " ")) for key, value in rows.items())
     return "\n".join(lines + [f"| {key} | {value} |" for key, value in escaped])
+
+
+def _figures(card: dict) -> dict:
+    """What the head says of its features; nothing in cards of before."""
+    return card.get("head", {}).get("figures", {})
 
 
 def _listed(facts: dict) -> str:

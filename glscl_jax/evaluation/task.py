@@ -93,13 +93,21 @@ class Task:
         data = dataclasses.replace(self.data, splits={part: stop - first})
         return pipeline.eval_batches(data, part, num_frames=self.config.data.num_frames, **sizes)
 
-    def store(self, directory: str | os.PathLike, split: str) -> encoded_split.Store:
-        """Kept features of a split; raises a `UserError` if they are of something else."""
+    def store(
+        self, directory: str | os.PathLike, split: str, *, of_towers: bool = False
+    ) -> encoded_split.Store:
+        """Kept features of a split; raises a `UserError` if they are of something else.
+
+        They are the head's, or `of_towers` what encoders made before it.
+        """
         config, data = self.config, dict(self.data.identity)
         part = data.pop("splits")[split]
+        settings = sorted(model_settings(self.loaded.config).items())
+        # A head's settings change nothing of what lies before it.
+        own = {} if of_towers else {"model": _sha256(repr(settings).encode())}
         identity = {
             "checkpoint": self.sha256,
-            "model": _sha256(repr(sorted(model_settings(self.loaded.config).items())).encode()),
+            **own,
             "dtype": self.loaded.config.dtype,
             "tokenizer": self.tokenizer.sha256,
             "split": split,
@@ -268,6 +276,7 @@ def facts(
         row = published_results.find(
             settings.dataset, task.split, checkpoint["variant"], rerank["method"]
         )
+    of_features = loaded.head.figures(encoded.text, encoded.video)
     card = {
         "checkpoint": checkpoint,
         "data": {
@@ -287,6 +296,10 @@ def facts(
             **dataclasses.asdict(loaded.head),
             "batch_size": task.config.eval_batch_size,
         },
+        "head": {"figures": of_features, "remarks": loaded.head.remarks(of_features)},
+        "gallery": published_results.differing_gallery(
+            settings.dataset, task.split, len(encoded.clip_ids), len(encoded.captions)
+        ),
         "tie_rule": "legacy" if legacy else "mean",
         **run_card.direction_facts(result, encoded.owner, legacy),
         "published": run_card.published_facts(row, len(encoded.clip_ids)),

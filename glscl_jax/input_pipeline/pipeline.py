@@ -61,7 +61,11 @@ def steps_per_epoch(data: PreparedData, split: str, batch_size: int) -> int:
 
 def fitting_captions(data: PreparedData, split: str, batch_size: int) -> np.ndarray:
     """`caption_counts` of a split whose clips can fill a batch; errors as `steps_per_epoch`'s."""
-    counts = caption_counts(data, split)
+    return fitting(caption_counts(data, split), split, batch_size)
+
+
+def fitting(counts: np.ndarray, split: str, batch_size: int) -> np.ndarray:
+    """`counts`, captions of each clip of a split, if the clips can fill a batch; else raises."""
     if not 1 <= batch_size <= len(counts):
         raise UserError(
             f"config.batch_size {batch_size} does not fit: split {split!r} has {len(counts)} clips,"

@@ -77,6 +77,11 @@ class PreparedData:
         """A record's layout; `encoded_split.deserialize_example(record)` works in a TF graph."""
         return self.builder.info.features
 
+    @property
+    def partial(self) -> str:
+        """How it came out short; "" if nothing is missing."""
+        return self.settings.partial
+
     @functools.cached_property
     def identity(self) -> dict:
         """What tells it from other data, wherever it lies; see `identity.identity`."""

@@ -17,6 +17,7 @@ from glscl_jax.models.encoders.clip import CLIP
 from glscl_jax.models.encoders.clip_config import USUAL_HEAD, CLIPConfig
 from glscl_jax.models.encoders.transformer import REMAT_KINDS
 from glscl_jax.models.encoders.variants import VARIANTS
+from glscl_jax.models.heads import dicosa, gim_alone, wti, x_pool  # noqa: F401 they register
 from glscl_jax.models.heads.features import Features
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Head
@@ -25,6 +26,7 @@ from glscl_jax.models.heads.settings import head_of_settings, names_of, settings
 from glscl_jax.ranges import EITHER, OneOf, Whole
 
 _RANGES = {
+    "towers": EITHER,
     "temporal": OneOf(temporal.KINDS),
     "temporal_layers": Whole(1),
     "dtype": OneOf(("float32", "bfloat16", "float16")),
@@ -46,6 +48,8 @@ class GLSCLConfig:
 
     Attributes:
       clip: sizes of the towers.
+      towers: whether it has encoders of its own. Without, it takes what others' encoders made
+        (`from_features`), and of `clip` counts the width, and the context as places of frames.
       temporal: a name of `temporal.KINDS`.
       temporal_layers: blocks of "seqTransf".
       head: what makes features and scores of the encoders' output.
@@ -56,6 +60,7 @@ class GLSCLConfig:
     """
 
     clip: CLIPConfig = VARIANTS["ViT-B/32"]
+    towers: bool = True
     temporal: str = "seqTransf"
     temporal_layers: int = 4
     head: Head = _DEFAULT_HEAD
@@ -100,14 +105,28 @@ class GLSCL(nn.Module):
 
     def encode_text(self, ids, mask, deterministic: bool = True):
         """ids int32 [A,L] and mask int32 [A,L], 1 on real tokens -> the head's text features."""
-        sentence, tokens = self.clip.texts(ids, mask)
-        return self.config.head.text(self._learned(), sentence, tokens, deterministic)
+        return self._text(*self.text_tower(ids, mask), mask, deterministic)
+
+    def text_tower(self, ids, mask) -> tuple[jax.Array, jax.Array]:
+        """What the encoder makes of texts: the sentence [A,D] and all tokens [A,L,D]."""
+        return self.clip.texts(ids, mask)
+
+    def frame_tower(self, frames, mask) -> jax.Array:
+        """What the encoder makes of each frame, [B,V,D]; arguments as `encode_video`'s."""
+        return self.clip.frames(self.config.clip.preprocessing.normalize(frames, mask), mask)
 
     def encode_frames(self, frames, mask) -> jax.Array:
         """Frame features [B,V,D] before the head; arguments as `encode_video`'s."""
-        images = self.config.clip.preprocessing.normalize(frames, mask)
-        features = self.clip.frames(images, mask)
+        return self._over_time(self.frame_tower(frames, mask), mask)
+
+    def _over_time(self, features, mask) -> jax.Array:
         return features if self.config.temporal == "None" else self.temporal(features, mask)
+
+    def _text(self, sentence, tokens, mask, deterministic):
+        return self.config.head.text(self._learned(), sentence, tokens, mask, deterministic)
+
+    def _video(self, features, mask, deterministic):
+        return self.config.head.video(self._learned(), features, mask, deterministic)
 
     def encode_video(self, frames, mask, deterministic: bool = True):
         """Videos to the head's features.
@@ -117,8 +136,29 @@ class GLSCL(nn.Module):
           mask: int32 [B,V], 1 on real frames.
           deterministic: no dropout.
         """
-        features = self.encode_frames(frames, mask)
-        return self.config.head.video(self._learned(), features, mask, deterministic)
+        return self._video(self.encode_frames(frames, mask), mask, deterministic)
+
+    def text_features(self, sentence, text_mask, tokens=None, deterministic: bool = True):
+        """As `encode_text`, of what an encoder made: `text_tower`'s, and mask int32 [A,L]."""
+        return self._text(self._cast(sentence), self._cast(tokens), text_mask, deterministic)
+
+    def video_features(self, frames, frame_mask, deterministic: bool = True):
+        """As `encode_video`, of what an encoder made: `frame_tower`'s, and mask int32 [B,V]."""
+        features = self._over_time(self._cast(frames), frame_mask)
+        return self._video(features, frame_mask, deterministic)
+
+    def _cast(self, features):
+        return None if features is None else features.astype(jnp.dtype(self.config.dtype))
+
+    def from_features(
+        self, sentence, text_mask, frames, frame_mask, tokens=None, deterministic: bool = True
+    ):
+        """As a call, of what encoders made, see `text_features` and `video_features`."""
+        return (
+            self.text_features(sentence, text_mask, tokens, deterministic),
+            self.video_features(frames, frame_mask, deterministic),
+            self.clip.logit_scale.astype(jnp.float32),
+        )
 
     def __call__(self, ids, text_mask, frames, frame_mask, deterministic: bool = True):
         """Both sides of a batch -> (text features, video features, logit scale float32 [])."""
@@ -238,6 +278,10 @@ def init_params(model: GLSCL, seed: int) -> dict:
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _drawn(model: GLSCL, key: jax.Array) -> dict:
     clip = model.config.clip
+    if not model.config.towers:
+        given = jnp.zeros((1, clip.embed_dim)), jnp.ones((1, 1), jnp.int32)
+        row = given[0][:, None]
+        return model.init(key, *given, row, given[1], row, method="from_features")["params"]
     frames = jnp.zeros((1, 1, clip.image_size, clip.image_size, 3), jnp.uint8)
     ids = jnp.zeros((1, clip.fixed_length or 2), jnp.int32)
     frame_mask = jnp.ones((1, 1), jnp.int32)

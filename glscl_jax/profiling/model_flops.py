@@ -55,6 +55,11 @@ def forward_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -
     )
 
 
-def training_flops(config: GLSCLConfig, *, batch: int, words: int, frames: int) -> int:
+def training_flops(
+    config: GLSCLConfig, *, batch: int, words: int, frames: int, towers: bool = True
+) -> int:
     """FLOPs of a forward and a backward pass for each clip, without recomputation."""
-    return TRAINING * forward_flops(config, batch=batch, words=words, frames=frames).total
+    forward = forward_flops(config, batch=batch, words=words, frames=frames)
+    if not towers:
+        forward = dataclasses.replace(forward, vision=0, text=0)
+    return TRAINING * forward.total

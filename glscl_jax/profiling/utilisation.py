@@ -29,8 +29,12 @@ class Utilisation:
         return clips_per_second * self.clip_flops / (self.devices * self.peak.flops)
 
 
-def of_training(model: GLSCLConfig, config: ConfigDict, mesh: Mesh) -> Utilisation:
+def of_training(
+    model: GLSCLConfig, config: ConfigDict, mesh: Mesh, *, towers: bool = True
+) -> Utilisation:
     """The utilisation of a run with this config; measures a peak that is not known.
+
+    Without `towers` it trains from features, and encoders compute nothing.
 
     Each process does, and they start together: where they share a machine's cores, they share
     them in this as well.
@@ -40,5 +44,6 @@ def of_training(model: GLSCLConfig, config: ConfigDict, mesh: Mesh) -> Utilisati
         batch=config.batch_size,
         words=config.data.num_words,
         frames=config.data.num_frames,
+        towers=towers,
     )
     return Utilisation(flops, mesh.size, find_peak(model.dtype, mesh.local_devices))

@@ -6,7 +6,7 @@ again from them, with replacement, and see how the figures move.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -28,10 +28,10 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A figure of two runs on the same queries.
+    """A figure of two runs, or of two groups of runs, on the same queries.
 
     Attributes:
-      a, b: the figure of each run.
+      a, b: the figure of each run; of a group the mean of its runs'.
       difference: b - a. More is better for R@k, worse for MdR and MnR.
       low, high: the confidence interval of the difference.
       within_noise: zero lies in that interval, so the runs cannot be told apart by this figure.
@@ -101,12 +101,52 @@ def paired(
     Raises:
       ValueError: as in `intervals`, and where the runs differ in the number of queries.
     """
-    ranks_a, ranks_b = _checked(ranks_a), _checked(ranks_b)
-    if len(ranks_a) != len(ranks_b):
-        raise ValueError(f"{len(ranks_a)} queries cannot be paired with {len(ranks_b)}")
-    drawn_a, drawn_b = _bootstrap([ranks_a, ranks_b], groups, samples, seed)
+    return paired_means(
+        [ranks_a],
+        [ranks_b],
+        samples=samples,
+        seed=seed,
+        confidence=confidence,
+        groups=groups,
+    )
+
+
+def paired_means(
+    runs_a: Sequence[np.ndarray],
+    runs_b: Sequence[np.ndarray],
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    groups: np.ndarray | list[str] | None = None,
+) -> dict[str, Difference]:
+    """Whether a recipe's figures differ from another's, each of several runs that differ by seed.
+
+    A figure is the mean of the runs'. A draw is of the queries, the same for all runs, and of the
+    seeds: of n runs of a recipe n - 1 are taken, with replacement, so that the mean varies as much
+    as the mean of n others would (Rao and Wu, "Resampling Inference with Complex Survey Data",
+    1988). A recipe of one run has no say on seeds: its interval is over queries alone.
+
+    Args:
+      runs_a, runs_b: of each run float [queries], of the same queries in the same order.
+      samples, seed, confidence, groups: as in `intervals`.
+
+    Raises:
+      ValueError: as in `intervals`, no runs, and where they differ in the number of queries.
+    """
+    runs_a, runs_b = (list(map(_checked, runs)) for runs in (runs_a, runs_b))
+    if not runs_a or not runs_b:
+        raise ValueError("a recipe without runs")
+    counts = list(dict.fromkeys(len(ranks) for ranks in runs_a + runs_b))
+    if len(counts) > 1:
+        raise ValueError(f"{counts[0]} queries cannot be paired with {counts[1]}")
+    drawn = _bootstrap(runs_a + runs_b, groups, samples, seed)
+    seeds = np.random.default_rng([seed, len(drawn)])
+    drawn_a, drawn_b = (
+        _mean_of_drawn(part, seeds) for part in (drawn[: len(runs_a)], drawn[len(runs_a) :])
+    )
     low, high = _bounds(drawn_b - drawn_a, confidence)
-    value_a, value_b = (metrics.recalls(x).as_dict() for x in (ranks_a, ranks_b))
+    value_a, value_b = (_mean_figures(runs) for runs in (runs_a, runs_b))
     return {
         name: Difference(
             a=a,
@@ -118,6 +158,22 @@ def paired(
         )
         for i, (name, a) in enumerate(value_a.items())
     }
+
+
+def _mean_figures(runs: list[np.ndarray]) -> dict[str, float]:
+    """The means of the runs' figures, by name."""
+    figures = [metrics.recalls(ranks).as_dict() for ranks in runs]
+    return {name: float(np.mean([x[name] for x in figures])) for name in figures[0]}
+
+
+def _mean_of_drawn(runs: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """The mean of drawn runs for every draw of queries: figures [samples, 6] of each run -> one."""
+    if len(runs) == 1:
+        return runs[0]
+    samples, count = len(runs[0]), len(runs)
+    taken = rng.integers(count, size=(samples, count - 1))
+    times = (taken[:, :, None] == np.arange(count)).sum(axis=1) / (count - 1)
+    return np.einsum("SR,RSF->SF", times, np.stack(runs))
 
 
 def _checked(ranks: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval import metrics
 
 KINDS = ("video", "text")
-_IDENTITY, _COMPLETE = "identity.json", "complete.json"
+IDENTITY, _COMPLETE = "identity.json", "complete.json"
 
 # What one file holds: names to arrays.
 Arrays = dict[str, np.ndarray]
@@ -75,7 +75,7 @@ class Store:
             differs) or something else, or cannot be written.
         """
         store = cls(pathlib.Path(directory).absolute())
-        path = store.directory / _IDENTITY
+        path = store.directory / IDENTITY
         try:
             store.directory.mkdir(parents=True, exist_ok=True)
             if path.exists():
@@ -104,6 +104,10 @@ class Store:
     def complete(self) -> bool:
         """Whether `finish` was called: every video and every caption is kept."""
         return (self.directory / _COMPLETE).exists()
+
+    def counts(self) -> dict[str, int]:
+        """How many batches of each kind there are in all, once they are complete."""
+        return read_json(self.directory / _COMPLETE)
 
     def put(self, kind: str, number: int, arrays: Arrays) -> None:
         """Keeps a batch; raises a `UserError` where it cannot be written (a full disk, say)."""
@@ -215,7 +219,7 @@ def load_features(directory: str | os.PathLike, head: Head | None = None) -> Enc
             f"{store.directory} holds no complete features: run the same evaluation again to "
             "finish them"
         )
-    kept = read_json(store.directory / _COMPLETE)
+    kept = store.counts()
     gathering = Gathering(head or GLSCLHead())
     for number in range(kept["video"]):
         gathering.add_videos(store.get("video", number))
@@ -248,7 +252,7 @@ def _plain(arrays: Arrays) -> Arrays:
     plain = {}
     for name, array in arrays.items():
         array = np.ascontiguousarray(array)
-        if array.dtype.isbuiltin != 1:
+        if array.dtype.isbuiltin != 1 and array.dtype.kind != "U":
             name = f"{name}:{array.dtype.name}"
             array = array.view(np.dtype(f"u{array.itemsize}"))
         plain[name] = array

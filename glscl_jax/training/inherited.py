@@ -27,8 +27,8 @@ from glscl_jax.models.glscl import (
 )
 from glscl_jax.models.model_file import read_model_config, read_model_settings
 
-# Of the machine and not of the model: each run has its own.
-_OWN = ("dtype", "remat", "scan", "attention")
+# Of the machine and not of the model, or of what it is fed with: each run has its own.
+_OWN = ("dtype", "remat", "scan", "attention", "towers")
 # Changes training and no score: it follows, but may be chosen.
 _FREE = ("head.lim_dropout",)
 _VARIANT, _TOKENIZER, _WORDS = "model.clip.variant", "data.tokenizer", "data.num_words"
@@ -150,7 +150,9 @@ def resolve(config: ConfigDict, source: Source | None, chosen: Chosen) -> Config
     if config.contrastive == "sigmoid":
         config.model.clip.logit_bias = True  # A CLIP without one begins with SigLIP's.
     try:
-        clip = model_config({"clip": config.model.clip.to_dict()}).clip
+        # Whether the rest goes with it is the recipe's matter.
+        rest = {"temporal": "None", "head": {"name": "mean"}}
+        clip = model_config({"clip": config.model.clip.to_dict(), **rest}).clip
     except (TypeError, ValueError) as error:
         raise UserError(f"config.model.clip: {error}") from error
     config.model.clip.update(dataclasses.asdict(clip))

@@ -20,6 +20,7 @@ from glscl_jax.models.encoders.texts import TOKENIZERS, may_be
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited, recipe
+from glscl_jax.training.kept_features import KeptFeatures, open_features
 from glscl_jax.training.warm_start import start_params
 
 
@@ -33,6 +34,7 @@ class Asked:
       settings: typed, of it.
       source: what the run goes on from; None for nothing.
       chosen: what somebody chose in the recipe.
+      features: where what frozen encoders made is kept; "" to encode clips at every step.
     """
 
     given: ConfigDict
@@ -40,6 +42,7 @@ class Asked:
     settings: recipe.Recipe
     source: inherited.Source | None
     chosen: inherited.Chosen
+    features: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +52,13 @@ class Inputs:
     Attributes:
       mesh: the devices.
       data: what is trained on.
-      tokenizer: for its captions.
+      tokenizer: for its captions; None under another's encoder.
       plan: the run's length.
     """
 
     mesh: Mesh
-    data: PreparedData
-    tokenizer: Tokenizer
+    data: PreparedData | KeptFeatures
+    tokenizer: Tokenizer | None
     plan: Plan
 
 
@@ -73,11 +76,15 @@ def open_inputs(asked: Asked) -> Inputs:
         problems.attempt(sharding.check_batch_size, batch_size, mesh)
         problems.attempt(sharding.check_microbatch, batch_size, config.microbatch, mesh)
         problems.attempt(sharding.check_batch_size, eval_batch_size, mesh, "eval_batch_size")
-    plan = None
-    if data := problems.attempt(_open_data, config):
-        problems.attempt(check_data, asked, data)
+    plan = tokenizer = None
+    opening = (open_features, asked.features, config, asked.settings.model)
+    opening = opening if asked.features else (_open_data, config)
+    if data := problems.attempt(*opening):
+        if not asked.features:
+            problems.attempt(check_data, asked, data)
         plan = problems.attempt(make_plan, config, data)
-    tokenizer = problems.attempt(open_tokenizer, asked)
+    if asked.settings.model.towers:
+        tokenizer = problems.attempt(open_tokenizer, asked)
     problems.raise_all()
     return Inputs(mesh, data, tokenizer, plan)
 
@@ -112,9 +119,13 @@ def check_data(asked: Asked, data: PreparedData) -> None:
     problems.raise_all()
 
 
-def make_plan(config, data: PreparedData) -> Plan:
+def make_plan(config, data: PreparedData | KeptFeatures) -> Plan:
     """The run's length; raises a `UserError` if the training split does not fill a batch."""
-    captions = pipeline.fitting_captions(data, config.data.train_split, config.batch_size)
+    split = config.data.train_split
+    if isinstance(data, KeptFeatures):
+        captions = pipeline.fitting(data.split(split).counts, split, config.batch_size)
+    else:
+        captions = pipeline.fitting_captions(data, split, config.batch_size)
     return Plan.of(
         captions,
         batch_size=config.batch_size,
@@ -166,6 +177,8 @@ def check_fit(loaded: dict, settings: recipe.Recipe, model: GLSCL) -> None:
 
 def training_batches(config, data, tokenizer, first: int, total: int):
     """This host's share of the batches of steps `first` to `total` - 1."""
+    if isinstance(data, KeptFeatures):
+        return data.batches(config, first, total)
     return pipeline.train_batches(
         data,
         config.data.train_split,
@@ -183,6 +196,8 @@ def training_batches(config, data, tokenizer, first: int, total: int):
 
 def clip_ids(config, data) -> Callable[[np.ndarray], list[str]]:
     """What looks up the ids of training clips by their places in the split."""
+    if isinstance(data, KeptFeatures):
+        return data.clip_ids(config)
 
     def look_up(places):
         with data.records(config.data.train_split) as records:

@@ -240,7 +240,9 @@ class Log:
         )
         print(
             f"step {self._done}/{self._total}  validation: "
-            + "  ".join(f"{name} {scores[name]:.1f}" for name in (BEST, "R@5", "R@10", "v2t R@1")),
+            + "  ".join(f"{name} {scores[name]:.1f}" for name in (BEST, "R@5", "R@10", "v2t R@1"))
+            # What a head says of its features has its part's name before it.
+            + "".join(f"  {name} {x:.3f}" for name, x in scores.items() if "/" in name),
             flush=True,
         )
 

@@ -38,15 +38,23 @@ def encode_pairs(
     params: dict, batch: dict[str, jax.Array], dropout_key: jax.Array | None, *, model: GLSCL
 ) -> PairFeatures:
     """Features of a batch of B pairs; no dropout without a key. Arguments as `batch_losses`'."""
-    text, video, _ = model.apply(  # pyright: ignore[reportAssignmentType]
-        {"params": params},
-        batch["text_ids"],
-        batch["text_mask"],
-        batch["frames"],
-        batch["frame_mask"],
-        deterministic=dropout_key is None,
-        rngs={} if dropout_key is None else {"dropout": dropout_key},
-    )
+    rest = {
+        "deterministic": dropout_key is None,
+        "rngs": {} if dropout_key is None else {"dropout": dropout_key},
+    }
+    if "sentence" in batch:  # What encoders made of them; these train no more.
+        text, video, _ = model.apply(  # pyright: ignore[reportAssignmentType]
+            {"params": params}, **batch, method="from_features", **rest
+        )
+    else:
+        text, video, _ = model.apply(  # pyright: ignore[reportAssignmentType]
+            {"params": params},
+            batch["text_ids"],
+            batch["text_mask"],
+            batch["frames"],
+            batch["frame_mask"],
+            **rest,
+        )
     return PairFeatures(text, video)
 
 
@@ -90,7 +98,9 @@ def batch_losses(
 ) -> Losses:
     """The losses of a batch of B pairs; no dropout without a key.
 
-    `batch` holds text_ids and text_mask [B,L], frames [B,V,H,W,3] and frame_mask [B,V].
+    `batch` holds text_ids and text_mask [B,L], frames [B,V,H,W,3] and frame_mask [B,V]; or, of
+    frozen encoders, what they made: sentence [B,D], tokens [B,L,D] where the head reads them,
+    text_mask, frames [B,V,D] and frame_mask.
     """
     with constrain_activations(mesh):
         features = encode_pairs(params, batch, dropout_key, model=model)
@@ -150,7 +160,7 @@ def gradient(
 
 
 def _gradient(params, batch, dropout_key, microbatch, *, model, mesh, **more):
-    size = len(batch["text_ids"])
+    size = len(batch["frame_mask"])
     options = {"model": model, "mesh": mesh, **more}
     if microbatch in (0, size):
 

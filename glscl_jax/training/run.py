@@ -14,14 +14,16 @@ from glscl_jax.checkpoints.model_dir import load_model, parameters_sha256
 from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import PLACES, Workdir
+from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.prepared_data import PreparedData
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import trace
 from glscl_jax.runtime import launch, processes, sharding
-from glscl_jax.training import inherited, inputs, rand_augment, recipe, steps
+from glscl_jax.training import inherited, inputs, kept_features, rand_augment, recipe, steps
 from glscl_jax.training.groups import check_patterns, trained_layers
+from glscl_jax.training.kept_features import KeptFeatures, KeptValidation
 from glscl_jax.training.optim import make_optimizer
 from glscl_jax.training.validation import Validation
 from glscl_jax.training.warm_start import start_params
@@ -36,11 +38,13 @@ class Options:
         "data.tokenizer": they stand against a checkpoint's, see `inherited`.
       profile: steps to trace, how many or "FIRST:LAST"; "" for none.
       peer_timeout: seconds to wait for other processes to see the work directory.
+      features: where what frozen encoders made is kept; "" to encode clips at every step.
     """
 
     commanded: Collection[str] = ()
     profile: str = ""
     peer_timeout: int = launch.Peers.peer_timeout
+    features: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Run:
       source: what it goes on from; None for nothing.
       mesh: the devices.
       data: what is trained on.
-      tokenizer: for its captions.
+      tokenizer: for its captions; None under another's encoder.
       plan: the run's length.
       model: without parameters.
       groups: of the optimiser, by parameter.
@@ -69,13 +73,13 @@ class Run:
     workdir: Workdir
     source: inherited.Source | None
     mesh: Mesh
-    data: PreparedData
-    tokenizer: Tokenizer
+    data: PreparedData | KeptFeatures
+    tokenizer: Tokenizer | None
     plan: Plan
     model: GLSCL
     groups: dict[str, str]
     optimizer: optax.GradientTransformation
-    validation: Validation
+    validation: Validation | KeptValidation
 
     @property
     def total(self) -> int:
@@ -100,7 +104,15 @@ def check_asked(config: ConfigDict, workdir: Workdir, options: Options) -> input
     source = processes.by_all(lambda: inputs.origin(config, workdir))
     processes.check_same({"a run to go on with": bool(source and source.goes_on)})
     resolved = inherited.resolve(config, source, chosen)
-    return inputs.Asked(config, resolved, recipe.read(resolved), source, chosen)
+    if options.features:
+        with resolved.unlocked():
+            kept_features.settle(resolved, options.features, source is not None)
+    settings = recipe.read(resolved)
+    if not settings.model.towers and not options.features:
+        raise UserError(
+            "config.model.towers is False: a model without encoders trains from --features alone"
+        )
+    return inputs.Asked(config, resolved, settings, source, chosen, options.features)
 
 
 def open_run(asked: inputs.Asked, workdir: Workdir, options: Options) -> Run:
@@ -112,13 +124,17 @@ def open_run(asked: inputs.Asked, workdir: Workdir, options: Options) -> Run:
     config, settings = asked.config, asked.settings
     opened = processes.by_all(lambda: inputs.open_inputs(asked))
     mesh, data, tokenizer, plan = opened.mesh, opened.data, opened.tokenizer, opened.plan
-    processes.check_same({"data": data.identity, "tokenizer": tokenizer.sha256})
+    told = tokenizer.sha256 if tokenizer else ""
+    processes.check_same({"data": data.identity, "tokenizer": told})
     trace.read_window(options.profile, 0, plan.num_steps)
     model = GLSCL(settings.model)
     shapes = jax.eval_shape(lambda: init_params(model, 0))
     check_patterns(shapes, settings.optim)
     optimizer = make_optimizer(settings.optim, plan.num_steps)
-    validation = Validation(config, data, tokenizer, model, mesh)
+    if isinstance(data, KeptFeatures):
+        validation = KeptValidation(config, data, model, mesh)
+    else:
+        validation = Validation(config, data, tokenizer, model, mesh)
     processes.check_same({"number of steps": plan.num_steps})
     return Run(
         config=config,
@@ -149,6 +165,9 @@ def other_params(run: Run) -> dict | None:
     if jax.process_count() > 1:
         sha256 = parameters_sha256(loaded)
         processes.check_same({"config.init_from's parameters": sha256})
+    if isinstance(run.data, KeptFeatures):
+        sha256 = parameters_sha256(loaded)
+        kept_features.check_checkpoint(run.data, sha256, str(run.config.init_from))
     inputs.check_fit(loaded, run.settings, run.model)
     return loaded
 

@@ -48,8 +48,10 @@ def tell_start(run: Run, state: TrainState, first: int, old: dict | None) -> Non
     profile = run.options.profile
     if profile and trace.window_left(profile, first, run.total) is None:
         say(f"--profile={profile}: those steps are past, so this start traces none")
-    if run.data.settings.partial:
-        say(f"partial: {run.data.settings.partial}")
+    if partial := run.data.partial:
+        say(f"partial: {partial}")
+    if run.options.features:
+        say(f"from the features in {run.options.features}: encoders stay as they are")
     say(run.plan.describe())
     if idle := recipe.without_part(run.config, run.settings.model):
         say(idle)
@@ -67,7 +69,7 @@ def _tell_changes(run: Run, old: dict, step: int, updates: int) -> None:
 
 def _tell_cut_captions(run: Run) -> None:
     """A line for each split that the run reads of which captions lose their end."""
-    if jax.process_index():
+    if jax.process_index() or run.options.features:
         return
     data = run.config.data
     for split in filter(None, (data.train_split, data.validation_split)):

@@ -5,7 +5,9 @@ import functools
 import jax
 
 from glscl_jax.input_pipeline import pipeline
+from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval import encoding, metrics
+from glscl_jax.retrieval.encoded_split import EncodedSplit
 
 
 class Validation:
@@ -28,7 +30,11 @@ class Validation:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        encoded = encoding.encode_split(
+        return figures(self._encode(params, batches), self._model.config.head)
+
+    def _encode(self, params, batches):
+        config = self._config
+        return encoding.encode_split(
             self._encoder,
             params,
             batches,
@@ -37,6 +43,11 @@ class Validation:
             total=self._data.splits[self.split],
             show=False,
         )
-        result = encoding.rank_split(encoded, self._model.config.head)
-        t2v, v2t = (metrics.recalls(ranks.mean).as_dict() for ranks in (result.t2v, result.v2t))
-        return {**t2v, **{f"v2t {name}": value for name, value in v2t.items()}}
+
+
+def figures(encoded: EncodedSplit, head: Head) -> dict[str, float]:
+    """What is logged of a split: both directions' ranks, and what the head says of its features."""
+    result = encoding.rank_split(encoded, head)
+    t2v, v2t = (metrics.recalls(ranks.mean).as_dict() for ranks in (result.t2v, result.v2t))
+    v2t = {f"v2t {name}": value for name, value in v2t.items()}
+    return {**t2v, **v2t, **head.figures(encoded.text, encoded.video)}

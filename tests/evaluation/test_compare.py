@@ -105,3 +105,75 @@ def test_what_is_no_run_is_named(tmp_path):
     (tmp_path / "a" / run_card.RESULTS).write_text("[")
     with pytest.raises(UserError, match="damaged"):
         compare.read_run(tmp_path / "a")
+
+
+def group(folder, noises, first_seed):
+    """A folder of runs on the same queries, and their results."""
+    results = [
+        run(folder / f"seed {number}", noise, seed=first_seed + number)[1]
+        for number, noise in enumerate(noises)
+    ]
+    return compare.read_group(folder), results
+
+
+def test_a_group_s_figures_are_its_runs_means(tmp_path):
+    a, of_a = group(tmp_path / "a", [0.4] * 3, 0)
+    b, of_b = group(tmp_path / "b", [0.4] * 2, 10)
+    found = compare.compare(a, b)
+    for name in ("t2v", "v2t"):
+        expected = [
+            np.mean([metrics.recalls(getattr(x, name).mean).r1 for x in results])
+            for results in (of_a, of_b)
+        ]
+        assert (found[name]["R@1"].a, found[name]["R@1"].b) == pytest.approx(expected)
+    told = compare.table(a, b, found)
+    assert "a: mean of 3 runs (seed 0, seed 1, seed 2)" in told
+    assert "intervals over queries and seeds" in told
+    single = compare.read_group(tmp_path / "a" / "seed 0")
+    alone = compare.compare(single, compare.read_run(tmp_path / "b" / "seed 0"))
+    assert alone == compare.compare(*(x.runs[0] for x in (a, b)))
+    assert "seeds" not in compare.table(single, single, alone)
+
+
+def test_seeds_that_differ_widen_the_interval(tmp_path):
+    """Runs of one noise against runs of several: queries are as many."""
+    even, _ = group(tmp_path / "even", [0.4] * 4, 0)
+    uneven, _ = group(tmp_path / "uneven", [0.25, 0.3, 0.5, 0.6], 0)
+    other, _ = group(tmp_path / "other", [0.4] * 4, 20)
+    widths = []
+    for one in (even, uneven):
+        x = compare.compare(one, other)["t2v"]["R@1"]
+        widths.append(x.high - x.low)
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_a_mean_of_drawn_seeds_varies_as_a_mean_of_others_would():
+    """Ranks without spread over queries: all that varies is the seed."""
+    hits = np.array([10, 20, 40, 50])  # of 100 queries, in each of four runs
+    runs = [np.where(np.arange(100) < x, 1.0, 60.0) for x in hits]
+    same = np.zeros(100, int)  # One group: every draw has every query as often.
+    found = bootstrap.paired_means(runs, [runs[0]], groups=same, samples=20_000)["R@1"]
+    error = np.std(hits, ddof=1) / 2
+    assert found.a == pytest.approx(30.0)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_groups_that_are_none_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"results\.json is not there"):
+        compare.read_group(tmp_path)
+    for number in range(2):
+        run(tmp_path / "twice" / str(number), 0.4)
+        path = tmp_path / "twice" / str(number) / run_card.RESULTS
+        card = compare.read_json(path)
+        card["checkpoint"]["parameters_sha256"] = "0123"
+        write_json(path, card)
+    with pytest.raises(UserError, match=r"twice/0 and .*twice/1 are of the same parameters"):
+        compare.read_group(tmp_path / "twice")
+    mixed = tmp_path / "mixed"
+    run(mixed / "one", 0.4)
+    run(mixed / "other", 0.4, split="val")
+    group_of_two = compare.read_group(mixed)
+    with pytest.raises(UserError, match=r"another split \(test and val\)"):
+        compare.compare(group_of_two, group_of_two.runs[0])
+    with pytest.raises(ValueError, match="a recipe without runs"):
+        bootstrap.paired_means([], [np.ones(3)])

@@ -85,3 +85,18 @@ def test_towers_are_known_by_their_sizes(name):
     # SigLIP 2 is SigLIP but for its vocabulary.
     assert variant_of(other).replace("SigLIP2", "SigLIP") == name.replace("SigLIP2", "SigLIP")
     assert variant_of(dataclasses.replace(config, vision_layers=99)) is None
+
+
+@pytest.mark.parametrize("dataset", ["msrvtt_9k", "msrvtt_7k"])
+def test_a_gallery_of_another_size_is_told_whatever_the_model(dataset):
+    assert published_results.differing_gallery(dataset, "test", 1_000, 1_000) == ""
+    assert published_results.differing_gallery(dataset, "val", 500, 10_000) == ""
+    assert published_results.differing_gallery("folder", "test", 879, 879) == ""
+    told = published_results.differing_gallery(dataset, "test", 879, 1_758)
+    assert "879 videos here, 1,000 in MSR-VTT 1k-A" in told
+    assert "1,758 captions here, 1,000 in MSR-VTT 1k-A" in told
+    assert "lists of 879 and 1,758 rows circulate under that name" in told
+    assert "cannot be compared" in told
+    other = published_results.differing_gallery(dataset, "test", 990, 990)
+    assert "990 videos here" in other
+    assert "circulate" not in other

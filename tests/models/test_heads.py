@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation.report import write_report
 from glscl_jax.models.glscl import GLSCL, init_params, learned_parts, model_config, model_settings
@@ -32,6 +31,7 @@ from glscl_jax.retrieval.split_scores import Scored
 from glscl_jax.training import recipe
 from glscl_jax.training.objective import gradient
 from tests.builders import slow_mean
+from tests.recipes import config_with
 
 A, B, V, K, D = 7, 9, 4, 3, 8
 HEADS = [GLSCLHead(temperature=2.0, lim_weight=0.75), MeanHead()]
@@ -136,7 +136,7 @@ class BestFrame(Head):
     def modules(self, width, dtype, scan):
         return {"gain": Gain()}
 
-    def text(self, modules, sentence, tokens, deterministic):
+    def text(self, modules, sentence, tokens, mask, deterministic):
         return OfText(unit(sentence.astype(jnp.float32)))
 
     def video(self, modules, frames, mask, deterministic):
@@ -198,17 +198,6 @@ def test_a_third_head_ranks_and_is_told_of_without_a_word_elsewhere(features, tm
     assert "nearest frame " in page
     assert "One frame counts." in page
     assert 'class="most"' in page
-
-
-def config_with(head: str, **changes):
-    """The base recipe at the smallest size, under another head."""
-    config = common.shrunk(common.base())
-    config.model.clip.update(vision_width=64, vision_layers=1, text_width=64, text_layers=1)
-    config.model.head.name = head
-    for name, value in changes.items():
-        section, last = name.split("__")
-        config[section][last] = value
-    return config
 
 
 @pytest.mark.parametrize(("head", "parts"), [("mean", ()), ("best frame", ("gain",))])

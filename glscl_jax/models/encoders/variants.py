@@ -280,6 +280,7 @@ _PRISM = {
     "vision_pooling": "query",
     "vision_projection": "none",
     "text_pooling": "class",
+    "tokenizer": "videoprism",
     "text_positions": "sinusoidal",
     "text_projection": "none",
     "resize": "squash",

@@ -11,6 +11,7 @@ from glscl_jax.ranges import EITHER, Real
 _RANGES = {
     "alpha": Real(least=0),
     "beta": Real(least=0),
+    "centre": Real(least=0),
     "margin": Real(least=0),
     "target": Real(),
     "per_pair": EITHER,
@@ -24,6 +25,7 @@ class LossWeights:
     Attributes:
       alpha: weight of the intra-diversity loss.
       beta: weight of the inter-consistency loss's second term.
+      centre: weight of its first term; with 0 for both there is none of it.
       margin: by which a query must be closer to itself than to another.
       target: what the similarity of a pair's k-th queries is pulled to.
       per_pair: the second term's sum over the batch is divided by K in the released code, so
@@ -32,6 +34,7 @@ class LossWeights:
 
     alpha: float = 1e-4
     beta: float = 5e-3
+    centre: float = 1.0
     margin: float = 0.1
     target: float = 0.75
     per_pair: bool = False
@@ -72,7 +75,8 @@ def inter_consistency(
       weights: see there.
     """
     videos, count, _ = video_queries.shape
-    centre = jnp.mean(video_queries, axis=0) - jnp.mean(text_queries, axis=0)
+    apart = jnp.mean(video_queries, axis=0) - jnp.mean(text_queries, axis=0)
     pairs = jnp.einsum("BKD,BKD->K", video_queries, text_queries)
     pairs = pairs / (videos if weights.per_pair else count)
-    return jnp.mean(centre**2) + weights.beta * jnp.sum((pairs - weights.target) ** 2)
+    centre = weights.centre * jnp.mean(apart**2)
+    return centre + weights.beta * jnp.sum((pairs - weights.target) ** 2)

@@ -4,6 +4,7 @@ from typing import Any, TypeAlias
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 # Whatever a head makes of texts or of videos: a tree of arrays [n,...].
 Features: TypeAlias = Any
@@ -40,3 +41,9 @@ class VideoFeatures:
 def count_of(features) -> int:
     """How many texts or videos a tree of features [n,...] is of."""
     return jax.tree.leaves(features)[0].shape[0]
+
+
+def unit(vectors: jax.Array) -> jax.Array:
+    """Vectors [...,D] of length 1, a zero as it is: a padded frame's; its gradient is finite."""
+    square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors / jnp.sqrt(jnp.where(square > 0, square, 1.0))

@@ -1,11 +1,13 @@
 """GLSCL's score: `sim = GIM + lim_weight * LIM` (Zhang et al., 2024, section 3.5)."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from glscl_jax import ranges
+from glscl_jax.models.heads.concept_figures import ALIKE, concept_figures
 from glscl_jax.models.heads.concept_losses import LossWeights, inter_consistency, intra_diversity
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.gim import frame_weights, gim_similarity, gram_matrices
@@ -16,6 +18,7 @@ from glscl_jax.ranges import EITHER, Real, Whole
 
 _RANGES = {
     "temperature": Real(above=0),
+    "gim_weight": Real(least=0),
     "lim_weight": Real(least=0),
     "queries": Whole(1),
     "lim_layers": Whole(1),
@@ -34,6 +37,7 @@ class GLSCLHead(Head):
 
     Attributes:
       temperature: of the GIM's softmax over frames.
+      gim_weight: of the GIM's score; with 0 the LIM scores alone.
       lim_weight: of the LIM's score. Features without queries (K = 0) have only the GIM's.
       queries: K, the learnable queries.
       lim_layers, lim_heads, lim_feed_forward: the LIM decoder's sizes.
@@ -42,6 +46,7 @@ class GLSCLHead(Head):
     """
 
     temperature: float = 3.0
+    gim_weight: float = 1.0
     lim_weight: float = 0.5
     queries: int = 8
     lim_layers: int = 3
@@ -52,6 +57,7 @@ class GLSCLHead(Head):
     share_decoder: bool = True
 
     name = "glscl"
+    reads_tokens = True
     loss_weights = LossWeights
     legend = (
         (
@@ -70,6 +76,8 @@ class GLSCLHead(Head):
 
     def __post_init__(self):
         ranges.check(vars(self), _RANGES)
+        if not self.gim_weight and not self.lim_weight:
+            raise ValueError("gim_weight and lim_weight are both 0: nothing is left to score by")
 
     def check(self, width: int) -> None:
         """Raises a `ValueError` where the LIM's heads do not divide D."""
@@ -93,7 +101,7 @@ class GLSCLHead(Head):
             )
         }
 
-    def text(self, modules, sentence, tokens, deterministic) -> TextFeatures:
+    def text(self, modules, sentence, tokens, mask, deterministic) -> TextFeatures:
         """The sentence [A,D] and the concepts that the LIM reads out of tokens [A,L,D]."""
         return TextFeatures(sentence, modules["lim"].text(tokens, deterministic))
 
@@ -101,9 +109,9 @@ class GLSCLHead(Head):
         """The frames [B,V,D], mask [B,V], and the concepts that the LIM reads out of them."""
         return VideoFeatures(frames, mask, modules["lim"].video(frames, deterministic))
 
-    def prepare(self, video: VideoFeatures) -> jax.Array:
+    def prepare(self, video: VideoFeatures) -> jax.Array | None:
         """What is computed once a video, however many texts it meets: float32 [B,V,V]."""
-        return gram_matrices(video.frames)
+        return gram_matrices(video.frames) if self.gim_weight else None
 
     def score(
         self, text: TextFeatures, video: VideoFeatures, prepared: jax.Array | None = None
@@ -118,7 +126,10 @@ class GLSCLHead(Head):
         Returns:
           float32 [A,B]. The largest temporary is [B,V,A].
         """
+        if not self.gim_weight:
+            return self.lim_weight * lim_similarity(text.queries, video.queries)
         gim = gim_similarity(text.sentence, video.frames, video.mask, self.temperature, prepared)
+        gim = self.gim_weight * gim
         if not text.queries.shape[1]:
             return gim
         return gim + self.lim_weight * lim_similarity(text.queries, video.queries)
@@ -128,14 +139,46 @@ class GLSCLHead(Head):
         sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
         logits = jnp.einsum("VD,D->V", frames, sentence, precision=jax.lax.Precision.HIGHEST)
         weights = frame_weights(logits[None, None], video.mask, self.temperature)[0, 0]
-        gim = gim_similarity(sentence[None], frames[None], video.mask[None], self.temperature)
+        parts = []
+        if self.gim_weight:
+            gim = gim_similarity(sentence[None], frames[None], video.mask[None], self.temperature)
+            parts = [Part("GIM", self.gim_weight, float(gim[0, 0]))]
         queries = (x.astype(jnp.float32) for x in (text.queries, video.queries))
         concepts = jnp.einsum("ID,JD->IJ", *queries, precision=jax.lax.Precision.HIGHEST)
-        parts = [Part("GIM", 1.0, float(gim[0, 0]))]
         if not len(concepts):
             return Told(tuple(parts), weights, None)
         lim = jnp.trace(concepts) / len(concepts)
         return Told((*parts, Part("LIM", self.lim_weight, float(lim))), weights, concepts)
+
+    def figures(self, text: TextFeatures, video: VideoFeatures) -> dict[str, float]:
+        """How alike concepts are and how many in effect, of texts and of videos; see there."""
+        found = {}
+        for side, queries in (("text", text.queries), ("video", video.queries)):
+            if queries.shape[1] > 1:
+                cosine, effective = concept_figures(queries)
+                found[f"lim/concept_cosine/{side}"] = cosine
+                found[f"lim/effective_concepts/{side}"] = effective
+        return found
+
+    def remarks(self, figures: Mapping[str, float]) -> list[str]:
+        """A sentence where the concepts of an item are nearly one vector."""
+        cosines, effective = (
+            [figures.get(f"lim/{name}/{side}", 0.0) for side in ("text", "video")]
+            for name in ("concept_cosine", "effective_concepts")
+        )
+        if max(cosines) < ALIKE:
+            return []
+        return [
+            f"the concepts are alike: of the {self.queries} of an item there are in effect "
+            f"{effective[0]:.1f} (texts) and {effective[1]:.1f} (videos), with a mean cosine "
+            f"between them of {cosines[0]:.3f} and {cosines[1]:.3f}"
+        ]
+
+    def directed(self, text: TextFeatures, video: VideoFeatures) -> tuple[tuple, tuple]:
+        """As `Head.directed`; the LIM alone needs its concepts, which are of length 1."""
+        if not self.gim_weight:
+            return (text.queries, None), (video.queries, None)
+        return super().directed(text, video)
 
     def losses(
         self, text: TextFeatures, video: VideoFeatures, weights: LossWeights
@@ -156,6 +199,6 @@ class GLSCLHead(Head):
         return Cost(
             text=lim_multiply_adds(*lim, memory=words),
             video=lim_multiply_adds(*lim, memory=frames),
-            prepared=frames**2 * width,
-            pair=frames * (width + frames) + self.queries * width,
+            prepared=frames**2 * width if self.gim_weight else 0,
+            pair=(frames * (width + frames) if self.gim_weight else 0) + self.queries * width,
         )

@@ -8,7 +8,7 @@ compiled, with `register` before it; `config.model.head.name` then chooses it.
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,10 @@ from glscl_jax.models.heads.told import Told
 HEADS: dict[str, type["Head"]] = {}
 
 
-def register(head: type["Head"]) -> type["Head"]:
+_Registered = TypeVar("_Registered", bound=type["Head"])
+
+
+def register(head: _Registered) -> _Registered:
     """Makes a head known by its name; a decorator of its class."""
     if HEADS.setdefault(head.name, head).__qualname__ != head.__qualname__:
         raise ValueError(f"there is a head {head.name!r} already: {HEADS[head.name].__qualname__}")
@@ -60,13 +63,16 @@ class Head(abc.ABC):
     Attributes:
       name: as `config.model.head.name` and results have it.
       legend: how to read what it tells of a pair: terms, each with a paragraph.
+      reads_tokens: whether it reads texts' tokens, or sentences alone.
       loss_weights: a dataclass, of the constants of its own losses; of `config.losses`.
       text_features, video_features: dataclasses of arrays [A,...] and [B,...], what `text` and
-        `video` return. Those of a video have a `mask` [B,V].
+        `video` return. Those of a video have a `mask` [B,V]. They are all that a score is made
+        of: they are kept, sent and searched without the parameters.
     """
 
     name: ClassVar[str]
     legend: ClassVar[tuple[tuple[str, str], ...]]
+    reads_tokens: ClassVar[bool] = False
     loss_weights: ClassVar[type] = NoLosses
     text_features: ClassVar[type] = TextFeatures
     video_features: ClassVar[type] = VideoFeatures
@@ -86,14 +92,20 @@ class Head(abc.ABC):
         return {}
 
     def text(
-        self, modules: Mapping, sentence: jax.Array, tokens: jax.Array, deterministic: bool
+        self,
+        modules: Mapping,
+        sentence: jax.Array,
+        tokens: jax.Array,
+        mask: jax.Array,
+        deterministic: bool,
     ) -> Features:
         """Features of A texts from the text tower's.
 
         Args:
           modules: those of `modules`, bound to parameters.
           sentence: [A,D].
-          tokens: [A,L,D], padding included.
+          tokens: [A,L,D], padding included; may be None where it reads none.
+          mask: int32 [A,L], 1 on real tokens.
           deterministic: no dropout.
         """
         return TextFeatures(sentence, _no_queries(sentence))
@@ -131,6 +143,19 @@ class Head(abc.ABC):
           weights: a `loss_weights`.
         """
         return {}
+
+    def figures(self, text: Features, video: Features) -> dict[str, float]:
+        """What can be said of a split's features beside ranks, by name; "part/what" in the logs.
+
+        Args:
+          text: features of A texts, on the host.
+          video: features of B videos, on the host.
+        """
+        return {}
+
+    def remarks(self, figures: Mapping[str, float]) -> list[str]:
+        """What a reader of a result must not overlook in `figures`, a sentence each."""
+        return []
 
     def directed(self, text: Features, video: Features) -> tuple[tuple, tuple]:
         """Vectors without whose direction there is no score: ([A,N,D], mask), ([B,N,D], mask).

@@ -1,0 +1,127 @@
+"""Evaluates a head on features that encoders made before, this library's or another's.
+
+No clip, caption or tokenizer is there to be read: the run card says whose features they are, and
+there is no report with pictures.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+
+import jax
+from ml_collections import ConfigDict
+
+from glscl_jax import paths
+from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, parameters_sha256
+from glscl_jax.checkpoints.workdir import Workdir
+from glscl_jax.errors import UserError
+from glscl_jax.evaluation import rank_files, run_card
+from glscl_jax.evaluation.options import Options
+from glscl_jax.evaluation.run_card_text import terminal, title
+from glscl_jax.files import read_json
+from glscl_jax.input_pipeline.cut_captions import Cut
+from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval.split_scores import Scored
+from glscl_jax.retrieval.tower_features import TowerFeatures, read_features
+from glscl_jax.runtime import sharding
+from glscl_jax.training import kept_features
+
+
+def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
+    """Ranks a split by a checkpoint's head, and writes run card and ranks.
+
+    Args:
+      directory: the features of all splits.
+      options: checkpoint, config, step, split and `out`; no post-processing, no report.
+
+    Returns:
+      The run card, as results.json has it.
+
+    Raises:
+      UserError: naming what is not there, damaged, or does not fit the rest.
+    """
+    if options.checkpoint is None or jax.process_count() > 1 or options.rerank != "none":
+        raise UserError("--features takes a --checkpoint, one process, and no --rerank")
+    stages, mesh = run_card.Stages(), sharding.make_mesh()
+    with stages("load"):
+        where = sharding.replicated(mesh)
+        loaded = load_model(options.checkpoint, where, options.step, encodes=False)
+        config = options.config or Workdir(loaded.directory).config()
+        split = options.split or config.data.test_split
+        kept = read_features(directory, split, tokens=loaded.head.reads_tokens)
+        called = f"--features {directory}, {split}"
+        kept_features.check_sizes(called, kept, config, loaded.config)
+        sha256 = parameters_sha256(loaded.params)
+        _check_owner(called, kept, loaded, sha256)
+        out = pathlib.Path(paths.local(options.out or loaded.directory, "--out"))
+        out.mkdir(parents=True, exist_ok=True)
+    with stages("encode from features"):
+        encode = kept_features.HeadEncoder(loaded.model, mesh, config.eval_batch_size)
+        encoded = encode(loaded.params, kept)
+    with stages("score and rank"):
+        result = Scored(encoded, loaded.head, mesh).retrieval()
+    with stages("intervals"):
+        card = _card(loaded, sha256, config, split, kept, encoded, result, options)
+    card |= {"notes": run_card.notes({**card, **run_card.machine_facts(mesh)})}
+    card |= {**run_card.machine_facts(mesh), "seconds": stages.seconds}
+    print(f"\n{title(card)}\n{metrics.table(result)}\n{terminal(card)}", flush=True)
+    rank_files.write_ranks(out, result, encoded)
+    run_card.write_card(out, card)
+    print(f"written to {out}: {run_card.READABLE}, {run_card.RESULTS}, {rank_files.RANKS}")
+    return card
+
+
+def _check_owner(called: str, kept: TowerFeatures, loaded: LoadedModel, sha256: str) -> None:
+    """Raises a `UserError` for features of another encoder than those that the head trained on."""
+    theirs, path = kept_features.owner_of(kept.identity), loaded.directory / "data.json"
+    told = read_json(path) if path.exists() else {}
+    # What a run from clips says of its data names no encoder: that one is its own.
+    named = [x for x in told.values() if isinstance(x, dict) and kept_features.owned(x)]
+    known = {kept_features.owner_of(x) for x in named} or {sha256}
+    if theirs not in known:
+        raise UserError(
+            f"{called}: they are of {theirs[:24]}, the head in {loaded.directory} is for those of "
+            f"{min(known)[:24]}: give features of that encoder"
+        )
+
+
+def _card(
+    loaded: LoadedModel,
+    sha256: str,
+    config: ConfigDict,
+    split: str,
+    kept: TowerFeatures,
+    encoded,
+    result: metrics.Retrieval,
+    options: Options,
+) -> dict:
+    """The run card, but for times, devices and notes."""
+    figures = loaded.head.figures(encoded.text, encoded.video)
+    return {
+        "checkpoint": run_card.checkpoint_facts(loaded, sha256),
+        "data": {
+            "dataset": f"features of {kept_features.owner_of(kept.identity)[:24]}",
+            **run_card.split_facts(encoded, split),
+            "failed": 0,
+            "partial": "",
+            "cut": dataclasses.asdict(Cut(len(encoded.captions), 0, config.data.num_words, 0)),
+        },
+        "settings": {
+            "frames": kept.frames.shape[1],
+            "dtype": loaded.config.dtype,
+            "head": loaded.head.name,
+            **dataclasses.asdict(loaded.head),
+            "batch_size": config.eval_batch_size,
+        },
+        "head": {"figures": figures, "remarks": loaded.head.remarks(figures)},
+        "tie_rule": "legacy" if options.legacy_ties else "mean",
+        **run_card.direction_facts(result, encoded.owner, options.legacy_ties),
+        "published": None,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config": json.loads(config.to_json_best_effort()),
+        "trained_otherwise": "",
+        "rerank": {"method": "none"},
+        "features": "kept",
+    }

@@ -1,0 +1,57 @@
+"""GLSCL without its LIM: the GIM's score, no parameters, no losses of its own.
+
+`sim[a,b] = cos(c_a, p_ab)`, see `gim`. (Zhang et al., 2024, the ablation without the local module.)
+The LIM alone is GLSCL's head with `gim_weight` 0.
+"""
+
+import dataclasses
+
+import jax
+
+from glscl_jax import ranges
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.head import Cost, Head, register
+from glscl_jax.models.heads.told import Told
+from glscl_jax.ranges import Real
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class GIMHead(Head):
+    """The GIM's score alone.
+
+    Attributes:
+      temperature: of the softmax over frames.
+    """
+
+    temperature: float = 3.0
+
+    name = "gim"
+    legend = GLSCLHead.legend[:1]
+
+    def __post_init__(self):
+        ranges.check(vars(self), {"temperature": Real(above=0)})
+
+    @property
+    def _whole(self) -> GLSCLHead:
+        """Features without queries have its GIM alone."""
+        return GLSCLHead(temperature=self.temperature)
+
+    def prepare(self, video: VideoFeatures) -> jax.Array:
+        """What is computed once a video, however many texts it meets: float32 [B,V,V]."""
+        return self._whole.prepare(video)
+
+    def score(
+        self, text: TextFeatures, video: VideoFeatures, prepared: jax.Array | None = None
+    ) -> jax.Array:
+        """Every text against every video, float32 [A,B]; arguments as `Head.score`'s."""
+        return self._whole.score(text, video, prepared)
+
+    def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
+        """What the score of one text and one video is made of; their features have no A and B."""
+        return self._whole.tell(text, video)
+
+    def cost(self, width: int, words: int, frames: int) -> Cost:
+        """The Gram matrix, and of a pair `V (D + V)`."""
+        return Cost(prepared=frames**2 * width, pair=frames * (width + frames))

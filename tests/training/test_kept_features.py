@@ -1,0 +1,248 @@
+"""A step from what frozen encoders made is the step of the whole model."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glscl_jax.errors import UserError
+from glscl_jax.files import write_json
+from glscl_jax.models.glscl import GLSCL, init_params
+from glscl_jax.retrieval import tower_features
+from glscl_jax.retrieval.encoded_split import Store
+from glscl_jax.training import kept_features, steps
+from glscl_jax.training.optim import OptimConfig, make_optimizer
+from tests.builders import SMALL
+from tests.recipes import config_with
+
+CONFIG = OptimConfig(learning_rate=1e-3, coef_lr=1.0, frozen=(kept_features.TOWERS,))
+# With dropout, so that it must be drawn alike.
+DROPPING = dataclasses.replace(
+    SMALL,
+    clip=dataclasses.replace(SMALL.clip, text_layers=1),
+    head=dataclasses.replace(SMALL.head, lim_dropout=0.2),
+)
+# Of features that are 4 wide.
+NARROW = dataclasses.replace(SMALL, clip=dataclasses.replace(SMALL.clip, embed_dim=4))
+B, L, V = 6, 7, 3
+
+
+def pairs(clip):
+    rng, side = np.random.default_rng(0), clip.image_size
+    ids = rng.integers(1, clip.vocab_size, (B, L)).astype(np.int32)
+    return {
+        "text_ids": ids,
+        "text_mask": (np.arange(L) < rng.integers(2, L + 1, (B, 1))).astype(np.int32),
+        "frames": rng.integers(0, 256, (B, V, side, side, 3), np.uint8),
+        "frame_mask": (np.arange(V) < rng.integers(1, V + 1, (B, 1))).astype(np.int32),
+    }
+
+
+def encoded(model, params, batch):
+    """What the encoders make of a batch."""
+
+    def towers(params, batch):
+        apply = functools.partial(model.apply, {"params": params})
+        sentence, tokens = apply(batch["text_ids"], batch["text_mask"], method="text_tower")
+        frames = apply(batch["frames"], batch["frame_mask"], method="frame_tower")
+        return {"sentence": sentence, "tokens": tokens, "frames": frames}
+
+    found = jax.jit(towers)(params, batch)
+    return {**found, "text_mask": batch["text_mask"], "frame_mask": batch["frame_mask"]}
+
+
+def test_a_step_from_features_is_the_step_of_frozen_encoders():
+    model, optimizer = GLSCL(DROPPING), make_optimizer(CONFIG, 10)
+    step = jax.jit(
+        functools.partial(
+            steps.train_step,
+            model=model,
+            optimizer=optimizer,
+            optim=CONFIG,
+            weights=DROPPING.head.loss_weights(),
+            seed=3,
+        )
+    )
+    batch = pairs(SMALL.clip)
+    params = jax.jit(lambda: init_params(model, 0))()
+    begun = steps.init_state(params, optimizer, CONFIG)
+    kept = encoded(model, params, batch)
+    whole = short = begun
+    for _ in range(3):  # The first has rate 0.
+        (whole, of_whole), (short, of_short) = step(whole, batch), step(short, kept)
+        # To float32's rounding: one program has the encoders in it, the other has not.
+        for name in ("total", "contrastive"):
+            one, other = (float(getattr(x.losses, name)) for x in (of_whole, of_short))
+            assert other == pytest.approx(one, abs=1e-5)
+        assert float(of_short.grad_norm) == pytest.approx(float(of_whole.grad_norm), rel=1e-4)
+    for part in params:
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5),
+            short.params[part],
+            whole.params[part],
+        )
+    for tower in ("vision", "text"):
+        jax.tree.map(
+            np.testing.assert_array_equal, short.params["clip"][tower], params["clip"][tower]
+        )
+    for part in ("temporal", "lim"):
+        moved = [np.abs(x - y).max() for x, y in zip(*leaves(short, params, part), strict=True)]
+        assert max(moved) > 1e-4
+    assert short.params["clip"]["logit_scale"] != params["clip"]["logit_scale"]
+
+
+def leaves(state, params, part):
+    return jax.tree.leaves(state.params[part]), jax.tree.leaves(params[part])
+
+
+# Three videos, of which the second has two texts; texts in another order than videos.
+IDS, OWNERS = ["a", "b", "c"], ["b", "a", "c", "b"]
+
+
+def written(folder, changes=None, identity=None, **counts):
+    """A split as others may write it."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "video": {
+            "ids": np.array(IDS),
+            "frames": rng.normal(size=(3, 2, 4)).astype(np.float16),
+            "lengths": np.array([2, 1, 2]),
+        },
+        "text": {
+            "ids": np.array(OWNERS),
+            "sentence": rng.normal(size=(4, 4)).astype(np.float16),
+            "tokens": rng.normal(size=(4, 5, 4)).astype(np.float16),
+            "lengths": np.array([5, 2, 3, 4]),
+        },
+    }
+    for (kind, name), value in (changes or {}).items():
+        if value is None:
+            del arrays[kind][name]
+        else:
+            arrays[kind][name] = value
+    store = Store.open(folder, identity=identity or {"encoder": "theirs"})
+    for kind, content in arrays.items():
+        store.put(kind, 0, content)
+    store.finish()
+    if counts:
+        write_json(folder / "complete.json", {"video": 1, "text": 1, **counts})
+    return arrays
+
+
+def test_texts_are_found_by_their_videos(tmp_path):
+    arrays = written(tmp_path / "train")
+    found = tower_features.read_features(tmp_path, "train", tokens=True)
+    assert found.ids == IDS
+    assert found.counts.tolist() == [1, 2, 1]
+    assert found.owner.tolist() == [0, 1, 1, 2]
+    rows = found.texts_of(np.array([1, 0, 1, 2]), np.array([0, 0, 1, 0]))
+    given = arrays["text"]["sentence"]
+    np.testing.assert_array_equal(found.text_batch(rows)["sentence"], given[[0, 1, 3, 2]])
+    tokens = arrays["text"]["tokens"][[0, 1, 3, 2]]
+    np.testing.assert_array_equal(found.text_batch(rows)["tokens"], tokens)
+    assert found.text_mask.sum(axis=1).tolist() == [2, 5, 4, 3]
+    assert found.frame_mask.tolist() == [[1, 1], [1, 0], [1, 1]]
+    assert tower_features.read_features(tmp_path, "train", tokens=False).tokens is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({("text", "tokens"): None}, "has no 'tokens', which this head reads"),
+        ({("video", "lengths"): None}, "video-00000.npz has no 'lengths', only frames, ids"),
+        ({("video", "lengths"): np.array([2, 3, 1])}, "lengths are not whole numbers from 1 to 2"),
+        (
+            {("text", "ids"): np.array(["b", "a", "d", "b"])},
+            "texts of 'd', which is no video there",
+        ),
+        ({("text", "ids"): np.array(["b", "a", "a", "b"])}, "video 'c' has no text"),
+        ({("video", "ids"): np.array(["a", "b", "b"])}, "1 ids stand for two videos"),
+        ({("text", "sentence"): np.zeros((3, 4), np.float32)}, "is not of 4 rows in 2 axes"),
+        ({("text", "sentence"): np.zeros((4, 5), np.float32)}, "features are 4 and 5 wide"),
+        ({("video", "frames"): np.zeros((3, 2, 4), np.int32)}, "frames is int32"),
+        ({("video", "frames"): np.full((3, 2, 4), np.nan)}, "a value that is not finite"),
+        ({("text", "sentense"): np.zeros((4, 4))}, "has an array 'sentense'"),
+    ],
+)
+def test_features_that_are_none_are_refused_in_a_line(tmp_path, changes, told):
+    written(tmp_path / "train", changes)
+    with pytest.raises(UserError) as refused:
+        tower_features.read_features(tmp_path, "train", tokens=True)
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_other_counts_splits_and_folders_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"holds no features \(no SPLIT/identity.json\)"):
+        tower_features.read_features(tmp_path, "train", tokens=True)
+    written(tmp_path / "train", text=2)
+    with pytest.raises(UserError, match="should have 2 text files and has 1"):
+        tower_features.read_features(tmp_path, "train", tokens=True)
+    with pytest.raises(UserError, match="no split 'val', only train"):
+        tower_features.read_features(tmp_path, "val", tokens=True)
+    (tmp_path / "train" / "complete.json").unlink()
+    with pytest.raises(UserError, match="is not complete"):
+        tower_features.read_features(tmp_path, "train", tokens=True)
+
+
+def config_of(**changes):
+    sizes = {"data__num_frames": 2, "data__num_words": 5, "data__validation_split": ""}
+    return config_with("wti", **{**sizes, **changes})
+
+
+def test_sizes_that_are_not_the_config_s_are_refused(tmp_path):
+    written(tmp_path / "train")
+    assert kept_features.open_features(tmp_path, config_of(), NARROW).splits == {"train": 3}
+    for config, model, told in (
+        (config_of(), SMALL, "features are 4 wide, the model's 64"),
+        (
+            config_of(data__num_frames=3),
+            NARROW,
+            "videos have 2 frames, config.data.num_frames is 3",
+        ),
+        (config_of(data__num_words=9), NARROW, "texts have 5 tokens, config.data.num_words is 9"),
+    ):
+        with pytest.raises(UserError) as refused:
+            kept_features.open_features(tmp_path, config, model)
+        assert told in str(refused.value)
+    written(tmp_path / "val", identity={"encoder": "another"})
+    with pytest.raises(UserError, match=r"of other encoders \(another and theirs\)"):
+        kept_features.open_features(tmp_path, config_of(data__validation_split="val"), NARROW)
+
+
+def test_features_of_another_checkpoint_are_refused(tmp_path):
+    written(tmp_path / "train", identity={"checkpoint": "0123456789abcdef"})
+    assert not kept_features.is_foreign(tmp_path)
+    kept = kept_features.open_features(tmp_path, config_of(), NARROW)
+    kept_features.check_checkpoint(kept, "0123456789abcdef", "clip")
+    with pytest.raises(
+        UserError, match=r"the checkpoint 0123456789ab\.\.\., config.init_from clip is"
+    ):
+        kept_features.check_checkpoint(kept, "fedcba9876543210", "clip")
+    with pytest.raises(UserError, match=r"name it with --config.init_from"):
+        kept_features.settle(config_of(), str(tmp_path), has_source=False)
+    augmented = config_of(data__augment=True)
+    with pytest.raises(UserError, match=r"config.data.augment changes clips"):
+        kept_features.settle(augmented, str(tmp_path), has_source=True)
+    config = config_of(optim__frozen=("^temporal/",))
+    kept_features.settle(config, str(tmp_path), has_source=True)
+    assert tuple(config.optim.frozen) == ("^temporal/", kept_features.TOWERS)
+
+
+def test_another_s_encoder_leaves_the_logit_s_scale_alone(tmp_path):
+    written(tmp_path / "train")
+    config = config_of()
+    with config.unlocked():
+        kept_features.settle(config, str(tmp_path), has_source=False)
+    assert config.model.towers is False
+    assert tuple(config.optim.frozen) == ()
+    config.init_from = "clip"
+    with pytest.raises(UserError, match="of another encoder, which no checkpoint goes with"):
+        kept_features.settle(config, str(tmp_path), has_source=True)
+    params = jax.eval_shape(lambda: init_params(GLSCL(dataclasses.replace(SMALL, towers=False)), 0))
+    assert set(params) == {"clip", "temporal", "lim"}
+    assert set(params["clip"]) == {"logit_scale"}
+    assert params["clip"]["logit_scale"].dtype == jnp.float32
