@@ -1,11 +1,14 @@
 """GLSCL's score: `sim = GIM + lim_weight * LIM` (Zhang et al., 2024, section 3.5)."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from glscl_jax import ranges
+from glscl_jax.models.heads import gim_bound
 from glscl_jax.models.heads.concept_losses import LossWeights, inter_consistency, intra_diversity
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.gim import frame_weights, gim_similarity, gram_matrices
@@ -122,6 +125,39 @@ class GLSCLHead(Head):
         if not text.queries.shape[1]:
             return gim
         return gim + self.lim_weight * lim_similarity(text.queries, video.queries)
+
+    def outline(self, video: VideoFeatures) -> dict[str, np.ndarray]:
+        """Of each video's frames: see `gim_bound.outline`."""
+        return gim_bound.outline(video.frames, video.mask)
+
+    def bound(self, text: TextFeatures, video: VideoFeatures, outline: Mapping) -> jax.Array:
+        """The GIM's bound, and the LIM's own share; float32 [A,B]."""
+        gim = gim_bound.bound(text.sentence, video.frames, video.mask, self.temperature, outline)
+        if not text.queries.shape[1]:
+            return gim
+        return gim + self.lim_weight * lim_similarity(text.queries, video.queries)
+
+    def text_vector(self, text: TextFeatures) -> jax.Array:
+        """The sentence's direction, and the concepts: float32 [A,(1+K)*D]."""
+        sentence = text.sentence.astype(jnp.float32)
+        sentence /= jnp.linalg.norm(sentence, axis=-1, keepdims=True)
+        concepts = text.queries.astype(jnp.float32).reshape(len(sentence), -1)
+        return jnp.concatenate([sentence, concepts], axis=1)
+
+    def video_vector(self, video: VideoFeatures) -> jax.Array:
+        """The mean frame's direction, and lim_weight / K of the concepts: float32 [B,(1+K)*D].
+
+        All have the same length before it is made 1, so the LIM's part is exact up to a factor;
+        for the GIM's the mean stands for every pooling.
+        """
+        real = video.mask.astype(jnp.float32)
+        mean = jnp.einsum("BVD,BV->BD", video.frames.astype(jnp.float32), real)
+        length = jnp.linalg.norm(mean, axis=-1, keepdims=True)
+        mean /= jnp.where(length > 0, length, 1)
+        count = max(video.queries.shape[1], 1)
+        concepts = video.queries.astype(jnp.float32).reshape(len(mean), -1)
+        joined = jnp.concatenate([mean, self.lim_weight / count * concepts], axis=1)
+        return joined / jnp.linalg.norm(joined, axis=-1, keepdims=True)
 
     def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
         """What the score of one text and one video is made of; their features have no A and B."""

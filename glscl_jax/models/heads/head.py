@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from glscl_jax.models.heads.features import Features, TextFeatures, VideoFeatures
 from glscl_jax.models.heads.told import Told
@@ -138,6 +139,45 @@ class Head(abc.ABC):
         A mask is 1 on vectors that count, [A,N] or [B,N]; None where all do.
         """
         return (text.sentence[:, None], None), (video.frames, video.mask)
+
+    def outline(self, video: Features) -> dict[str, np.ndarray] | None:
+        """What `bound` needs of B videos, beside their features: arrays [B,...] on the host.
+
+        Computed once a video. None, as it is here, for a head of which no bound is known.
+        """
+        del video
+        return None
+
+    def bound(self, text: Features, video: Features, outline: Mapping) -> jax.Array:
+        """What no score is above: float32 [A,B], each at least that of `score`.
+
+        Args:
+          text, video: as of `score`.
+          outline: `outline(video)`.
+        """
+        raise NotImplementedError(f"of the head {self.name} no bound is known")
+
+    def text_vector(self, text: Features) -> jax.Array | None:
+        """One vector a text, float32 [A,E]; None for a head that has none, as `video_vector`."""
+        del text
+        return None
+
+    def video_vector(self, video: Features) -> jax.Array | None:
+        """One vector of unit length a video, float32 [B,E], of which neighbours are looked for.
+
+        Its inner product with a `text_vector` orders videos about as the score does.
+        """
+        del video
+        return None
+
+    def as_text(self, video: Features) -> Features:
+        """Videos as queries: features of B texts that stand for B videos.
+
+        The sentence is the mean of the real frames, the concepts are the video's.
+        """
+        real = video.mask.astype(jnp.float32)[:, :, None]
+        mean = jnp.sum(video.frames.astype(jnp.float32) * real, axis=1) / jnp.sum(real, axis=1)
+        return TextFeatures(mean, video.queries)
 
     @abc.abstractmethod
     def cost(self, width: int, words: int, frames: int) -> Cost:
