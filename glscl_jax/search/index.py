@@ -23,6 +23,8 @@ from glscl_jax.search.scan import Scan, windows_of
 from glscl_jax.search.store import Snapshot, Store
 
 MOST_HITS = 1000
+# Sentences that are encoded at once.
+_ENCODED = 32
 _RANGES = {
     "top": Whole(1, MOST_HITS),
     "candidates": Optional(Whole(1)),
@@ -93,6 +95,11 @@ class Index:
         """The folder that it is of."""
         return pathlib.Path(self._store.about["videos"])
 
+    @property
+    def reading(self) -> dict:
+        """How its windows were read: `window_reader.Reading`, as JSON."""
+        return self._store.about["made_of"]["reading"]
+
     def __len__(self) -> int:
         """How many windows there are."""
         return len(self._current().snapshot.rows)
@@ -121,7 +128,14 @@ class Index:
           UserError: a sentence is none, or the filter.
         """
         asked = [question.sentence(one) for one in sentences]
-        return self.search(self.model.encode_captions(asked, batch_size=32), asked, **how)
+        return self.search(self._encoded(asked), asked, **how)
+
+    def _encoded(self, sentences: list[str]) -> Features:
+        """Features of sentences; filled up to a power of two, so that few shapes are compiled."""
+        count = len(sentences)
+        filled = sentences + sentences[-1:] * ((1 << (count - 1).bit_length()) - count)
+        found = self.model.encode_captions(filled, batch_size=_ENCODED)
+        return jax.tree.map(lambda x: x[:count], found)
 
     def query_file(self, file: str | os.PathLike, **how) -> Answer:
         """The windows that are most like a video file or a picture; `how` as of `queries`.
@@ -129,7 +143,7 @@ class Index:
         Raises:
           UserError: it cannot be read.
         """
-        video = visual_query.read(self.model, file, self._store.about["made_of"]["reading"])
+        video = visual_query.read(self.model, file, self.reading)
         return self.search(self.model.head.as_text(video), [os.fspath(file)], **how)[0]
 
     def query_row(self, row: int, **how) -> Answer:
@@ -154,8 +168,8 @@ class Index:
           UserError: it cannot be read, or a sentence is none.
         """
         asked = [question.sentence(one) for one in sentences]
-        video = visual_query.read(self.model, file, self._store.about["made_of"]["reading"])
-        return self.model.score(self.model.encode_captions(asked), video)[:, 0]
+        video = visual_query.read(self.model, file, self.reading)
+        return self.model.score(self._encoded(asked), video)[:, 0]
 
     def record(self, row: int) -> dict | None:
         """What is known of a window; None if there is none of this number."""

@@ -47,6 +47,7 @@ def _define_flags() -> None:
         "batch_size", Options.batch_size, "Windows that are encoded and stored at once."
     )
     flags.DEFINE_integer("workers", None, "Threads that decode; one a core by default.")
+    flags.DEFINE_string("only", None, 'Videos whose names match this alone, e.g. "2024/*.mp4".')
     flags.DEFINE_boolean(
         "neighbours", Options.neighbours, "Keep a vector a window, for query --candidates."
     )

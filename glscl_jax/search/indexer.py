@@ -21,7 +21,7 @@ from glscl_jax.runtime import lock, progress
 from glscl_jax.search import engine, failed_windows, library, made_of, metadata, scan
 from glscl_jax.search.failed_windows import FailedWindow
 from glscl_jax.search.neighbours import Neighbours
-from glscl_jax.search.store import FAILED, INDEX, Store
+from glscl_jax.search.store import FAILED, INDEX, Store, unwritten
 from glscl_jax.search.window_reader import Reading, ReadWindow, read_all
 from glscl_jax.search.windows import Cut
 
@@ -55,6 +55,8 @@ class Options:
       dtype: in which features are kept.
       batch_size: windows that are encoded and stored at once.
       workers: threads that decode; None for one a core.
+      only: a pattern of names (`fnmatch`), e.g. "2024/*.mp4"; other videos of the folder are as if
+        they were not there. None for all.
       neighbours: whether to keep a vector a window by which `--candidates` finds them; an index
         that has them keeps them up to date.
       follow_links: whether links are followed that lead out of the folder.
@@ -73,6 +75,7 @@ class Options:
     dtype: str = "float32"
     batch_size: int = 16
     workers: int | None = None
+    only: str | None = None
     neighbours: bool = False
     follow_links: bool = False
 
@@ -116,11 +119,14 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
     directory = paths.local(asked.index, "--index").absolute()
     there = (directory / INDEX).is_file()
     about = Store.open(directory).about if there else {}
-    found = library.videos_of(_videos(asked, about), asked.follow_links)
+    found = library.videos_of(_videos(asked, about), asked.follow_links, asked.only)
     taken = "another process is indexing there"
     with lock.claimed(directory, _LOCK, f"--index {directory}", taken):
         store, model, reading = _opened(asked, directory, cut)
-        return _Run(store, model, reading, asked).run(found)
+        try:
+            return _Run(store, model, reading, asked).run(found)
+        except OSError as error:
+            raise unwritten(directory, error) from error
 
 
 def _videos(asked: Options, about: dict[str, Any]) -> pathlib.Path:

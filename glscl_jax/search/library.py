@@ -1,6 +1,7 @@
 """The videos of a folder, and how they differ from those that an index has."""
 
 import dataclasses
+import fnmatch
 import hashlib
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -70,8 +71,10 @@ class Changes:
     unchanged: int
 
 
-def videos_of(folder: pathlib.Path, follow_links: bool = False) -> list[Video]:
-    """All videos below a folder, sorted by name.
+def videos_of(
+    folder: pathlib.Path, follow_links: bool = False, only: str | None = None
+) -> list[Video]:
+    """All videos below a folder, sorted by name; with a pattern those whose names it matches.
 
     Raises:
       UserError: it is no folder, cannot be read, or holds none.
@@ -84,7 +87,13 @@ def videos_of(folder: pathlib.Path, follow_links: bool = False) -> list[Video]:
     if not found:
         linked = f"; {source.WAY_OUT}" if links else ""
         raise UserError(f"--videos {folder}: no video in it or below{linked}")
-    return [video for path in found if (video := _look(folder, path))]
+    videos = [video for path in found if (video := _look(folder, path))]
+    if only is None:
+        return videos
+    matching = [video for video in videos if fnmatch.fnmatchcase(video.name, only)]
+    if not matching:
+        raise UserError(f"--only {only!r} matches none of {len(videos):,} videos in {folder}")
+    return matching
 
 
 def changes(found: list[Video], known: Mapping[str, Known]) -> Changes:

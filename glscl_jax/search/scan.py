@@ -138,9 +138,10 @@ class Scan:
         places = []
         for number, (numbers, real, block) in enumerate(self._blocks(rows)):
             places.append(numbers)
-            best, items = _merge(
-                best, items, text, block, real, number * self.block, head=self.head
-            )
+            scores = _score(text, block, head=self.head)
+            best, items = _merge(best, items, scores, real, number * self.block)
+            # Else the host would queue all blocks up on the devices before the first are done.
+            jax.block_until_ready(best)
         items = np.asarray(items)
         return np.concatenate(places)[np.maximum(items, 0)], np.asarray(best)
 
@@ -220,10 +221,9 @@ def _bound(text, block: Windows, *, head):
     return head.bound(text, block.features, block.outline)
 
 
-@functools.partial(jax.jit, static_argnames="head")
-def _merge(best, items, text, block: Windows, real, start, *, head):
+@jax.jit
+def _merge(best, items, scores, real, start):
     """The best so far, [A,k] scores and places, with those of one more block."""
-    scores = head.score(text, block.features, block.prepared)
     # Not finite is no score, and was refused when features were kept.
     scores = jnp.where(real & jnp.isfinite(scores), scores, -jnp.inf)
     found, columns = jax.lax.top_k(scores, min(best.shape[1], scores.shape[1]))

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from glscl_jax.errors import UserError
-from glscl_jax.files import differences, read_json, write_json
+from glscl_jax.files import PART, differences, read_json, write_json
 from glscl_jax.search.feature_files import Arrays, FeatureFiles
 from glscl_jax.search.library import Known, Video
 from glscl_jax.search.metadata import Metadata
@@ -114,14 +114,14 @@ class Store:
           UserError: the directory holds something else.
         """
         # What a run that was killed had begun has no index.json: it is begun anew.
-        shutil.rmtree(directory / "1", ignore_errors=True)
-        others = [one.name for one in directory.iterdir() if not one.name.startswith(".")]
+        names = [one.name for one in directory.iterdir() if not one.name.startswith(".")]
+        others = [name for name in names if name != "1" and not name.endswith(PART)]
         if others:
             raise UserError(
                 f"--index {directory} holds something else ({min(others)}): give an empty directory"
             )
         told = {"format": FORMAT, "generation": 1, **about}
-        (directory / "1").mkdir()
+        shutil.rmtree(directory / "1", ignore_errors=True)
         store = cls(directory, told)
         store._table.replace(OWN.empty_table())
         store._write()
@@ -179,7 +179,7 @@ class Store:
             self.features.put(first, arrays)
             self._table.add(table)
         except Exception as error:
-            raise _unwritten(self.directory, error) from error
+            raise unwritten(self.directory, error) from error
 
     def remove(self, videos: Sequence[str]) -> None:
         """Takes all windows of videos out.
@@ -204,7 +204,7 @@ class Store:
         try:
             self._table.replace(pa.table(own).cast(metadata.schema))
         except Exception as error:
-            raise _unwritten(self.directory, error) from error
+            raise unwritten(self.directory, error) from error
         self.change(metadata=metadata.sha256)
 
     def compact(self) -> bool:
@@ -227,7 +227,7 @@ class Store:
             WindowTable(folder).replace(snapshot.table.set_column(place, "row", numbers))
             self.change(generation=old + 1, next_row=len(snapshot.rows))
         except Exception as error:
-            raise _unwritten(self.directory, error) from error
+            raise unwritten(self.directory, error) from error
         # Whoever reads the old one does so to the end: it goes with the next writer.
         self.__init__(self.directory, self.about)
         return True
@@ -274,10 +274,14 @@ class Store:
         return self._next
 
     def _write(self) -> None:
-        write_json(self.directory / INDEX, self.about)
+        try:
+            write_json(self.directory / INDEX, self.about)
+        except OSError as error:
+            raise unwritten(self.directory, error) from error
 
 
-def _unwritten(directory: pathlib.Path, error: Exception) -> UserError:
+def unwritten(directory: pathlib.Path, error: Exception) -> UserError:
+    """What is said of an index that cannot be written to."""
     told = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
     return UserError(
         f"--index {directory} cannot be written ({told[:200]}): what is in it stays; make room and"
