@@ -11,7 +11,7 @@ __all__ = ["open"]
 def __getattr__(name: str):
     # On first use, as `glscl_jax.load`.
     if name == "open":
-        from glscl_jax.search.index import open_index
+        from glscl_jax.search.index import open
 
-        return open_index
+        return open
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -47,7 +47,7 @@ class _Now:
     scan: Scan
 
 
-def open_index(
+def open(
     directory: str | os.PathLike,
     *,
     checkpoint: str | os.PathLike | None = None,
@@ -200,10 +200,7 @@ class Index:
             ranges.check({"top": top, "candidates": candidates, "proof": proof}, _RANGES)
         except ValueError as error:
             raise UserError(f"--{error}") from error
-        now = self._current()
-        rows = now.snapshot.rows
-        if where is not None and where.strip():
-            rows = self._store.where(where, now.snapshot)
+        now, rows = self._asked_for(where)
         if not len(rows):
             return [Answer(name, [], 0, True, 0) for name in names]
         found = self._best(now, text, rows, top, candidates, proof)
@@ -217,6 +214,17 @@ class Index:
             )
             for number, (name, one) in enumerate(zip(names, found, strict=True))
         ]
+
+    def _asked_for(self, where: str | None) -> tuple[_Now, np.ndarray]:
+        """What there is, and the rows of it for which a filter holds."""
+        while True:
+            now = self._current()
+            if where is None or not where.strip():
+                return now, now.snapshot.rows
+            rows = self._store.where(where, now.snapshot)
+            # Another process may have numbered all rows anew in between.
+            if self._current() is now:
+                return now, rows
 
     def _best(self, now: _Now, text, rows, top, count, proof) -> list[nearest.Found]:
         """The best rows of each query."""

@@ -20,7 +20,7 @@ from glscl_jax.search.window_table import damaged
 _NAME = "neighbours"
 # From so many vectors on an index is made; of fewer all are looked at.
 INDEXED = 20_000
-_REFINED, _PROBED_SHARE = 10, 0.1
+_REFINED, _PROBED_SHARE, _LEAST_PROBED = 10, 0.25, 16
 _ROWS = 2048
 
 
@@ -137,7 +137,7 @@ class Neighbours:
         )
 
     def _probes(self, count: int) -> int:
-        return max(8, int(_PROBED_SHARE * _partitions(count)))
+        return max(_LEAST_PROBED, int(_PROBED_SHARE * _partitions(count)))
 
 
 def _partitions(count: int) -> int:

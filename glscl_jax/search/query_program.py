@@ -23,10 +23,11 @@ from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations import tables
 from glscl_jax.runtime import program
+from glscl_jax.search import index as searched
 from glscl_jax.search import question
 from glscl_jax.search.candidates import PROOFS
 from glscl_jax.search.hit import Answer
-from glscl_jax.search.index import Index, open_index
+from glscl_jax.search.index import Index
 
 
 def _define_flags() -> None:
@@ -61,7 +62,7 @@ def main(argv) -> None:
     captions = values["captions"].value
     if captions and not given["like"]:
         raise UserError("--captions ranks sentences by a video: name it by --like")
-    index = open_index(given["index"], checkpoint=given["checkpoint"])
+    index = searched.open(given["index"], checkpoint=given["checkpoint"])
     if captions:
         _rank_captions(index, given["like"], captions, values["top"].value, values["json"].value)
         return

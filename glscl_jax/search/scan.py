@@ -30,13 +30,16 @@ _SPARSE = 0.5
 _FEATURES, _PREPARED, _OUTLINE = "features.", "prepared.", "outline."
 
 
-def to_arrays(head: Head, video: Features, dtype: str = "float32") -> Arrays:
+def to_arrays(
+    head: Head, video: Features, dtype: str = "float32", *, outline: bool = True
+) -> Arrays:
     """What is kept of B windows: features, what the head prepares of them, and its outline.
 
     Args:
       head: which made them.
       video: on the host.
       dtype: in which the features' floating numbers are kept; the rest is made of what is kept.
+      outline: whether to make the outline, which `Head.bound` alone needs.
     """
     kept = {name: np.asarray(array) for name, array in vars(video).items()}
     for name, array in kept.items():
@@ -46,8 +49,8 @@ def to_arrays(head: Head, video: Features, dtype: str = "float32") -> Arrays:
     prepared = jax.tree.leaves(jax.device_get(_prepare(video, head=head)))
     found = {f"{_FEATURES}{name}": array for name, array in kept.items()}
     found |= {f"{_PREPARED}{n}": np.asarray(array) for n, array in enumerate(prepared)}
-    found |= {f"{_OUTLINE}{name}": array for name, array in (head.outline(video) or {}).items()}
-    return found
+    drawn = (head.outline(video) if outline else None) or {}
+    return found | {f"{_OUTLINE}{name}": array for name, array in drawn.items()}
 
 
 @flax.struct.dataclass

@@ -17,7 +17,7 @@ from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.runtime import program
 from glscl_jax.search import engine, server
-from glscl_jax.search.index import open_index
+from glscl_jax.search import index as searched
 
 _LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
@@ -50,7 +50,7 @@ def main(_) -> None:
     uvicorn = engine.module("uvicorn")
     # Before anything is loaded: it may be in use.
     listening = server.open_socket(host, values["port"].value)
-    index = open_index(directory, checkpoint=values["checkpoint"].value)
+    index = searched.open(directory, checkpoint=values["checkpoint"].value)
     token = secrets.token_urlsafe(24) if exposed else None
     app = server.application(index, token=token, hosts=None if exposed else _LOOPBACK)
     shown = f"[{host}]" if ":" in host else host

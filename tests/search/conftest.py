@@ -1,5 +1,7 @@
 """A checkpoint of random weights, and some videos of a few seconds, to index and search."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from glscl_jax.checkpoints.model_dir import save_params
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
+from glscl_jax.retriever import load
+from glscl_jax.search import indexer, made_of
 from tests import numbered_videos
 from tests.builders import SMALL
 
@@ -22,6 +26,16 @@ CUT = {"window": 2.0, "stride": 1.0}
 def lance():
     """Skips where LanceDB is not installed."""
     return pytest.importorskip("lancedb", reason="search needs lancedb: make search installs it")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded_once():
+    """A checkpoint is read, and its encoders are compiled, once for all these tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        once = functools.cache(load)
+        for module in (indexer, made_of):
+            patched.setattr(module, "load", lambda path, step: once(str(path), step=step))
+        yield
 
 
 def write_checkpoint(path, seed=0):

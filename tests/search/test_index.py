@@ -15,6 +15,7 @@ import glscl_jax.search
 from glscl_jax.errors import UserError
 from glscl_jax.retrieval.score_blocks import score_in_blocks
 from glscl_jax.runtime import lock
+from glscl_jax.search import query_program
 from glscl_jax.search.indexer import index_videos
 from glscl_jax.search.store import Store
 from tests.conftest import one_line_error
@@ -288,18 +289,33 @@ def test_what_is_wrong_with_a_command_is_a_line(forks, args, told, tmp_path):
     assert told in one_line_error(forks(SEARCH, *args, check=False))
 
 
-def test_the_programs(forks, made, tmp_path):
-    asked = tmp_path / "asked.txt"
-    asked.write_text("a red circle\n\ngreen\n")
-    index = f"--index={made / 'index'}"
-    printed = forks(SEARCH, "query", index, "a", "red", "circle", "--top=2").stdout.splitlines()
+def test_a_query_is_printed(forks, made):
+    args = ["query", f"--index={made / 'index'}", "--top=2", "a", "red", "circle"]
+    printed = forks(SEARCH, *args).stdout.splitlines()
     assert printed[0] == "a red circle (the best of 6 windows, all of them scored)"
     assert len(printed) == 3
     assert "s, most at " in printed[1]
-    several = json.loads(forks(SEARCH, "query", index, f"--sentences={asked}", "--json").stdout)
+
+
+def test_sentences_of_a_file(made, tmp_path, capsys, monkeypatch):
+    asked = tmp_path / "asked.txt"
+    asked.write_text("a red circle\n\ngreen\n")
+    values = {"index": str(made / "index"), "top": 10, "proof": "check", "sentences": str(asked)}
+
+    def run(*words, **given):
+        names = ("checkpoint", "where", "json", "like", "captions", "candidates", "sentences")
+        told = dict.fromkeys(names) | values | given
+        flags = {name: SimpleNamespace(value=value) for name, value in told.items()}
+        monkeypatch.setattr(query_program.flags, "FLAGS", flags)
+        query_program.main(["query", *words])
+        return capsys.readouterr().out
+
+    several = json.loads(run(json=True))
     assert [one["query"] for one in several] == ["a red circle", "green"]
-    like = forks(
-        SEARCH, "query", index, f"--like={made / 'videos' / 'a.mp4'}", f"--captions={asked}"
-    ).stdout.splitlines()
-    assert len(like) == 3
-    assert {line[15:] for line in like[1:]} == {"a red circle", "green"}
+    assert len(several[0]["hits"]) == 6
+    video = str(made / "videos" / "a.mp4")
+    ranked = run(sentences=None, like=video, captions=str(asked)).splitlines()
+    assert ranked[0] == video
+    assert {line[15:] for line in ranked[1:]} == {"a red circle", "green"}
+    assert json.loads(run("green", sentences=None, json=True))["query"] == "green"
+    assert "no window is left" in run("green", sentences=None, where="year = 7")

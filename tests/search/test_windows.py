@@ -24,7 +24,7 @@ def test_windows_cover_a_video_and_none_is_of_no_use(window, share, length):
     assert found[0].start == 0
     assert found[-1].end == length
     for one, two in itertools.pairwise(found):
-        assert one.start < two.start <= one.end < length
+        assert one.start < two.start <= one.end + 1e-9 < length
     assert all(0 < one.end - one.start <= window + 1e-9 for one in found)
 
 
