@@ -239,18 +239,16 @@ class Index:
         return [nearest.best(now.scan, near, one, rows, top, count, proof) for one in singles]
 
     def _hits(self, now: _Now, text: Features, found: nearest.Found) -> list[Hit]:
-        features = windows_of(self.model.head, now.snapshot.arrays).features
-        hits = []
+        head = self.model.head
         records = now.snapshot.records(found.rows)
-        for rank, (row, score, record) in enumerate(
-            zip(found.rows, found.scores, records, strict=True), 1
-        ):
-            told = self.model.head.tell(
-                text, jax.tree.map(lambda x, n=row: np.asarray(x[n]), features)
-            )
-            times = now.snapshot.arrays[TIMES][row]
-            hits.append(Hit.of(rank, float(score), record, times, np.asarray(told.weights)))
-        return hits
+        video = _rows(windows_of(head, now.snapshot.arrays).features, found.rows)
+        weights = head.looks(text, video)
+        times = now.snapshot.arrays[TIMES][found.rows]
+        scored = zip(found.scores, records, times, weights, strict=True)
+        return [
+            Hit.of(rank, float(score), record, when, looked)
+            for rank, (score, record, when, looked) in enumerate(scored, 1)
+        ]
 
     def _current(self) -> _Now:
         """What is newest."""
@@ -269,5 +267,5 @@ class Index:
 
 
 def _rows(features: Features, rows: Sequence[int]) -> Features:
-    """Some rows of features, on the host, their floating numbers float32."""
+    """Some rows of features, on the host."""
     return jax.tree.map(lambda x: np.asarray(x[np.asarray(rows)]), features)

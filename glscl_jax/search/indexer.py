@@ -1,13 +1,13 @@
 """Makes an index of a folder of videos, or brings one up to date."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from glscl_jax import paths, ranges
@@ -187,6 +187,11 @@ class _Run:
         self._failed: list[FailedWindow] = []
         self._added = 0
 
+    @functools.cached_property
+    def _any_text(self) -> Features:
+        """Features of a sentence, whichever."""
+        return self._model.encode_captions("a")
+
     def run(self, found: list[library.Video]) -> Report:
         store = self._store
         self._metadata = self._read_metadata(found)
@@ -291,8 +296,7 @@ class _Run:
 
     def _sound(self, video: Features) -> np.ndarray:
         """Which videos have a score with any sentence, bool [B]: vectors with a direction."""
-        text = jax.tree.map(lambda x: x[:1], self._model.head.as_text(video))
-        _, (vectors, mask) = self._model.head.directed(text, video)
+        _, (vectors, mask) = self._model.head.directed(self._any_text, video)
         vectors = np.asarray(vectors, np.float32)
         squares = np.einsum("nVD,nVD->nV", vectors, vectors)
         real = np.ones(squares.shape, bool) if mask is None else np.asarray(mask) > 0

@@ -173,6 +173,12 @@ class GLSCLHead(Head):
         lim = jnp.trace(concepts) / len(concepts)
         return Told((*parts, Part("LIM", self.lim_weight, float(lim))), weights, concepts)
 
+    def looks(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
+        """The weights that `tell` tells, of B videos at once: float32 [B,V]."""
+        sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
+        logits = jnp.einsum("BVD,D->BV", frames, sentence, precision=jax.lax.Precision.HIGHEST)
+        return np.asarray(frame_weights(logits[None], video.mask, self.temperature)[0])
+
     def losses(
         self, text: TextFeatures, video: VideoFeatures, weights: LossWeights
     ) -> dict[str, jax.Array]:

@@ -123,6 +123,17 @@ class Head(abc.ABC):
     def tell(self, text: Features, video: Features) -> Told:
         """What the score of one text and one video is made of; their features have no A and B."""
 
+    def looks(self, text: Features, video: Features) -> np.ndarray:
+        """How much each frame counts, float32 [B,V] on the host: `tell`'s weights of many videos.
+
+        Args:
+          text: features of one text, without A.
+          video: features of B videos.
+        """
+        count = jax.tree.leaves(video)[0].shape[0]
+        singles = (jax.tree.map(lambda x, n=number: x[n], video) for number in range(count))
+        return np.stack([np.asarray(self.tell(text, one).weights) for one in singles])
+
     def losses(self, text: Features, video: Features, weights: Any) -> dict[str, jax.Array]:
         """Losses of its own beside the contrastive one, by name: float32 [] each, to be added.
 
