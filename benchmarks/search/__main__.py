@@ -102,7 +102,7 @@ def neighbours(folder: pathlib.Path, count: int, width: int) -> None:
     begun = time.perf_counter()
     true = np.argpartition(-(asked @ stored.T), TOP, axis=1)[:, :TOP]
     print(f"exact, NumPy, 50 at once: {20 * (time.perf_counter() - begun):.1f} ms a query")
-    for name, build in (*lance(folder), *faiss(width)):
+    for name, build in (*lance(folder, width), *faiss(width)):
         before, begun = memory(), time.perf_counter()
         find = build(stored)
         built, grown = time.perf_counter() - begun, memory() - before
@@ -118,40 +118,46 @@ def neighbours(folder: pathlib.Path, count: int, width: int) -> None:
         )
 
 
-def lance(folder: pathlib.Path) -> list[tuple[str, Callable]]:
+def lance(folder: pathlib.Path, width: int) -> list[tuple[str, Callable]]:
     """LanceDB: without an index, and as `search.neighbours` makes one; and its trap."""
     import lancedb
     import pyarrow as pa
+    from lancedb.index import HnswSq, IvfPq
 
-    def build(name: str, metric: str, refine: int | None, **index):
+    def build(name: str, metric: str, refine: int | None, config=None):
         def made(stored: np.ndarray):
             flat = pa.FixedSizeListArray.from_arrays(pa.array(stored.reshape(-1)), stored.shape[1])
             rows = pa.array(np.arange(len(stored)))
             table = lancedb.connect(str(folder)).create_table(
                 name, pa.table({"row": rows, "vector": flat}), mode="overwrite"
             )
-            if index:
-                table.create_index(metric=metric, vector_column_name="vector", **index)
+            if config:
+                table.create_index("vector", config=config)
 
             def find(query: np.ndarray) -> np.ndarray:
                 asked = table.search(query).distance_type(metric).limit(TOP)
-                if index:
-                    asked = asked.nprobes(32)
+                if config:
+                    asked = asked.nprobes(79)
                     asked = asked.refine_factor(refine) if refine else asked
-                return asked.select(["row"]).to_arrow()["row"].to_numpy()
+                return asked.select(["row", "_distance"]).to_arrow()["row"].to_numpy()
 
             return find
 
         return made
 
-    quantised = {"index_type": "IVF_PQ", "num_partitions": 316, "num_sub_vectors": 72}
-    scalar = {"index_type": "IVF_HNSW_SQ", "num_partitions": 16}
+    def product(numbers: int) -> IvfPq:
+        return IvfPq("cosine", num_partitions=316, num_sub_vectors=width // numbers)
+
+    def scalar(metric: str) -> HnswSq:
+        return HnswSq(metric, num_partitions=16)
+
     return [
         ("LanceDB, no index", build("flat", "cosine", None)),
-        ("LanceDB, IVF_PQ, cosine, refined 10", build("pq", "cosine", 10, **quantised)),
-        ("LanceDB, IVF_PQ, cosine, not refined", build("pq0", "cosine", None, **quantised)),
-        ("LanceDB, IVF_HNSW_SQ, cosine, refined 10", build("sq", "cosine", 10, **scalar)),
-        ("LanceDB, IVF_HNSW_SQ, dot, not refined", build("dot", "dot", None, **scalar)),
+        ("LanceDB, IVF_PQ of 4, refined 10", build("pq4", "cosine", 10, product(4))),
+        ("LanceDB, IVF_PQ of 16, refined 10", build("pq16", "cosine", 10, product(16))),
+        ("LanceDB, IVF_PQ of 16, not refined", build("raw", "cosine", None, product(16))),
+        ("LanceDB, IVF_HNSW_SQ, refined 10", build("sq", "cosine", 10, scalar("cosine"))),
+        ("LanceDB, IVF_HNSW_SQ, dot, not refined", build("dot", "dot", None, scalar("dot"))),
     ]
 
 

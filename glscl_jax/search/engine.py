@@ -10,6 +10,9 @@ INSTALL = (
     'pip install "glscl-jax[search]" (from a checkout: pip install -r requirements-search.txt)'
 )
 
+# Else LanceDB tells on stderr of every table that is made.
+os.environ.setdefault("LANCE_LOG", "error")
+
 
 def module(name: str) -> ModuleType:
     """Imports a module of such a library.
@@ -17,8 +20,6 @@ def module(name: str) -> ModuleType:
     Raises:
       UserError: it is not installed; with the command that installs it.
     """
-    # Else it tells on stderr of every table that is made.
-    os.environ.setdefault("LANCE_LOG", "error")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
