@@ -30,13 +30,23 @@ def test_no_score_is_above_its_bound(head, seed, offset, half):
     assert np.all(np.asarray(scores) <= np.asarray(bounds))
 
 
-def test_the_bound_of_frames_that_are_alike_is_near():
-    head = GLSCLHead()
+@pytest.mark.parametrize(("offset", "temperature"), [(3, 3.0), (0, 0.01)])
+def test_the_bound_is_near(offset, temperature):
+    """Where frames are alike, by the nearest point; where one alone is looked at, along it."""
+    head = GLSCLHead(temperature=temperature)
     text, video = features(20, 50, seed=1)
     shift = np.random.default_rng(1).normal(size=16).astype(np.float32)
-    video = video.replace(frames=video.frames + 3 * shift)
+    video = video.replace(frames=video.frames + offset * shift)
     away = np.asarray(head.bound(text, video, head.outline(video)) - head.score(text, video))
     assert away.mean() < 0.05
+
+
+def test_padding_is_no_part_of_it():
+    head = GLSCLHead()
+    _, video = features(3, 8, seed=2)
+    other = video.replace(frames=np.where(video.mask[:, :, None] > 0, video.frames, 1e3))
+    for one, two in zip(head.outline(video).values(), head.outline(other).values(), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 @hypothesis.given(
@@ -69,7 +79,8 @@ def test_by_hand():
     frames[0, :3] = points
     found = gim_bound.outline(frames, np.array([[1, 1, 1, 0]]))
     np.testing.assert_allclose(found["heights"], [[1, 1, 3, 0]], rtol=1e-6)
-    np.testing.assert_allclose(found["longest"], [3])
+    np.testing.assert_allclose(found["lengths"], [[2**0.5, 2**0.5, 3, 0]], rtol=1e-6)
+    np.testing.assert_allclose(found["least"], [[0, 0, 1, 0]], atol=1e-6)
 
 
 def test_frames_around_the_origin_bound_nothing():

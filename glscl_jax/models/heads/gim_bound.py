@@ -4,12 +4,17 @@ The GIM is `<c, p> / (|c| |p|)` with p a convex combination of the real frames, 
 Let x be the point of their convex hull that is nearest to the origin, and m = |x|. For every point
 p of the hull `<x, p> >= m^2`, so with the heights `h_v = <x, f_v> / m`, which are all at least m,
 
-    |p| >= <x, p> / m = sum_v w_v h_v >= m,    and    |p| <= max_v |f_v| = M.
+    |p| >= <x, p> / m = sum_v w_v h_v >= m,    and    |p| <= max_v |f_v|.
 
-So `<c, p> / |p| <= sum_v w_v l_v / sum_v w_v h_v` with `l_v = <c, f_v>` where the numerator is
-positive, and `<= sum_v w_v l_v / M` where it is not; and no cosine is above 1. That is never looser
-than what the largest frame says, `max(s,0)/m + min(s,0)/M` with `s = max_v l_v`, as
-`sum_v w_v l_v <= s` and every height is at least m. docs/search.md has it at length.
+Along a frame, with what the other frames have of its direction at the least, `e_v`, too:
+
+    |p| >= <f_v, p> / |f_v| >= w_v |f_v| + (1 - w_v) e_v,    e_v = min_u <f_u, f_v> / |f_v|.
+
+That is near where a sentence looks at one frame alone, the former where it looks at many. So with
+`l_v = <c, f_v>` the score is at most `sum_v w_v l_v` over |c| and the larger of these lengths where
+that is positive, and over |c| and the longest frame where it is not; and no cosine is above 1. It
+is never looser than what the largest inner product says, `max(s,0)/m + min(s,0)/M` over |c| with
+`s = max_v l_v`, as `sum_v w_v l_v <= s`. docs/search.md has it at length.
 """
 
 from collections.abc import Mapping
@@ -91,21 +96,23 @@ def outline(frames: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
       mask: [B,V], 1 on real frames.
 
     Returns:
-      heights: float32 [B,V], h of real frames; all 0 where nothing is bounded.
-      longest: float32 [B], M.
+      heights: float32 [B,V], h of real frames; all 0 where x is too near to the origin.
+      lengths: float32 [B,V], of real frames.
+      least: float32 [B,V], e of real frames.
     """
-    heights = np.zeros(mask.shape, np.float32)
-    longest = np.empty(len(mask), np.float32)
+    heights, lengths, least = (np.zeros(mask.shape, np.float32) for _ in range(3))
     for number, real in enumerate(np.asarray(mask) > 0):
         vectors = np.asarray(frames[number][real], np.float64)
         gram = vectors @ vectors.T
-        longest[number] = np.sqrt(np.max(np.diag(gram)))
+        long = np.sqrt(np.diag(gram))
+        lengths[number, real] = long
+        least[number, real] = gram.min(axis=1) / np.maximum(long, np.finfo(np.float64).tiny)
         weights = nearest_point(gram)
         products = gram @ weights
         length = np.sqrt(max(weights @ products, 0.0))
-        if length > _NEAR * longest[number] and products.min() > 0:
+        if length > _NEAR * long.max() and products.min() > 0:
             heights[number, real] = products / length
-    return {"heights": heights, "longest": longest}
+    return {"heights": heights, "lengths": lengths, "least": least}
 
 
 def bound(
@@ -119,10 +126,13 @@ def bound(
     """
     logits = gim.einsum("BVD,AD->BVA", frames, sentence)
     weights = gim.relative_weights(logits, mask, temperature)
+    weights /= jnp.sum(weights, axis=1, keepdims=True)
     inner = jnp.sum(weights * logits, axis=1)
-    height = jnp.sum(weights * outline["heights"][:, :, None], axis=1)
+    heights, lengths, least = (outline[x][:, :, None] for x in ("heights", "lengths", "least"))
+    along_one = jnp.max(weights * lengths + (1 - weights) * least, axis=1)
+    shortest = jnp.maximum(jnp.sum(weights * heights, axis=1), along_one)
+    above = jnp.where(shortest > 0, inner / jnp.where(shortest > 0, shortest, 1), jnp.inf)
+    below = inner / jnp.max(lengths, axis=1)
     length = jnp.linalg.norm(sentence.astype(jnp.float32), axis=-1)
-    above = jnp.where(height > 0, inner / jnp.where(height > 0, height, 1), jnp.inf)
-    below = inner / (jnp.sum(weights, axis=1) * outline["longest"][:, None])
     found = jnp.where(inner > 0, above, below) / length
     return jnp.minimum(found + _SLACK, 1 + _SLACK).T
