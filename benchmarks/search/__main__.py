@@ -197,7 +197,7 @@ def main(_) -> None:
         folder = pathlib.Path(scratch)
         if "scan" in parts:
             outlines()
-            for dtype in ("float32", "bfloat16"):
+            for dtype in values["dtypes"].value:
                 scan(folder / dtype, count, dtype)
         if "neighbours" in parts:
             neighbours(folder / "lance", count, width)
@@ -210,4 +210,6 @@ if __name__ == "__main__":
     flags.DEFINE_multi_enum(
         "parts", ["scan", "neighbours"], ["scan", "neighbours"], "What is measured."
     )
+    dtypes = ["float32", "bfloat16", "float16"]
+    flags.DEFINE_multi_enum("dtypes", dtypes[:2], dtypes, "In which features are kept.")
     app.run(main)

@@ -5,7 +5,7 @@ a head computes once a video (`Head.prepare`) lies beside them. Kept of the scor
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.struct
@@ -103,9 +103,9 @@ class Scan:
         self.head = head
         self.count = count_of(windows.features)
         self._mesh = mesh or sharding.make_mesh(jax.local_devices())
+        self._on_cpu = self._mesh.devices.flat[0].platform == "cpu"
         if block is None:
-            on_cpu = self._mesh.devices.flat[0].platform == "cpu"
-            block = _BLOCK_ON_CPU if on_cpu else _BLOCK
+            block = _BLOCK_ON_CPU if self._on_cpu else _BLOCK
         self.block = -(-block // self._mesh.size) * self._mesh.size
         self._windows = windows
         self._split = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
@@ -141,7 +141,7 @@ class Scan:
         places = []
         for number, (numbers, real, block) in enumerate(self._blocks(rows)):
             places.append(numbers)
-            scores = _score(text, block, head=self.head)
+            scores = self._made(_score, text, block)
             best, items = _merge(best, items, scores, real, number * self.block)
             # Else the host would queue all blocks up on the devices before the first are done.
             jax.block_until_ready(best)
@@ -164,11 +164,14 @@ class Scan:
             size = min(count_of(part), count_of(text) - start * _MOST_QUERIES)
             line, column = found[start * _MOST_QUERIES :][:size], 0
             for _, real, block in self._blocks(rows):
-                made = np.asarray((_bound if bound else _score)(part, block, head=self.head))
+                made = np.asarray(self._made(_bound if bound else _score, part, block))
                 made = made[:size, real]
                 line[:, column : column + made.shape[1]] = made
                 column += made.shape[1]
         return found
+
+    def _made(self, program: Callable, text: Features, block: Windows) -> jax.Array:
+        return program(text, block, head=self.head, wide=self._on_cpu)
 
     def _blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, Windows]]:
         """Yields each block's rows, which of them are asked for, and it on the devices."""
@@ -214,14 +217,25 @@ def _prepare(video, *, head):
     return head.prepare(video)
 
 
-@functools.partial(jax.jit, static_argnames="head")
-def _score(text, block: Windows, *, head):
-    return head.score(text, block.features, block.prepared)
+@functools.partial(jax.jit, static_argnames=("head", "wide"))
+def _score(text, block: Windows, *, head, wide):
+    return head.score(text, _widened(block.features, wide), block.prepared)
 
 
-@functools.partial(jax.jit, static_argnames="head")
-def _bound(text, block: Windows, *, head):
-    return head.bound(text, block.features, block.outline)
+@functools.partial(jax.jit, static_argnames=("head", "wide"))
+def _bound(text, block: Windows, *, head, wide):
+    return head.bound(text, _widened(block.features, wide), block.outline)
+
+
+def _widened(features: Features, wide: bool) -> Features:
+    """Half precision as float32: the same numbers, whose products a CPU has instructions for."""
+    if not wide:
+        return features
+
+    def widen(x):
+        return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(widen, features)
 
 
 @jax.jit
