@@ -11,7 +11,7 @@ INSTALL = (
 )
 
 # Else LanceDB tells on stderr of every table that is made.
-os.environ.setdefault("LANCE_LOG", "error")
+os.environ.setdefault("LANCEDB_LOG", "error")
 
 
 def module(name: str) -> ModuleType:

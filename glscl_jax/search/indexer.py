@@ -27,10 +27,14 @@ from glscl_jax.search.windows import Cut
 
 _LOCK = ".lock"
 TIMES = "times"
+DTYPES = ("float32", "bfloat16", "float16")
+_WINDOW, _STRIDE = 10.0, 5.0
+# What an index remembers of how it was made, beside what its features depend on.
+_REMEMBERED = ("metadata", "only", "follow_links", "neighbours")
 _RANGES = {
     "batch_size": Whole(1),
     "workers": Optional(Whole(1)),
-    "dtype": OneOf(("float32", "bfloat16", "float16")),
+    "dtype": Optional(OneOf(DTYPES)),
     "frame_rate": Optional(Real(above=0)),
     "num_frames": Optional(Whole(1)),
     "pictures_rate": Optional(Real(above=0)),
@@ -41,25 +45,26 @@ _RANGES = {
 class Options:
     """What to index and how; each field is a flag of the program.
 
+    What is None is as the index was made with before; else as is said here.
+
     Attributes:
       index: the directory of the index.
-      videos: a folder; None for that of the index as it is.
-      checkpoint: a directory that `train` or `convert` wrote; None for that of the index.
-      step: of a work directory; None for the best by validation R@1.
-      metadata: a file of what is known of the videos; None for `metadata.csv` in the folder, if
-        there is one.
-      window, stride: see `windows.Cut`.
-      num_frames, frame_rate: V, and frames a second of which they are picked; None for those of
-        the run's training.
+      videos: a folder.
+      checkpoint: a directory that `train` or `convert` wrote.
+      step: of a work directory; the best by validation R@1.
+      metadata: a file of what is known of the videos; `metadata.csv` in the folder, if there is
+        one.
+      window, stride: see `windows.Cut`; 10 seconds, and half of the window.
+      num_frames, frame_rate: V, and frames a second of which they are picked; those of the run's
+        training.
       pictures_rate: pictures a second of a folder of them.
-      dtype: in which features are kept.
+      dtype: in which features are kept; float32.
       batch_size: windows that are encoded and stored at once.
       workers: threads that decode; None for one a core.
       only: a pattern of names (`fnmatch`), e.g. "2024/*.mp4"; other videos of the folder are as if
-        they were not there. None for all.
-      neighbours: whether to keep a vector a window by which `--candidates` finds them; an index
-        that has them keeps them up to date.
-      follow_links: whether links are followed that lead out of the folder.
+        they were not there; all.
+      neighbours: whether to keep a vector a window by which `--candidates` finds them; no.
+      follow_links: whether links are followed that lead out of the folder; no.
     """
 
     index: str | os.PathLike
@@ -67,17 +72,17 @@ class Options:
     checkpoint: str | os.PathLike | None = None
     step: int | None = None
     metadata: str | os.PathLike | None = None
-    window: float = Cut.window
-    stride: float = Cut.stride
+    window: float | None = None
+    stride: float | None = None
     num_frames: int | None = None
     frame_rate: float | None = None
     pictures_rate: float | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
     batch_size: int = 16
     workers: int | None = None
     only: str | None = None
-    neighbours: bool = False
-    follow_links: bool = False
+    neighbours: bool | None = None
+    follow_links: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +119,13 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
         ranges.check(vars(asked), _RANGES)
     except ValueError as error:
         raise UserError(f"--{error}") from error
-    cut = Cut(asked.window, asked.stride)
     engine.module("lancedb")
     directory = paths.local(asked.index, "--index").absolute()
     there = (directory / INDEX).is_file()
     about = Store.open(directory).about if there else {}
-    found = library.videos_of(_videos(asked, about), asked.follow_links, asked.only)
+    asked = _remembering(asked, about)
+    cut = Cut(asked.window, asked.stride)
+    found = library.videos_of(_videos(asked, about), bool(asked.follow_links), asked.only)
     taken = "another process is indexing there"
     with lock.claimed(directory, _LOCK, f"--index {directory}", taken):
         store, model, reading = _opened(asked, directory, cut)
@@ -127,6 +133,22 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
             return _Run(store, model, reading, asked).run(found)
         except OSError as error:
             raise unwritten(directory, error) from error
+
+
+def _remembering(asked: Options, about: dict[str, Any]) -> Options:
+    """What is asked, with what is left open as the index has it, or by default."""
+    reading = about.get("made_of", {}).get("reading", {})
+    names = ("num_frames", "rate", "pictures_rate", "dtype")
+    before = {name: reading.get(name) for name in names} | reading.get("cut", {})
+    before |= {name: about.get(name) for name in _REMEMBERED}
+    before["frame_rate"] = before.pop("rate")
+    if asked.window not in (None, before.get("window")):
+        # To another window goes another stride.
+        before["stride"] = asked.window / 2 or _STRIDE
+    usual = {"window": _WINDOW, "stride": _STRIDE, "dtype": DTYPES[0]}
+    known = usual | {name: value for name, value in before.items() if value is not None}
+    left = {name: value for name, value in known.items() if getattr(asked, name) is None}
+    return dataclasses.replace(asked, **left)
 
 
 def _videos(asked: Options, about: dict[str, Any]) -> pathlib.Path:
@@ -166,10 +188,12 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
     )
     told = {"dtype": asked.dtype, **dataclasses.asdict(reading)}
     made = made_of.of_model(model) | {"reading": told}
-    address = (
-        checkpoint if paths.is_address(checkpoint) else str(pathlib.Path(checkpoint).absolute())
-    )
-    lies = {"checkpoint": address, "step": model.step}
+    if not paths.is_address(checkpoint):
+        checkpoint = str(paths.local(checkpoint, "--checkpoint").absolute())
+    lies = {"checkpoint": checkpoint, "step": model.step}
+    if asked.metadata is not None:
+        lies["metadata"] = str(paths.local(asked.metadata, "--metadata").absolute())
+    lies |= {name: getattr(asked, name) for name in _REMEMBERED if name not in lies}
     if store:
         store.check_made_of(made)
     else:
@@ -219,13 +243,11 @@ class _Run:
 
     def _find_neighbours(self) -> None:
         near = Neighbours(self._store.folder)
-        kept = self._store.about.get("neighbours", False)
         snapshot = self._store.snapshot()
-        if (self._asked.neighbours or kept) and len(snapshot.rows):
+        if self._asked.neighbours and len(snapshot.rows):
             arrays = {name: x for name, x in snapshot.arrays.items() if name != TIMES}
             head = self._model.head
             near.bring_up_to_date(head, scan.windows_of(head, arrays), snapshot.rows)
-            self._store.change(neighbours=True)
 
     def _read_metadata(self, found: Sequence[library.Video]) -> metadata.Metadata:
         folder = pathlib.Path(self._store.about["videos"])

@@ -192,7 +192,7 @@ class Store:
 
     def settle(self, metadata: Metadata, touched: Sequence[Video]) -> None:
         """Makes the columns beside the features those of now: `metadata`, and times of files."""
-        if not touched and self.about.get("metadata") == metadata.sha256:
+        if not touched and self.about.get("metadata_sha256") == metadata.sha256:
             return
         table = self._table.read()
         times = {video.name: video.modified for video in touched}
@@ -205,7 +205,7 @@ class Store:
             self._table.replace(pa.table(own).cast(metadata.schema))
         except Exception as error:
             raise unwritten(self.directory, error) from error
-        self.change(metadata=metadata.sha256)
+        self.change(metadata_sha256=metadata.sha256)
 
     def compact(self) -> bool:
         """Leaves behind what was taken out, if that is much; whether it was."""

@@ -21,11 +21,12 @@ class Cut:
 
     Attributes:
       window: seconds of a window; 0 for whole videos.
-      stride: seconds from the start of one to that of the next; no more than `window`.
+      stride: seconds from the start of one to that of the next; no more than `window`, and of
+        no account for whole videos.
     """
 
-    window: float = 10.0
-    stride: float = 5.0
+    window: float
+    stride: float = 1.0
 
     def __post_init__(self):
         at_least_0, above_0 = Real(least=0), Real(above=0)

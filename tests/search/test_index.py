@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from concurrent import futures
 from types import SimpleNamespace
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_holes_are_left_behind(copy, monkeypatch):
         assert after.keys() == set(B)
         for key, score in after.items():
             assert score == pytest.approx(before[key], abs=1e-6)
-    index_videos(copy / "index", videos=copy / "videos", **HOW)
+    index_videos(copy / "index")
     assert not (copy / "index" / "1").exists()
     assert len(index) == 2
 
@@ -194,7 +195,8 @@ def test_killed_at_any_moment_it_goes_on(forks, made, checkpoint, tmp_path):
     # As if it had been killed between the features and the rows that name them.
     with rows.open("ab") as file:
         file.write(bytes(20))
-    report = index_videos(folder, **(HOW | {"batch_size": 1}))
+    # Flags that are left out are as they were.
+    report = index_videos(folder, batch_size=1)
     assert report.added == 6 - len(kept)
     assert sorted(windows(folder)) == A + B
     whole = {
@@ -203,6 +205,29 @@ def test_killed_at_any_moment_it_goes_on(forks, made, checkpoint, tmp_path):
     for hit in glscl_jax.search.open(folder).query("green").hits:
         assert hit.score == pytest.approx(whole[hit.video, hit.start].score, abs=1e-5)
         assert hit.times == whole[hit.video, hit.start].times
+
+
+def test_a_query_while_another_adds(made, checkpoint, tmp_path):
+    """Each answer is of what was there whole at one time: every row has its own features."""
+    whole = {
+        (h.video, h.start): h.score
+        for h in glscl_jax.search.open(made / "index").query("green").hits
+    }
+    folder = tmp_path / "index"
+    how = HOW | {"videos": made / "videos", "checkpoint": checkpoint, "batch_size": 1}
+    index_videos(folder, **(how | {"only": "b.mp4"}))
+    index = glscl_jax.search.open(folder)
+    counts = [index.query("green").searched]
+    with futures.ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(index_videos, folder, **how, only="*")
+        while not adding.done():
+            found = index.query("green")
+            counts.append(found.searched)
+            for hit in found.hits:
+                assert hit.score == pytest.approx(whole[hit.video, hit.start], abs=1e-5)
+        adding.result()
+    assert counts == sorted(counts)
+    assert (counts[0], index.query("green").searched) == (2, 6)
 
 
 def test_another_checkpoint_is_refused(made, copy, tmp_path):
@@ -215,6 +240,22 @@ def test_another_checkpoint_is_refused(made, copy, tmp_path):
         index_videos(copy / "index", **(HOW | {"window": 3.0}))
     with pytest.raises(UserError, match=r"its checkpoint: .*nowhere"):
         glscl_jax.search.open(made / "index", checkpoint=tmp_path / "nowhere")
+
+
+def test_what_an_index_remembers(copy):
+    folder = copy / "index"
+    told = {"only": "b*", "metadata": copy / "more.csv", "neighbours": True}
+    (copy / "more.csv").write_text("video,colour\nb.mp4,red\n")
+    assert index_videos(folder, videos=copy / "videos", **told).windows == 2
+    for _ in range(2):
+        index = glscl_jax.search.open(folder)
+        found = index.query("green", where="colour = 'red'", candidates=1, top=1, proof="complete")
+        assert (found.searched, found.exact) == (2, True)
+        assert index_videos(folder).windows == 2
+    assert index_videos(folder, only="*").windows == 6
+    assert index_videos(folder, window=2.0, stride=1.0).added == 0
+    with pytest.raises(UserError, match=r"reading.cut.stride 1.0, now 2.0"):
+        index_videos(folder, window=4.0)
 
 
 def test_damage_is_told(copy, tmp_path):
@@ -236,6 +277,12 @@ def test_damage_is_told(copy, tmp_path):
     shutil.rmtree(folder / "1" / "windows.lance")
     with pytest.raises(UserError, match="its table of windows is gone"):
         glscl_jax.search.open(folder)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"no index.json in it: make it with"):
+        glscl_jax.search.open(tmp_path / "other")
+    with pytest.raises(UserError, match=r"holds something else \(notes.txt\): give an empty"):
+        Store.create(tmp_path / "other", {"videos": "", "checkpoint": "", "made_of": {}})
     with pytest.raises(UserError, match="no such folder: make it with python -m"):
         glscl_jax.search.open(tmp_path / "nowhere")
 

@@ -5,7 +5,6 @@ import http.client
 import json
 import signal
 import socket
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -18,9 +17,9 @@ from glscl_jax.errors import UserError
 from glscl_jax.search import server
 from glscl_jax.search.indexer import index_videos
 from tests.search.conftest import CUT, write_video
+from tests.search.serving import serve
 
 pytest.importorskip("starlette", reason="search serve needs starlette: make search installs it")
-uvicorn = pytest.importorskip("uvicorn", reason="search serve needs uvicorn")
 HOSTS = ["127.0.0.1", "localhost"]
 
 
@@ -39,21 +38,6 @@ def folder(checkpoint, tmp_path_factory, lance):
 @pytest.fixture(scope="module")
 def index(folder):
     return glscl_jax.search.open(folder / "index")
-
-
-def serve(app):
-    """A server of its own thread: its port, and how to end it."""
-    listening = server.open_socket("127.0.0.1", 0)
-    running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-    thread.start()
-
-    def stop():
-        running.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
-
-    return listening.getsockname()[1], stop
 
 
 @pytest.fixture(scope="module")
