@@ -156,7 +156,7 @@ class Index:
         place = np.searchsorted(now.snapshot.rows, row)
         if place == len(now.snapshot.rows) or now.snapshot.rows[place] != row:
             raise UserError(f"there is no window {row}: ask again")
-        video = _rows(windows_of(self.model.head, now.snapshot.arrays).features, [row])
+        video = _rows(now.scan.windows.features, [row])
         record = now.snapshot.records([row])[0]
         name = f"{record['video']} {record['start']:g} s"
         return self.search(self.model.head.as_text(video), [name], **how)[0]
@@ -241,7 +241,7 @@ class Index:
     def _hits(self, now: _Now, text: Features, found: nearest.Found) -> list[Hit]:
         head = self.model.head
         records = now.snapshot.records(found.rows)
-        video = _rows(windows_of(head, now.snapshot.arrays).features, found.rows)
+        video = _rows(now.scan.windows.features, found.rows)
         weights = head.looks(text, video)
         times = now.snapshot.arrays[TIMES][found.rows]
         scored = zip(found.scores, records, times, weights, strict=True)

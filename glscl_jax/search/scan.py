@@ -93,7 +93,7 @@ class Scan:
       mesh: the devices that share each block; by default all of this process.
 
     Attributes:
-      head, block: likewise; a block is a multiple of the devices.
+      windows, head, block: likewise; a block is a multiple of the devices.
       count: of all windows, those that were taken out among them.
     """
 
@@ -107,13 +107,13 @@ class Scan:
         if block is None:
             block = _BLOCK_ON_CPU if self._on_cpu else _BLOCK
         self.block = -(-block // self._mesh.size) * self._mesh.size
-        self._windows = windows
+        self.windows = windows
         self._split = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
 
     @property
     def bounded(self) -> bool:
         """Whether the head has a bound, and the windows what it needs."""
-        return self._windows.outline is not None
+        return self.windows.outline is not None
 
     def top(self, text: Features, k: int, rows: np.ndarray) -> TopK:
         """The best windows of each query, the best first; of equal scores the lower row first.
@@ -180,7 +180,7 @@ class Scan:
             if sparse:
                 numbers = rows[start : start + self.block]
                 real = np.ones(len(numbers), bool)
-                part = jax.tree.map(lambda x, n=numbers: np.asarray(x[n]), self._windows)
+                part = jax.tree.map(lambda x, n=numbers: np.asarray(x[n]), self.windows)
             else:
                 stop = min(start + self.block, self.count)
                 numbers = np.arange(start, stop)
@@ -189,7 +189,7 @@ class Scan:
                 real[asked - start] = True
                 if not len(asked):
                     continue
-                part = jax.tree.map(lambda x, n=slice(start, stop): x[n], self._windows)
+                part = jax.tree.map(lambda x, n=slice(start, stop): x[n], self.windows)
             missing = self.block - len(numbers)
             part = jax.tree.map(lambda x: pad_rows(x, self.block), part)
             yield (

@@ -32,7 +32,7 @@ from glscl_jax.search.thumbnails import Thumbnails
 _COOKIE = "glscl_token"
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self'; media-src 'self'; connect-src 'self';"
+        "default-src 'none'; img-src 'self' data:; media-src 'self'; connect-src 'self';"
         " style-src 'unsafe-inline'; script-src 'unsafe-inline'; form-action 'self';"
         " base-uri 'none'; frame-ancestors 'none'"
     ),
