@@ -5,6 +5,8 @@
 # make lint      ruff, and the types of glscl_jax/models, retrieval and training
 # make aot       the compiler for TPUs into .venv (170 MB): train --compile_for, and its tests
 # make buckets   clients and servers of buckets into .venv and .venv-moto, and the tests with them
+# make search    what search needs into .venv (300 MB), and its tests
+# make serve     the demo's test clips as a page to search, after make demo and make search
 # make bench     the slow tests and the speed tables
 # make lock      the exact versions anew, after requirements*.txt changed (needs uv)
 # make clean     forgets the demo
@@ -31,7 +33,7 @@ ifeq ($(filter cpu pip no,$(TORCH)),)
 $(error TORCH=$(TORCH): say cpu, pip or no)
 endif
 
-.PHONY: help install demo test slow lint aot buckets bench lock clean
+.PHONY: help install demo test slow lint aot buckets search serve bench lock clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +48,7 @@ demo: .venv/runtime
 	$(KEEP_MEMORY) $(PY) -m glscl_jax.train --config configs/demo.py \
 		--workdir demo/run $(DEMO_FLAGS)
 	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py
+	@echo "make serve shows a page to search its test clips by a sentence"
 
 test: lint .venv/torch-$(TORCH)
 	$(PY) -m pytest -n 2
@@ -62,6 +65,17 @@ aot: .venv/aot
 
 buckets: .venv/buckets
 	$(PY) -m pytest -m "slow or not slow" tests/runtime/test_bucket_servers.py
+
+search: .venv/search
+	$(PY) -m pytest tests/search
+
+# The demo's test clips, which are 500 to 999 and of a few seconds: whole videos are the windows.
+serve: .venv/search-alone
+	$(PY) -m glscl_jax.search index --index demo/index --videos demo/videos/videos \
+		--only='00[5-9]*' --checkpoint demo/run --window=0 --batch_size=50
+	$(PY) -m glscl_jax.search query --index demo/index --top=3 \
+		"a red square goes right, and later a green cross moves up"
+	$(PY) -m glscl_jax.search serve --index demo/index
 
 bench: .venv/bench slow
 	$(PY) -m benchmarks.similarity
@@ -134,6 +148,14 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 	@$(call install,-r .venv/buckets.txt)
 	@test -x .venv-moto/bin/python || $(PYTHON) -m venv .venv-moto
 	@.venv-moto/bin/python -m pip install -q 'moto[server]>=5.2'
+	@touch $@
+
+.venv/search-alone: .venv/runtime requirements-search.txt
+	@echo "installing requirements-search.txt into .venv"
+	@$(call install,-r requirements-search.txt)
+	@touch $@
+
+.venv/search: .venv/dev .venv/search-alone
 	@touch $@
 
 # What the benchmarks compare with; without its dependencies, which are all here.

@@ -28,6 +28,7 @@ LIBRARIES = (
     "glscl_jax.training.logbook",
     "glscl_jax.evaluation.report",
     "glscl_jax.training.optim",
+    "glscl_jax.search.index",
 )
 
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("input_pipeline",),
     ("input_pipeline.preparing", "checkpoints", "convert.readers"),
     ("training", "retriever", "convert.verification"),
-    ("evaluation", "glscl_jax"),
+    ("evaluation", "glscl_jax", "search"),
     ("compare", "convert", "input_pipeline.prepare", "input_pipeline.rendered"),
     ("train", "evaluate"),
 )

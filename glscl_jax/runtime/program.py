@@ -76,7 +76,7 @@ def _in_one_line(error: flags.Error) -> str:
 
 def run(
     main: Main,
-    positional: Sequence[str] = (),
+    positional: Sequence[str] | None = (),
     commands: Mapping[str, Command] | None = None,
     before_flags: Callable[[], None] = lambda: None,
 ) -> None:
@@ -87,7 +87,8 @@ def run(
 
     Args:
       main: is given the program's name and the arguments that are no flags.
-      positional: what those are called; exactly so many must be given.
+      positional: what those are called; exactly so many must be given, and are paths. None for
+        any number of words, which are left as they are.
       commands: first arguments that run something else than `main`, each with its own.
       before_flags: called when `sys.argv` is as it will be parsed.
     """
@@ -152,8 +153,10 @@ def _at_home(argument: str) -> str:
     return f"{name}={paths.local(value, name)}"
 
 
-def _positional(given: Sequence[str], names: Sequence[str]) -> list[str]:
+def _positional(given: Sequence[str], names: Sequence[str] | None) -> list[str]:
     """The arguments that are no flags, which are all paths; raises a `UserError` for others."""
+    if names is None:
+        return list(given)
     if len(given) > len(names):
         raise UserError(f"unexpected argument {given[len(names)]!r} (--help lists the flags)")
     if len(given) < len(names):

@@ -23,6 +23,7 @@ def test_the_programs_by_their_names(forks, name):
         "glscl-evaluate": "--checkpoint",
         "glscl-prepare": "--source",
         "glscl-convert": "glscl-convert glscl",
+        "glscl-search": "python -m glscl_jax.search query",
     }
     assert own[name] in told
 

@@ -147,10 +147,28 @@ class PictureFolder:
             raise VideoError("a link that leads outside of its folder")
         if not path.is_file():
             raise VideoError("not a file")
-        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
-            if image.width * image.height > containers.MAX_PIXELS:
-                raise VideoError(f"{image.width} x {image.height} pixels are too many")
-            return np.asarray(_rgb(ImageOps.exif_transpose(image)))
+        return _pixels(path)
+
+
+def read_picture(path: pathlib.Path) -> np.ndarray:
+    """A picture by itself: uint8 [H,W,3], upright; what shows through is black.
+
+    Raises:
+      VideoError: it cannot be read.
+    """
+    try:
+        return _pixels(path)
+    except VideoError:
+        raise
+    except Exception as error:  # of any kind, as damaged files raise
+        raise VideoError(_reason(error)) from error
+
+
+def _pixels(path: pathlib.Path) -> np.ndarray:
+    with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+        if image.width * image.height > containers.MAX_PIXELS:
+            raise VideoError(f"{image.width} x {image.height} pixels are too many")
+        return np.asarray(_rgb(ImageOps.exif_transpose(image)))
 
 
 def _places(numbered: dict[int, str]) -> dict[int, str]:

@@ -4,9 +4,10 @@ The packets are read first, without decoding (see `timeline`). Then the wanted f
 decoded (see `decoding`), shown as on a screen (`screen`) and brought to size (`geometry`).
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import av
@@ -19,7 +20,15 @@ from glscl_jax.input_pipeline.decoding.picture_folder import PictureFolder, is_f
 from glscl_jax.input_pipeline.decoding.screen import Screen
 from glscl_jax.input_pipeline.decoding.timeline import Timeline, choose, scan
 
-__all__ = ["NO_SUCH_FILE", "Frames", "VideoError", "duration", "measure", "read_frames"]
+__all__ = [
+    "NO_SUCH_FILE",
+    "Frames",
+    "VideoError",
+    "duration",
+    "measure",
+    "read_frames",
+    "read_windows",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +110,7 @@ def read_frames(
     def pick(line: Timeline) -> list[int]:
         return choose(line, rate, start, end)
 
-    try:
+    with _told(path):
         if is_folder(path):
             found = _find_pictures(
                 path,
@@ -110,17 +119,83 @@ def read_frames(
                 lambda picture: kept_as(geometry.fit(picture, size, **how)),
             )
         else:
-            containers.check_file(path)
-            with containers.opened(path) as container:
-                stream = containers.film(container, path)
-                film = Film(path, stream.index, scan(container, stream, end))
-                pixel = 1 if stored_pixels else geometry.pixel_shape(stream.sample_aspect_ratio)
-                screen = Screen(stream.codec_context.name, pixel)
+            film, screen = _opened(path, end, stored_pixels)
             found = _find(film, pick, lambda frame: kept_as(screen.show(frame, size, **how)))
+    return _frames(found, start, whole=keep is None)
+
+
+def read_windows(
+    path: pathlib.Path,
+    cut: Callable[[float], Sequence[tuple[float, float]]],
+    *,
+    size: int,
+    rate: float = 1.0,
+    pictures_rate: float | None = None,
+    **how: str,
+) -> Iterator[tuple[tuple[float, float], Frames | VideoError]]:
+    """Reads windows of a video, each as `read_frames`; packets are read once for all of them.
+
+    Args:
+      path, size, rate, pictures_rate: as `read_frames` takes them.
+      cut: seconds that the video is long -> the start and the end of each window.
+      how: `resize` and `interpolation`, likewise.
+
+    Yields:
+      each window, and its frames or why there are none.
+
+    Raises:
+      VideoError: the video cannot be read at all.
+    """
+    path = pathlib.Path(path)
+    if is_folder(path):
+        for window in cut(duration(path, pictures_rate)):
+            start, end = window
+            try:
+                more = {"pictures_rate": pictures_rate, **how}
+                yield window, read_frames(path, size=size, rate=rate, start=start, end=end, **more)
+            except VideoError as error:
+                yield window, error
+        return
+    with _told(path):
+        film, screen = _opened(path, None, stored_pixels=False)
+        length = film.packets.timeline().length
+    for window in cut(length):
+        start, end = window
+        try:
+            with _told(path):
+                found = _find(
+                    film,
+                    lambda line, start=start, end=end: choose(line, rate, start, end),
+                    lambda frame: screen.show(frame, size, **how),
+                )
+            yield window, _frames(found, start)
+        except VideoError as error:
+            yield window, error
+
+
+@contextlib.contextmanager
+def _told(path: pathlib.Path) -> Iterator[None]:
+    """Makes a `VideoError` of whatever goes wrong with a file."""
+    try:
+        yield
     except VideoError:
         raise
     except Exception as error:  # of any kind: one file must not end a run over many
         raise VideoError(containers.reason(path, error)) from error
+
+
+def _opened(path: pathlib.Path, end: float | None, stored_pixels: bool) -> tuple[Film, Screen]:
+    """The packets of a file up to `end`, and how its pictures are shown."""
+    containers.check_file(path)
+    with containers.opened(path) as container:
+        stream = containers.film(container, path)
+        film = Film(path, stream.index, scan(container, stream, end))
+        pixel = 1 if stored_pixels else geometry.pixel_shape(stream.sample_aspect_ratio)
+        return film, Screen(stream.codec_context.name, pixel)
+
+
+def _frames(found: _Found, start: float, whole: bool = True) -> Frames:
+    """What was found, less what is lost; in one array if `whole`."""
     kept = [index for index in found.chosen if index in found.images]
     fault = _fault(found)
     if not kept:
@@ -128,7 +203,7 @@ def read_frames(
     line = found.timeline
     times = np.array([line.seconds(line.ticks[index]) for index in kept]) - start
     images = [found.images[index] for index in kept]
-    return Frames(images if keep else np.stack(images), times, fault)
+    return Frames(np.stack(images) if whole else images, times, fault)
 
 
 def duration(path: pathlib.Path, pictures_rate: float | None = None) -> float | None:

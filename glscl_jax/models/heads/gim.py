@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 # Half-precision features are multiplied as they are, and their products summed in float32. The
 # accelerators would round float32 ones to bfloat16 or TF32 first: HIGHEST forbids that.
-_einsum = functools.partial(
+einsum = functools.partial(
     jnp.einsum, preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST
 )
 
@@ -35,7 +35,7 @@ def frame_weights(logits: jax.Array, mask: jax.Array, temperature: float) -> jax
 
 def gram_matrices(frames: jax.Array) -> jax.Array:
     """Inner products of each video's frames: [B,V,D] -> float32 [B,V,V]."""
-    return _einsum("BVD,BWD->BVW", frames, frames)
+    return einsum("BVD,BWD->BVW", frames, frames)
 
 
 def gim_similarity(
@@ -62,15 +62,15 @@ def gim_similarity(
       float32 [A,B].
     """
     gram = gram_matrices(frames) if gram is None else gram
-    logits = _einsum("BVD,AD->BVA", frames, sentence)
-    weights = _relative_weights(logits, mask, temperature)
+    logits = einsum("BVD,AD->BVA", frames, sentence)
+    weights = relative_weights(logits, mask, temperature)
     inner = jnp.sum(weights * logits, axis=1)
-    square = jnp.sum(weights * _einsum("BVW,BWA->BVA", gram, weights), axis=1)
+    square = jnp.sum(weights * einsum("BVW,BWA->BVA", gram, weights), axis=1)
     length = jnp.linalg.norm(sentence.astype(jnp.float32), axis=-1)
     return (inner / jnp.sqrt(square)).T / length[:, None]
 
 
-def _relative_weights(logits: jax.Array, mask: jax.Array, temperature: float) -> jax.Array:
+def relative_weights(logits: jax.Array, mask: jax.Array, temperature: float) -> jax.Array:
     """`frame_weights` over the largest of each pair, which the cosine cancels; float32 [B,V,A].
 
     So the softmax needs no denominator, and a real frame far behind a padded one does not

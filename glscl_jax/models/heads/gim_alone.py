@@ -5,8 +5,10 @@ The LIM alone is GLSCL's head with `gim_weight` 0.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
+import numpy as np
 
 from glscl_jax import ranges
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
@@ -47,6 +49,26 @@ class GIMHead(Head):
     ) -> jax.Array:
         """Every text against every video, float32 [A,B]; arguments as `Head.score`'s."""
         return self._whole.score(text, video, prepared)
+
+    def outline(self, video: VideoFeatures) -> dict[str, np.ndarray]:
+        """Of each video's frames: see `gim_bound.outline`."""
+        return self._whole.outline(video)
+
+    def bound(self, text: TextFeatures, video: VideoFeatures, outline: Mapping) -> jax.Array:
+        """What no score is above, float32 [A,B]."""
+        return self._whole.bound(text, video, outline)
+
+    def text_vector(self, text: TextFeatures) -> jax.Array:
+        """The sentence's direction, float32 [A,D]."""
+        return self._whole.text_vector(text)
+
+    def video_vector(self, video: VideoFeatures) -> jax.Array:
+        """The mean frame's direction, float32 [B,D]."""
+        return self._whole.video_vector(video)
+
+    def looks(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
+        """The weights that `tell` tells, of B videos at once: float32 [B,V]."""
+        return self._whole.looks(text, video)
 
     def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
         """What the score of one text and one video is made of; their features have no A and B."""

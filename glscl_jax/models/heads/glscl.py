@@ -5,8 +5,10 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from glscl_jax import ranges
+from glscl_jax.models.heads import gim_bound
 from glscl_jax.models.heads.concept_figures import ALIKE, concept_figures
 from glscl_jax.models.heads.concept_losses import LossWeights, inter_consistency, intra_diversity
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
@@ -134,6 +136,41 @@ class GLSCLHead(Head):
             return gim
         return gim + self.lim_weight * lim_similarity(text.queries, video.queries)
 
+    def outline(self, video: VideoFeatures) -> dict[str, np.ndarray]:
+        """Of each video's frames: see `gim_bound.outline`."""
+        return gim_bound.outline(video.frames, video.mask)
+
+    def bound(self, text: TextFeatures, video: VideoFeatures, outline: Mapping) -> jax.Array:
+        """The GIM's bound, times its weight, and the LIM's own share; float32 [A,B]."""
+        gim = gim_bound.bound(text.sentence, video.frames, video.mask, self.temperature, outline)
+        gim = self.gim_weight * gim
+        if not text.queries.shape[1]:
+            return gim
+        return gim + self.lim_weight * lim_similarity(text.queries, video.queries)
+
+    def text_vector(self, text: TextFeatures) -> jax.Array:
+        """The sentence's direction, and the concepts: float32 [A,(1+K)*D]."""
+        sentence = text.sentence.astype(jnp.float32)
+        sentence /= jnp.linalg.norm(sentence, axis=-1, keepdims=True)
+        concepts = text.queries.astype(jnp.float32).reshape(len(sentence), -1)
+        return jnp.concatenate([sentence, concepts], axis=1)
+
+    def video_vector(self, video: VideoFeatures) -> jax.Array:
+        """gim_weight of the mean frame's direction, lim_weight / K of the concepts, [B,(1+K)*D].
+
+        Float32. All have the same length before it is made 1, so the LIM's part is exact up to a factor;
+        for the GIM's the mean stands for every pooling.
+        """
+        real = video.mask.astype(jnp.float32)
+        mean = jnp.einsum("BVD,BV->BD", video.frames.astype(jnp.float32), real)
+        length = jnp.linalg.norm(mean, axis=-1, keepdims=True)
+        mean /= jnp.where(length > 0, length, 1)
+        count = max(video.queries.shape[1], 1)
+        concepts = video.queries.astype(jnp.float32).reshape(len(mean), -1)
+        parts = [self.gim_weight * mean, self.lim_weight / count * concepts]
+        joined = jnp.concatenate(parts, axis=1)
+        return joined / jnp.linalg.norm(joined, axis=-1, keepdims=True)
+
     def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
         """What the score of one text and one video is made of; their features have no A and B."""
         sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
@@ -179,6 +216,12 @@ class GLSCLHead(Head):
         if not self.gim_weight:
             return (text.queries, None), (video.queries, None)
         return super().directed(text, video)
+
+    def looks(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
+        """The weights that `tell` tells, of B videos at once: float32 [B,V]."""
+        sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
+        logits = jnp.einsum("BVD,D->BV", frames, sentence, precision=jax.lax.Precision.HIGHEST)
+        return np.asarray(frame_weights(logits[None], video.mask, self.temperature)[0])
 
     def losses(
         self, text: TextFeatures, video: VideoFeatures, weights: LossWeights

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from glscl_jax.models.heads.features import Features, TextFeatures, VideoFeatures
 from glscl_jax.models.heads.told import Told
@@ -134,6 +135,17 @@ class Head(abc.ABC):
     def tell(self, text: Features, video: Features) -> Told:
         """What the score of one text and one video is made of; their features have no A and B."""
 
+    def looks(self, text: Features, video: Features) -> np.ndarray:
+        """How much each frame counts, float32 [B,V] on the host: `tell`'s weights of many videos.
+
+        Args:
+          text: features of one text, without A.
+          video: features of B videos.
+        """
+        count = jax.tree.leaves(video)[0].shape[0]
+        singles = (jax.tree.map(lambda x, n=number: x[n], video) for number in range(count))
+        return np.stack([np.asarray(self.tell(text, one).weights) for one in singles])
+
     def losses(self, text: Features, video: Features, weights: Any) -> dict[str, jax.Array]:
         """Losses of its own beside the contrastive one, by name: float32 [] each, to be added.
 
@@ -163,6 +175,48 @@ class Head(abc.ABC):
         A mask is 1 on vectors that count, [A,N] or [B,N]; None where all do.
         """
         return (text.sentence[:, None], None), (video.frames, video.mask)
+
+    def outline(self, video: Features) -> dict[str, np.ndarray] | None:
+        """What `bound` needs of B videos, beside their features: arrays [B,...] on the host.
+
+        Computed once a video. None, as it is here, for a head of which no bound is known.
+        """
+        del video
+        return None
+
+    def bound(self, text: Features, video: Features, outline: Mapping) -> jax.Array:
+        """What no score is above: float32 [A,B], each at least that of `score`.
+
+        Args:
+          text, video: as of `score`.
+          outline: `outline(video)`.
+        """
+        raise NotImplementedError(f"of the head {self.name} no bound is known")
+
+    def text_vector(self, text: Features) -> jax.Array | None:
+        """One vector a text, float32 [A,E]; None for a head that has none, as `video_vector`."""
+        del text
+        return None
+
+    def video_vector(self, video: Features) -> jax.Array | None:
+        """One vector of unit length a video, float32 [B,E], of which neighbours are looked for.
+
+        Its inner product with a `text_vector` orders videos about as the score does.
+        """
+        del video
+        return None
+
+    def as_text(self, video: Features) -> Features | None:
+        """Videos as queries: features of B texts that stand for B videos.
+
+        The sentence is the mean of the real frames, the concepts are the video's. None for a head
+        with features of its own, of which texts have others than videos.
+        """
+        if (self.text_features, self.video_features) != (TextFeatures, VideoFeatures):
+            return None
+        real = video.mask.astype(jnp.float32)[:, :, None]
+        mean = jnp.sum(video.frames.astype(jnp.float32) * real, axis=1) / jnp.sum(real, axis=1)
+        return TextFeatures(mean, video.queries)
 
     @abc.abstractmethod
     def cost(self, width: int, words: int, frames: int) -> Cost:

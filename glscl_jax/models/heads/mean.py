@@ -5,13 +5,17 @@ other heads are to pass.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures, unit
 from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.models.heads.told import Part, Told
+
+_ROUNDING = 1e-5
 
 
 @register
@@ -36,6 +40,22 @@ class MeanHead(Head):
         means = self.prepare(video) if prepared is None else prepared
         sentences = unit(text.sentence.astype(jnp.float32))
         return jnp.einsum("AD,BD->AB", sentences, means, precision=jax.lax.Precision.HIGHEST)
+
+    def outline(self, video: VideoFeatures) -> dict[str, np.ndarray]:
+        """The mean again: nothing bounds the score better than the score."""
+        return {"mean": np.asarray(self.prepare(video))}
+
+    def bound(self, text: TextFeatures, video: VideoFeatures, outline: Mapping) -> jax.Array:
+        """The score itself, and what rounding may make of it; float32 [A,B]."""
+        return self.score(text, video, outline["mean"]) + _ROUNDING
+
+    def text_vector(self, text: TextFeatures) -> jax.Array:
+        """The sentence's direction, float32 [A,D]."""
+        return _unit(text.sentence.astype(jnp.float32))
+
+    def video_vector(self, video: VideoFeatures) -> jax.Array:
+        """The mean, float32 [B,D], whose inner product is the score."""
+        return self.prepare(video)
 
     def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
         """What the score of one text and one video is made of; their features have no A and B."""

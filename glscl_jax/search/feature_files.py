@@ -1,0 +1,98 @@
+"""Arrays of numbers in files that grow at their end and are read where they lie.
+
+layout.json       name -> type and shape of a row
+NAME.bin          the rows of an array, one behind the other
+
+What is read is mapped into memory: a scan touches the pages that it needs, processes share them,
+and an array may be larger than memory. A row counts once somebody knows its number (`rows`): what a
+writer that was killed left behind the last one is written over.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from glscl_jax.errors import UserError
+from glscl_jax.files import read_json, write_json
+
+_LAYOUT = "layout.json"
+
+Arrays = dict[str, np.ndarray]
+
+
+class FeatureFiles:
+    """The arrays of a folder, which is made with the first rows."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        path = folder / _LAYOUT
+        self._layout = self._read(path) if path.exists() else {}
+
+    @property
+    def names(self) -> list[str]:
+        """Of the arrays; none before the first rows."""
+        return list(self._layout)
+
+    def row_bytes(self) -> dict[str, int]:
+        """How many bytes a row of each array takes."""
+        return {name: _size(dtype, shape) for name, (dtype, shape) in self._layout.items()}
+
+    def put(self, first: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes rows from number `first` on, and to the disk; forgets what was behind them.
+
+        Raises:
+          OSError: there is no room, or they cannot be written otherwise.
+          ValueError: they are not of the arrays that are there.
+        """
+        layout = {name: (x.dtype, x.shape[1:]) for name, x in arrays.items()}
+        if not self._layout:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            told = {name: [dtype.name, list(shape)] for name, (dtype, shape) in layout.items()}
+            write_json(self.folder / _LAYOUT, told)
+            self._layout = layout
+        if layout != self._layout:
+            raise ValueError(f"rows of {layout} among those of {self._layout}")
+        for name, array in arrays.items():
+            with (self.folder / f"{name}.bin").open("ab") as file:
+                file.truncate(first * _size(*layout[name]))
+                file.write(np.ascontiguousarray(array).view(np.uint8).data)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def maps(self, count: int) -> Arrays:
+        """The first `count` rows of each array, mapped into memory.
+
+        Raises:
+          UserError: a file has fewer.
+        """
+        return {name: self._map(name, count) for name in self._layout}
+
+    def _map(self, name: str, count: int) -> np.ndarray:
+        dtype, shape = self._layout[name]
+        path = self.folder / f"{name}.bin"
+        try:
+            there = path.stat().st_size // _size(dtype, shape)
+        except OSError as error:
+            raise self._damaged(path, error.strerror) from error
+        if there < count:
+            raise self._damaged(path, f"{there:,} rows of {count:,}")
+        if not count:
+            return np.zeros((0, *shape), dtype)
+        return np.memmap(path, dtype, "r", shape=(count, *shape))
+
+    def _read(self, path: pathlib.Path) -> dict:
+        try:
+            told = read_json(path)
+            return {name: (jnp.dtype(kind), tuple(shape)) for name, (kind, shape) in told.items()}
+        except (TypeError, ValueError) as error:
+            raise self._damaged(path, str(error)) from error
+
+    def _damaged(self, path: pathlib.Path, what: str) -> UserError:
+        return UserError(f"{path} is damaged ({what}): index into another directory")
+
+
+def _size(dtype, shape) -> int:
+    return dtype.itemsize * int(np.prod(shape, dtype=np.int64))

@@ -1,0 +1,105 @@
+"""What a query finds."""
+
+import dataclasses
+import datetime
+import math
+from typing import Any
+
+# Columns of the table that are the index's own affair.
+_INNER = ("row", "windows", "size", "modified", "sha256", "video", "start", "end")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A window that was found, and why.
+
+    Attributes:
+      rank: from 1.
+      score: the head's.
+      row: the window's number in the index; it stays while the index is not compacted.
+      video: its file, from the folder of the videos.
+      start, end: of the window, in seconds.
+      time: of the frame that the query looked at most, in seconds from the video's first frame.
+      times: of all its frames, likewise.
+      weights: how much each of them counted.
+      metadata: the columns of metadata.csv.
+    """
+
+    rank: int
+    score: float
+    row: int
+    video: str
+    start: float
+    end: float
+    time: float
+    times: list[float]
+    weights: list[float]
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, rank: int, score: float, record: dict, times, weights) -> "Hit":
+        """From a row of the table and what a head tells (`Told.weights`)."""
+        # A place without a frame has no time.
+        real = [(float(t), float(w)) for t, w in zip(times, weights, strict=True) if t == t]
+        best = max(real, key=lambda one: one[1])
+        return cls(
+            rank,
+            score,
+            record["row"],
+            record["video"],
+            record["start"],
+            record["end"],
+            best[0],
+            [time for time, _ in real],
+            [weight for _, weight in real],
+            {name: value for name, value in record.items() if name not in _INNER},
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a query found.
+
+    Attributes:
+      query: the sentence, or the name of the file.
+      hits: the best windows, the best first.
+      searched: how many windows were asked, all or those that a filter left.
+      exact: whether these are the best of all that were searched: they were all scored, or a bound
+        proves it. None if that is not known.
+      scored: how many were scored.
+    """
+
+    query: str
+    hits: list[Hit]
+    searched: int
+    exact: bool | None
+    scored: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        told = {"query": self.query, "searched": self.searched, "scored": self.scored}
+        return told | {"exact": self.exact, "hits": [hit.as_json() for hit in self.hits]}
+
+    @property
+    def told(self) -> str:
+        """In a line, how sure it is."""
+        if self.scored == self.searched:
+            return f"the best of {self.searched:,} windows, all of them scored"
+        how = {True: "proved", False: "not proved", None: "not proved"}[self.exact]
+        return f"the best of {self.scored:,} scored windows of {self.searched:,}: {how}"
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,339 @@
+"""Makes an index of a folder of videos, or brings one up to date."""
+
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from glscl_jax import paths, ranges
+from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.decoding.video import VideoError, duration
+from glscl_jax.models.glscl import config_of
+from glscl_jax.models.heads.features import Features
+from glscl_jax.ranges import OneOf, Optional, Real, Whole
+from glscl_jax.retriever import Retriever, load
+from glscl_jax.runtime import lock, progress
+from glscl_jax.search import engine, failed_windows, library, made_of, metadata, scan
+from glscl_jax.search.failed_windows import FailedWindow
+from glscl_jax.search.neighbours import Neighbours
+from glscl_jax.search.store import FAILED, INDEX, Store, unwritten
+from glscl_jax.search.window_reader import Reading, ReadWindow, read_all
+from glscl_jax.search.windows import Cut
+
+_LOCK = ".lock"
+TIMES = "times"
+DTYPES = ("float32", "bfloat16", "float16")
+_WINDOW, _STRIDE = 10.0, 5.0
+# What an index remembers of how it was made, beside what its features depend on.
+_REMEMBERED = ("metadata", "only", "follow_links", "neighbours")
+_RANGES = {
+    "batch_size": Whole(1),
+    "workers": Optional(Whole(1)),
+    "dtype": Optional(OneOf(DTYPES)),
+    "frame_rate": Optional(Real(above=0)),
+    "num_frames": Optional(Whole(1)),
+    "pictures_rate": Optional(Real(above=0)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to index and how; each field is a flag of the program.
+
+    What is None is as the index was made with before; else as is said here.
+
+    Attributes:
+      index: the directory of the index.
+      videos: a folder.
+      checkpoint: a directory that `train` or `convert` wrote.
+      step: of a work directory; the best by validation R@1.
+      metadata: a file of what is known of the videos; `metadata.csv` in the folder, if there is
+        one.
+      window, stride: see `windows.Cut`; 10 seconds, and half of the window.
+      num_frames, frame_rate: V, and frames a second of which they are picked; those of the run's
+        training.
+      pictures_rate: pictures a second of a folder of them.
+      dtype: in which features are kept; float32.
+      batch_size: windows that are encoded and stored at once.
+      workers: threads that decode; None for one a core.
+      only: a pattern of names (`fnmatch`), e.g. "2024/*.mp4"; other videos of the folder are as if
+        they were not there; all.
+      neighbours: whether to keep a vector a window by which `--candidates` finds them; no.
+      follow_links: whether links are followed that lead out of the folder; no.
+    """
+
+    index: str | os.PathLike
+    videos: str | os.PathLike | None = None
+    checkpoint: str | os.PathLike | None = None
+    step: int | None = None
+    metadata: str | os.PathLike | None = None
+    window: float | None = None
+    stride: float | None = None
+    num_frames: int | None = None
+    frame_rate: float | None = None
+    pictures_rate: float | None = None
+    dtype: str | None = None
+    batch_size: int = 16
+    workers: int | None = None
+    only: str | None = None
+    neighbours: bool | None = None
+    follow_links: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What an indexing did.
+
+    Attributes:
+      added, removed: windows.
+      unchanged: videos that were there as they are.
+      windows, videos: that there are now.
+      failed: what could not be read.
+    """
+
+    added: int
+    removed: int
+    unchanged: int
+    windows: int
+    videos: int
+    failed: list[FailedWindow]
+
+
+def index_videos(index: str | os.PathLike, **options) -> Report:
+    """Indexes a folder: adds what is new or changed, takes out what is gone.
+
+    Args:
+      index: the directory; made if it is not there.
+      options: fields of `Options`.
+
+    Raises:
+      UserError: naming what is missing, damaged, or does not fit the index.
+    """
+    asked = Options(index, **options)
+    try:
+        ranges.check(vars(asked), _RANGES)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    engine.module("lancedb")
+    directory = paths.local(asked.index, "--index").absolute()
+    there = (directory / INDEX).is_file()
+    about = Store.open(directory).about if there else {}
+    asked = _remembering(asked, about)
+    cut = Cut(asked.window, asked.stride)
+    found = library.videos_of(_videos(asked, about), bool(asked.follow_links), asked.only)
+    taken = "another process is indexing there"
+    with lock.claimed(directory, _LOCK, f"--index {directory}", taken):
+        store, model, reading = _opened(asked, directory, cut)
+        try:
+            return _Run(store, model, reading, asked).run(found)
+        except OSError as error:
+            raise unwritten(directory, error) from error
+
+
+def _remembering(asked: Options, about: dict[str, Any]) -> Options:
+    """What is asked, with what is left open as the index has it, or by default."""
+    reading = about.get("made_of", {}).get("reading", {})
+    names = ("num_frames", "rate", "pictures_rate", "dtype")
+    before = {name: reading.get(name) for name in names} | reading.get("cut", {})
+    before |= {name: about.get(name) for name in _REMEMBERED}
+    before["frame_rate"] = before.pop("rate")
+    if asked.window not in (None, before.get("window")):
+        # To another window goes another stride.
+        before["stride"] = asked.window / 2 or _STRIDE
+    usual = {"window": _WINDOW, "stride": _STRIDE, "dtype": DTYPES[0]}
+    known = usual | {name: value for name, value in before.items() if value is not None}
+    left = {name: value for name, value in known.items() if getattr(asked, name) is None}
+    return dataclasses.replace(asked, **left)
+
+
+def _videos(asked: Options, about: dict[str, Any]) -> pathlib.Path:
+    if asked.videos is None and "videos" not in about:
+        raise UserError("--videos is missing: name the folder to index")
+    return paths.local(asked.videos or about["videos"], "--videos").absolute()
+
+
+def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, Retriever, Reading]:
+    """The index to write to, the model and how videos are read; all must go together."""
+    store = Store.open(directory) if (directory / INDEX).is_file() else None
+    checkpoint = asked.checkpoint or (store and store.about["checkpoint"])
+    if not checkpoint:
+        raise UserError("--checkpoint is missing: name a directory that train or convert wrote")
+    if store and asked.checkpoint is None:
+        where = f"--index {directory}"
+        model = made_of.load_for(store.about["made_of"], checkpoint, store.about.get("step"), where)
+    else:
+        model = load(checkpoint, step=asked.step)
+    if model.tokenizer is None:
+        raise UserError(
+            f"--checkpoint {os.fspath(checkpoint)} has no tokenizer, so no sentence could be"
+            " asked: convert its source again with --tokenizer"
+        )
+    most = config_of(model.config, model.params).most_frames
+    if most is not None and (asked.num_frames or 0) > most:
+        raise UserError(f"--num_frames {asked.num_frames}: the model takes at most {most}")
+    images = model.config.clip.preprocessing
+    reading = Reading(
+        cut,
+        images.size,
+        asked.frame_rate or model.frame_rate,
+        asked.num_frames or model.num_frames,
+        images.resize,
+        images.interpolation,
+        asked.pictures_rate,
+    )
+    told = {"dtype": asked.dtype, **dataclasses.asdict(reading)}
+    made = made_of.of_model(model) | {"reading": told}
+    if not paths.is_address(checkpoint):
+        checkpoint = str(paths.local(checkpoint, "--checkpoint").absolute())
+    lies = {"checkpoint": checkpoint, "step": model.step}
+    if asked.metadata is not None:
+        lies["metadata"] = str(paths.local(asked.metadata, "--metadata").absolute())
+    lies |= {name: getattr(asked, name) for name in _REMEMBERED if name not in lies}
+    if store:
+        store.check_made_of(made)
+    else:
+        store = Store.create(directory, {"made_of": made, "videos": "", **lies})
+    store.sweep()
+    store.change(videos=str(_videos(asked, store.about)), **lies)
+    return store, model, reading
+
+
+class _Run:
+    """One indexing, with all that it needs."""
+
+    def __init__(self, store: Store, model: Retriever, reading: Reading, asked: Options):
+        self._store, self._model, self._reading, self._asked = store, model, reading, asked
+        self._failed: list[FailedWindow] = []
+        self._added = 0
+
+    @functools.cached_property
+    def _any_text(self) -> Features:
+        """Features of a sentence, whichever."""
+        return self._model.encode_captions("a")
+
+    def run(self, found: list[library.Video]) -> Report:
+        store = self._store
+        self._metadata = self._read_metadata(found)
+        known = store.known()
+        todo = library.changes(found, known)
+        removed = sum(len(known[name].starts) for name in todo.stale)
+        store.remove(todo.stale)
+        store.settle(self._metadata, todo.touched)
+        stale = set(todo.stale)
+        wanted = [
+            (video, None if video.name in stale else known.get(video.name)) for video in todo.wanted
+        ]
+        if known:
+            told = f"{todo.unchanged:,} videos are indexed already"
+            print(f"{told}, {len(todo.stale):,} changed or went", flush=True)
+        for batch in self._batches(wanted):
+            self._add(batch)
+        store.compact()
+        store.tidy()
+        self._find_neighbours()
+        failed_windows.write(self._failed, store.directory / FAILED)
+        now = store.known()
+        windows = sum(len(one.starts) for one in now.values())
+        return Report(self._added, removed, todo.unchanged, windows, len(now), self._failed)
+
+    def _find_neighbours(self) -> None:
+        near = Neighbours(self._store.folder)
+        snapshot = self._store.snapshot()
+        if self._asked.neighbours and len(snapshot.rows):
+            arrays = {name: x for name, x in snapshot.arrays.items() if name != TIMES}
+            head = self._model.head
+            near.bring_up_to_date(head, scan.windows_of(head, arrays), snapshot.rows)
+
+    def _read_metadata(self, found: Sequence[library.Video]) -> metadata.Metadata:
+        folder = pathlib.Path(self._store.about["videos"])
+        path = folder / metadata.NAME
+        if self._asked.metadata is not None:
+            path = paths.local(self._asked.metadata, "--metadata")
+        elif not path.is_file():
+            return metadata.Metadata()
+        read = metadata.read(path)
+        names = {video.name for video in found}
+        if lost := sorted(read.of.keys() - names):
+            print(
+                f"{path}: {len(lost):,} of {len(read.of):,} rows are of no video there, the first"
+                f" {lost[0]!r}",
+                flush=True,
+            )
+        return read
+
+    def _batches(self, wanted: list) -> Iterator[list[ReadWindow]]:
+        """Windows that were read, so many at once as are encoded."""
+        if not wanted:
+            return
+        size = self._asked.batch_size
+        total = sum(self._expected(video, known) for video, known in wanted)
+        workers = self._asked.workers or os.cpu_count() or 1
+        good = self._good(read_all(wanted, self._reading, workers))
+        batches = iter(lambda: list(itertools.islice(good, size)), [])
+        yield from progress.track(batches, "indexing", total, "windows", each=size)
+
+    def _expected(self, video: library.Video, known: library.Known | None) -> int:
+        """How many windows a video will give, by what its header says."""
+        try:
+            length = duration(video.path, self._reading.pictures_rate)
+        except VideoError:
+            return 1
+        return len(self._reading.cut.windows(length or 0.0)) - len(known.starts if known else ())
+
+    def _good(self, read: Iterator[ReadWindow]) -> Iterator[ReadWindow]:
+        for one in read:
+            if one.fault:
+                start = one.window.start if one.window else None
+                self._failed.append(FailedWindow(one.video.name, start, one.fault))
+            if len(one.frames):
+                yield one
+
+    def _add(self, batch: Sequence[ReadWindow]) -> None:
+        size, places = self._asked.batch_size, self._reading.num_frames
+        frames = np.zeros((size, places, *batch[0].frames.shape[1:]), np.uint8)
+        mask = np.zeros((size, places), np.int32)
+        times = np.full((size, places), np.nan, np.float32)
+        for number in range(size):
+            # One shape is compiled: a batch that is not full is filled up with its last window.
+            one = batch[min(number, len(batch) - 1)]
+            count = len(one.frames)
+            frames[number, :count], mask[number, :count] = one.frames, 1
+            times[number, :count] = one.times
+        video = self._model.encode_video(frames, mask)
+        good = self._sound(video)[: len(batch)]
+        for one in itertools.compress(batch, ~good):
+            told = "its features have a length of 0, or one beyond float32"
+            self._failed.append(FailedWindow(one.video.name, one.window.start, told))
+        arrays = scan.to_arrays(self._model.head, video, self._asked.dtype) | {TIMES: times}
+        kept = np.flatnonzero(good)
+        if len(kept):
+            records = [_record(batch[number]) for number in kept]
+            self._store.add(records, {n: x[kept] for n, x in arrays.items()}, self._metadata)
+        self._added += len(kept)
+
+    def _sound(self, video: Features) -> np.ndarray:
+        """Which videos have a score with any sentence, bool [B]: vectors with a direction."""
+        _, (vectors, mask) = self._model.head.directed(self._any_text, video)
+        vectors = np.asarray(vectors, np.float32)
+        squares = np.einsum("nVD,nVD->nV", vectors, vectors)
+        real = np.ones(squares.shape, bool) if mask is None else np.asarray(mask) > 0
+        usable = (squares > 0) & np.isfinite(squares)
+        return (usable | ~real).all(axis=1) & real.any(axis=1)
+
+
+def _record(one: ReadWindow) -> dict[str, Any]:
+    """What is known of a window: the columns of `window_table.OWN`, but for its row."""
+    return {
+        "video": one.video.name,
+        "start": one.window.start,
+        "end": one.window.end,
+        "windows": one.windows,
+        "size": one.video.size,
+        "modified": one.video.modified,
+        "sha256": one.sha256,
+    }

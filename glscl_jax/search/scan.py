@@ -1,0 +1,250 @@
+"""Every query against every window, with the head's own score, in blocks of one compiled shape.
+
+Features are read where they lie, mapped into memory, block by block; on a CPU without a copy. What
+a head computes once a video (`Head.prepare`) lies beside them. Kept of the scores are the best k.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from glscl_jax.models.heads.features import Features, count_of
+from glscl_jax.models.heads.head import Head
+from glscl_jax.retrieval.ranking import TopK
+from glscl_jax.retrieval.score_blocks import pad_rows
+from glscl_jax.runtime import sharding
+from glscl_jax.search.feature_files import Arrays
+
+# Windows in a block; on a CPU its temporaries are to stay in the cache.
+_BLOCK, _BLOCK_ON_CPU = 4096, 1024
+# Queries at once; fewer are filled up to a power of two, so that few shapes are compiled.
+_MOST_QUERIES = 64
+# If fewer than this share of the windows is asked for, these alone are read.
+_SPARSE = 0.5
+_FEATURES, _PREPARED, _OUTLINE = "features.", "prepared.", "outline."
+
+
+def to_arrays(
+    head: Head, video: Features, dtype: str = "float32", *, outline: bool = True
+) -> Arrays:
+    """What is kept of B windows: features, what the head prepares of them, and its outline.
+
+    Args:
+      head: which made them.
+      video: on the host.
+      dtype: in which the features' floating numbers are kept; the rest is made of what is kept.
+      outline: whether to make the outline, which `Head.bound` alone needs.
+    """
+    kept = {name: np.asarray(array) for name, array in vars(video).items()}
+    for name, array in kept.items():
+        if jnp.issubdtype(array.dtype, jnp.floating):
+            kept[name] = array.astype(jnp.dtype(dtype))
+    video = head.video_features(**kept)
+    prepared = jax.tree.leaves(jax.device_get(_prepare(video, head=head)))
+    found = {f"{_FEATURES}{name}": array for name, array in kept.items()}
+    found |= {f"{_PREPARED}{n}": np.asarray(array) for n, array in enumerate(prepared)}
+    drawn = (head.outline(video) if outline else None) or {}
+    return found | {f"{_OUTLINE}{name}": array for name, array in drawn.items()}
+
+
+@flax.struct.dataclass
+class Windows:
+    """What is scored: arrays [B,...] of features, of what is prepared, of the outline.
+
+    Attributes:
+      features: of the head.
+      prepared: as `Head.prepare` returns it.
+      outline: as `Head.outline` returns it; None if there is none.
+    """
+
+    features: Features
+    prepared: Any
+    outline: Mapping | None
+
+
+def windows_of(head: Head, arrays: Arrays) -> Windows:
+    """The arrays that `to_arrays` made, wherever they lie, as they are scored."""
+
+    def part(prefix: str) -> dict[str, np.ndarray]:
+        names = (name for name in arrays if name.startswith(prefix))
+        return {name.removeprefix(prefix): arrays[name] for name in names}
+
+    features = head.video_features(**part(_FEATURES))
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), features)
+    prepared = part(_PREPARED)
+    leaves = [prepared[str(number)] for number in range(len(prepared))]
+    tree = jax.tree.structure(jax.eval_shape(head.prepare, one))
+    return Windows(features, jax.tree.unflatten(tree, leaves), part(_OUTLINE) or None)
+
+
+class Scan:
+    """Scores queries against windows.
+
+    Args:
+      windows: of arrays that can be sliced and indexed, such as files mapped into memory.
+      head: what scores them.
+      block: windows at once.
+      mesh: the devices that share each block; by default all of this process.
+
+    Attributes:
+      windows, head, block: likewise; a block is a multiple of the devices.
+      count: of all windows, those that were taken out among them.
+    """
+
+    def __init__(
+        self, windows: Windows, head: Head, *, block: int | None = None, mesh: Mesh | None = None
+    ):
+        self.head = head
+        self.count = count_of(windows.features)
+        self._mesh = mesh or sharding.make_mesh(jax.local_devices())
+        self._on_cpu = self._mesh.devices.flat[0].platform == "cpu"
+        if block is None:
+            block = _BLOCK_ON_CPU if self._on_cpu else _BLOCK
+        self.block = -(-block // self._mesh.size) * self._mesh.size
+        self.windows = windows
+        self._split = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the head has a bound, and the windows what it needs."""
+        return self.windows.outline is not None
+
+    def top(self, text: Features, k: int, rows: np.ndarray) -> TopK:
+        """The best windows of each query, the best first; of equal scores the lower row first.
+
+        Args:
+          text: features of A queries.
+          k: how many, at most; there are fewer where `rows` has fewer.
+          rows: int64, ascending, the windows that are asked for.
+
+        Returns:
+          rows int64 [A,k] and their scores float32 [A,k].
+        """
+        k = min(k, len(rows))
+        kept = 1 << max(k - 1, 0).bit_length()
+        parts = [self._top(part, kept, rows) for part in _parts(text, self._mesh) if k]
+        if not parts:
+            return TopK(np.zeros((count_of(text), 0), np.int64), np.zeros((count_of(text), 0)))
+        items, scores = (np.concatenate(x)[: count_of(text), :k] for x in zip(*parts, strict=True))
+        return TopK(items, scores)
+
+    def _top(self, text: Features, k: int, rows: np.ndarray):
+        size = count_of(text)
+        best = jax.device_put(np.full((size, k), -np.inf, np.float32))
+        items = jax.device_put(np.full((size, k), -1, np.int32))
+        places = []
+        for number, (numbers, real, block) in enumerate(self._blocks(rows)):
+            places.append(numbers)
+            scores = self._made(_score, text, block)
+            best, items = _merge(best, items, scores, real, number * self.block)
+            # Else the host would queue all blocks up on the devices before the first are done.
+            jax.block_until_ready(best)
+        items = np.asarray(items)
+        return np.concatenate(places)[np.maximum(items, 0)], np.asarray(best)
+
+    def scores(self, text: Features, rows: np.ndarray, *, bound: bool = False) -> np.ndarray:
+        """Scores, or what they cannot be above, of A queries and some windows.
+
+        Args:
+          text: features of A queries.
+          rows: int64, ascending.
+          bound: whether the bound is asked for; the head has one.
+
+        Returns:
+          float32 [A,len(rows)].
+        """
+        found = np.empty((count_of(text), len(rows)), np.float32)
+        for start, part in enumerate(_parts(text, self._mesh)):
+            size = min(count_of(part), count_of(text) - start * _MOST_QUERIES)
+            line, column = found[start * _MOST_QUERIES :][:size], 0
+            for _, real, block in self._blocks(rows):
+                made = np.asarray(self._made(_bound if bound else _score, part, block))
+                made = made[:size, real]
+                line[:, column : column + made.shape[1]] = made
+                column += made.shape[1]
+        return found
+
+    def _made(self, program: Callable, text: Features, block: Windows) -> jax.Array:
+        return program(text, block, head=self.head, wide=self._on_cpu)
+
+    def _blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, Windows]]:
+        """Yields each block's rows, which of them are asked for, and it on the devices."""
+        sparse = len(rows) < _SPARSE * self.count
+        for start in range(0, len(rows) if sparse else self.count, self.block):
+            if sparse:
+                numbers = rows[start : start + self.block]
+                real = np.ones(len(numbers), bool)
+                part = jax.tree.map(lambda x, n=numbers: np.asarray(x[n]), self.windows)
+            else:
+                stop = min(start + self.block, self.count)
+                numbers = np.arange(start, stop)
+                asked = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
+                real = np.zeros(stop - start, bool)
+                real[asked - start] = True
+                if not len(asked):
+                    continue
+                part = jax.tree.map(lambda x, n=slice(start, stop): x[n], self.windows)
+            missing = self.block - len(numbers)
+            part = jax.tree.map(lambda x: pad_rows(x, self.block), part)
+            yield (
+                pad_rows(numbers, self.block),
+                np.pad(real, (0, missing)),
+                jax.device_put(part, self._split),
+            )
+
+
+def _parts(text: Features, mesh: Mesh) -> list[Features]:
+    """Queries in parts of a few sizes, on the devices; the last one is filled up."""
+    count = count_of(text)
+    whole = sharding.replicated(mesh)
+
+    def part(start: int) -> Features:
+        some = jax.tree.map(lambda x: np.asarray(x[start : start + _MOST_QUERIES]), text)
+        size = 1 << (count_of(some) - 1).bit_length()
+        return jax.device_put(jax.tree.map(lambda x: pad_rows(x, size), some), whole)
+
+    return [part(start) for start in range(0, count, _MOST_QUERIES)]
+
+
+@functools.partial(jax.jit, static_argnames="head")
+def _prepare(video, *, head):
+    return head.prepare(video)
+
+
+@functools.partial(jax.jit, static_argnames=("head", "wide"))
+def _score(text, block: Windows, *, head, wide):
+    return head.score(text, _widened(block.features, wide), block.prepared)
+
+
+@functools.partial(jax.jit, static_argnames=("head", "wide"))
+def _bound(text, block: Windows, *, head, wide):
+    return head.bound(text, _widened(block.features, wide), block.outline)
+
+
+def _widened(features: Features, wide: bool) -> Features:
+    """Half precision as float32: the same numbers, whose products a CPU has instructions for."""
+    if not wide:
+        return features
+
+    def widen(x):
+        return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(widen, features)
+
+
+@jax.jit
+def _merge(best, items, scores, real, start):
+    """The best so far, [A,k] scores and places, with those of one more block."""
+    # Not finite is no score, and was refused when features were kept.
+    scores = jnp.where(real & jnp.isfinite(scores), scores, -jnp.inf)
+    found, columns = jax.lax.top_k(scores, min(best.shape[1], scores.shape[1]))
+    # Of equal scores `lax.top_k` takes the first, and the lower rows came earlier.
+    items = jnp.concatenate([items, columns.astype(jnp.int32) + start], axis=1)
+    found, columns = jax.lax.top_k(jnp.concatenate([best, found], axis=1), best.shape[1])
+    return found, jnp.take_along_axis(items, columns, axis=1)

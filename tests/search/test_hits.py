@@ -1,0 +1,57 @@
+"""What a head says of hits beside their score: weights of frames, and vectors to find them by."""
+
+import jax
+import numpy as np
+import pytest
+
+from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.head import Head
+from glscl_jax.models.heads.mean import MeanHead
+from glscl_jax.search.hit import Answer, Hit
+from tests.builders import features
+
+HEADS = [GLSCLHead(temperature=0.5), MeanHead()]
+
+
+def nth(tree, number):
+    return jax.tree.map(lambda x: x[number], tree)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
+def test_the_looks_at_many_videos_are_what_is_told_of_each(head):
+    text, video = features(1, 6)
+    found = head.looks(nth(text, 0), video)
+    told = [head.tell(nth(text, 0), nth(video, number)).weights for number in range(6)]
+    np.testing.assert_allclose(found, told, atol=1e-6)
+    np.testing.assert_allclose(Head.looks(head, nth(text, 0), video), told, atol=1e-6)
+    assert not found[video.mask == 0].any()
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
+def test_of_single_frames_the_vectors_order_as_the_score(head):
+    """There no pooling is left to approximate."""
+    text, video = features(3, 20, frames=1)
+    scores = np.asarray(head.score(text, video))
+    near = np.asarray(head.text_vector(text)) @ np.asarray(head.video_vector(video)).T
+    factor = np.sqrt(1 + head.lim_weight**2 / 3) if isinstance(head, GLSCLHead) else 1
+    np.testing.assert_allclose(factor * near, scores, atol=1e-5)
+
+
+def test_a_video_stands_for_itself():
+    head = GLSCLHead()
+    _, video = features(1, 12, seed=3)
+    scores = np.asarray(head.score(head.as_text(video), video))
+    assert (scores.argmax(axis=1) == np.arange(12)).mean() > 0.9
+    # Padded frames are no part of the mean.
+    padded = video.replace(frames=np.where(video.mask[:, :, None] > 0, video.frames, 1e6))
+    np.testing.assert_allclose(head.as_text(padded).sentence, head.as_text(video).sentence)
+
+
+def test_a_hit_s_time_is_of_a_real_frame():
+    record = {"row": 3, "video": "a", "start": 0.0, "end": 2.0, "year": None, "size": 1}
+    hit = Hit.of(1, 0.5, record, [0.5, 1.5, np.nan], [0.2, 0.8, 0.0])
+    assert (hit.time, hit.times, hit.metadata) == (1.5, [0.5, 1.5], {"year": None})
+    answer = Answer("x", [hit], 9, None, 4)
+    assert answer.told == "the best of 4 scored windows of 9: not proved"
+    assert Answer("x", [hit], 9, True, 4).told.endswith(": proved")
+    assert Answer("x", [hit], 9, True, 9).told.endswith("all of them scored")
