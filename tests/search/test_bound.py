@@ -8,12 +8,22 @@ import pytest
 
 from glscl_jax.models.heads import gim_bound
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.gim_alone import GIMHead
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.mean import MeanHead
 from tests.builders import cast, features
 
+HEADS = (
+    GLSCLHead(),
+    GLSCLHead(temperature=0.1),
+    GLSCLHead(gim_weight=2.0, lim_weight=0.3),
+    GLSCLHead(gim_weight=0.0),
+    GIMHead(),
+    MeanHead(),
+)
 
-@pytest.mark.parametrize("head", [GLSCLHead(), GLSCLHead(temperature=0.1), MeanHead()])
+
+@pytest.mark.parametrize("head", HEADS)
 @hypothesis.given(
     seed=st.integers(0, 9999), offset=st.floats(0, 3), half=st.sampled_from([None, "bfloat16"])
 )

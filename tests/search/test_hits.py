@@ -10,7 +10,7 @@ from glscl_jax.models.heads.mean import MeanHead
 from glscl_jax.search.hit import Answer, Hit
 from tests.builders import features
 
-HEADS = [GLSCLHead(temperature=0.5), MeanHead()]
+HEADS = [GLSCLHead(temperature=0.5), GLSCLHead(gim_weight=2.0), MeanHead()]
 
 
 def nth(tree, number):
@@ -33,7 +33,9 @@ def test_of_single_frames_the_vectors_order_as_the_score(head):
     text, video = features(3, 20, frames=1)
     scores = np.asarray(head.score(text, video))
     near = np.asarray(head.text_vector(text)) @ np.asarray(head.video_vector(video)).T
-    factor = np.sqrt(1 + head.lim_weight**2 / 3) if isinstance(head, GLSCLHead) else 1
+    factor = 1
+    if isinstance(head, GLSCLHead):
+        factor = np.sqrt(head.gim_weight**2 + head.lim_weight**2 / 3)
     np.testing.assert_allclose(factor * near, scores, atol=1e-5)
 
 

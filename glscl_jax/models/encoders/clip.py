@@ -211,7 +211,7 @@ class CLIP(nn.Module):
 
     def __call__(self, images, ids, mask):
         """Touches every parameter: images [N,H,W,3], ids and mask [A,L]."""
-        if self.config.is_video:
+        if isinstance(self.vision, VideoTower):
             features = self.frames(images[:, None], jnp.ones((len(images), 1), jnp.int32))[:, 0]
         else:
             features = self.vision(images)
@@ -222,7 +222,7 @@ class CLIP(nn.Module):
 
         A tower of images encodes each by itself, one of videos all of a video together.
         """
-        if self.config.is_video:
+        if isinstance(self.vision, VideoTower):
             return self.vision(frames, mask)
         features = self.vision(frames.reshape(-1, *frames.shape[2:]))
         return features.reshape(*frames.shape[:2], -1)

@@ -92,7 +92,9 @@ def stage_of(name: str) -> int:
     All parameters of a tower of one stack that lie in it have the same.
     """
     tower = tower_of(name)
-    stages = next((found for start, found in _all("stages") if start == tower), ())
+    stages: tuple[tuple[str, tuple[str, ...]], ...] = next(
+        (found for start, found in _all("stages") if start == tower), ()
+    )
     for number, (stack, ends) in enumerate(stages):
         if name.startswith(f"{tower}{stack}") or name.endswith(ends):
             return number

@@ -158,8 +158,8 @@ class GLSCLHead(Head):
     def video_vector(self, video: VideoFeatures) -> jax.Array:
         """gim_weight of the mean frame's direction, lim_weight / K of the concepts, [B,(1+K)*D].
 
-        Float32. All have the same length before it is made 1, so the LIM's part is exact up to a factor;
-        for the GIM's the mean stands for every pooling.
+        Float32. All have the same length before it is made 1, so the LIM's part is exact up to a
+        factor; for the GIM's the mean stands for every pooling.
         """
         real = video.mask.astype(jnp.float32)
         mean = jnp.einsum("BVD,BV->BD", video.frames.astype(jnp.float32), real)
