@@ -6,6 +6,7 @@ optimiser's moments end in the same names, so what is said of a parameter holds 
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 # The mesh's axes (see `runtime.sharding`): batches are split over the first two, parameters over
 # the second, heads and hidden units over the third.
@@ -92,12 +93,10 @@ def stage_of(name: str) -> int:
     All parameters of a tower of one stack that lie in it have the same.
     """
     tower = tower_of(name)
-    stages: tuple[tuple[str, tuple[str, ...]], ...] = next(
-        (found for start, found in _all("stages") if start == tower), ()
-    )
-    for number, (stack, ends) in enumerate(stages):
-        if name.startswith(f"{tower}{stack}") or name.endswith(ends):
-            return number
+    for start, stages in _all("stages"):
+        for number, (stack, ends) in enumerate(stages if start == tower else ()):
+            if name.startswith(f"{tower}{stack}") or name.endswith(ends):
+                return number
     return 0 if tower and stack_end(name) else -1
 
 
@@ -107,5 +106,5 @@ def is_half(name: str) -> bool:
     return any(name.startswith(start) and name.endswith(end) for start, end in pairs)
 
 
-def _all(what: str) -> Iterator[tuple]:
+def _all(what: str) -> Iterator[tuple[str, Any]]:
     return (item for traits in _KNOWN for item in getattr(traits, what).items())
