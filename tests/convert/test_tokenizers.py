@@ -193,6 +193,7 @@ def test_open_clip_s_directories_take_their_tokenizer(tmp_path):
     assert "takes a sentence from a caption's highest id" in refused(path, tmp_path)
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_with_a_family_s_tokenizer(shapes, forks, tmp_path):
     """From a small SigLIP 2, whose texts are as long as its context and see their padding."""
     path = published(tmp_path / "theirs", "siglip_2", fresh=True)
