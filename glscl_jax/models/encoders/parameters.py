@@ -93,10 +93,10 @@ def stage_of(name: str) -> int:
     All parameters of a tower of one stack that lie in it have the same.
     """
     tower = tower_of(name)
-    for start, stages in _all("stages"):
-        for number, (stack, ends) in enumerate(stages if start == tower else ()):
-            if name.startswith(f"{tower}{stack}") or name.endswith(ends):
-                return number
+    stacks = [stack for start, stacks in _all("stages") if start == tower for stack in stacks]
+    for number, (stack, ends) in enumerate(stacks):
+        if name.startswith(f"{tower}{stack}") or name.endswith(ends):
+            return number
     return 0 if tower and stack_end(name) else -1
 
 
