@@ -139,6 +139,15 @@ def test_logits_are_capped(params):
         ({"time_layers": 0, "time_positions": None}, "auxiliary_layers takes a tower of videos"),
         (
             {"time_layers": 0, "time_positions": None, "auxiliary_layers": 0},
+            "norm_offset takes a tower of videos",
+        ),
+        (
+            {
+                "time_layers": 0,
+                "time_positions": None,
+                "auxiliary_layers": 0,
+                "norm_offset": False,
+            },
             "vision_pooling query takes a tower of videos",
         ),
         ({"time_positions": None}, "give time_positions"),

@@ -195,13 +195,11 @@ class CLIP(nn.Module):
     attention: str = "plain"
 
     def setup(self):
+        attention = self.attention if self.config.can_fuse else "plain"
         if self.config.is_video:
             self.vision = VideoTower(self.config, self.dtype, self.remat, self.scan)
         else:
-            self.vision = VisionTower(
-                self.config, self.dtype, self.remat, self.scan, self.attention
-            )
-        attention = self.attention if self.config.can_fuse else "plain"
+            self.vision = VisionTower(self.config, self.dtype, self.remat, self.scan, attention)
         self.text = TextTower(self.config, self.dtype, self.remat, self.scan, attention)
         # What is learned is the logarithm.
         scale = _SIGMOID_SCALE if self.config.logit_bias else _SCALE

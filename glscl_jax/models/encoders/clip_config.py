@@ -241,7 +241,8 @@ class CLIPConfig:
     def begins_temporal(self) -> bool:
         """Whether the temporal module can start from the text tower's blocks and positions."""
         as_wide = self.text_width == self.embed_dim
-        return as_wide and self.text_positions == "learned" and not self.norm_offset
+        plain = self.attention_cap is None and not self.norm_offset
+        return as_wide and plain and self.text_positions == "learned"
 
     @property
     def frame_head_width(self) -> int:
@@ -330,7 +331,7 @@ class CLIPConfig:
 def _check_video(config: CLIPConfig) -> None:
     """Raises a `ValueError` for settings of a tower of videos that go with none here."""
     if not config.is_video:
-        for name in ("time_positions", "auxiliary_layers"):
+        for name in ("time_positions", "auxiliary_layers", "norm_offset"):
             if getattr(config, name):
                 raise ValueError(f"{name} takes a tower of videos, and time_layers is 0")
         if config.vision_pooling == "query":
