@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures, unit
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import unit as _unit
 from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.models.heads.told import Part, Told
 
@@ -28,17 +29,17 @@ class MeanHead(Head):
 
     def prepare(self, video: VideoFeatures) -> jax.Array:
         """The mean of each video's frames, each of length 1, itself of length 1: float32 [B,D]."""
-        frames = unit(video.frames.astype(jnp.float32))
+        frames = _unit(video.frames.astype(jnp.float32))
         real = video.mask.astype(jnp.float32)
         # The sum's length cancels: to divide by the number of frames changes nothing.
-        return unit(jnp.einsum("BVD,BV->BD", frames, real, precision=jax.lax.Precision.HIGHEST))
+        return _unit(jnp.einsum("BVD,BV->BD", frames, real, precision=jax.lax.Precision.HIGHEST))
 
     def score(
         self, text: TextFeatures, video: VideoFeatures, prepared: jax.Array | None = None
     ) -> jax.Array:
         """Every text against every video, float32 [A,B]; arguments as `Head.score`'s."""
         means = self.prepare(video) if prepared is None else prepared
-        sentences = unit(text.sentence.astype(jnp.float32))
+        sentences = _unit(text.sentence.astype(jnp.float32))
         return jnp.einsum("AD,BD->AB", sentences, means, precision=jax.lax.Precision.HIGHEST)
 
     def outline(self, video: VideoFeatures) -> dict[str, np.ndarray]:
