@@ -4,7 +4,8 @@ Features are random, of the sizes of a ViT-B/32 with 12 frames (D = 512, K = 8),
 near each other; vectors for neighbours have --width numbers and lie in 2,000 clusters. FAISS is for
 comparison: pip install faiss-cpu.
 
-Takes 10 minutes on 2 shared cores of an AMD EPYC, and 8 GB of disk (--windows for fewer).
+Takes half an hour on 2 shared cores of an AMD EPYC, of which product quantisation takes most, and 8
+GB of disk (--windows for fewer).
 """
 
 import os
@@ -154,9 +155,9 @@ def lance(folder: pathlib.Path, width: int) -> list[tuple[str, Callable]]:
         ("LanceDB, no index", build("flat", "cosine", None)),
         ("LanceDB, IVF_RQ, refined 50", build("rq", "cosine", 50, IvfRq("cosine", **parts))),
         ("LanceDB, IVF_RQ, not refined", build("rq0", "cosine", None, IvfRq("cosine", **parts))),
-        ("LanceDB, IVF_PQ of 16, refined 10", build("pq", "cosine", 10, product)),
         ("LanceDB, IVF_HNSW_SQ, refined 10", build("sq", "cosine", 10, HnswSq("cosine", **scalar))),
         ("LanceDB, IVF_HNSW_SQ, dot", build("dot", "dot", None, HnswSq("dot", **scalar))),
+        ("LanceDB, IVF_PQ of 16, refined 10", build("pq", "cosine", 10, product)),
     ]
 
 
