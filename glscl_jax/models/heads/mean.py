@@ -52,7 +52,7 @@ class MeanHead(Head):
 
     def text_vector(self, text: TextFeatures) -> jax.Array:
         """The sentence's direction, float32 [A,D]."""
-        return unit(text.sentence.astype(jnp.float32))
+        return _unit(text.sentence.astype(jnp.float32))
 
     def video_vector(self, video: VideoFeatures) -> jax.Array:
         """The mean, float32 [B,D], whose inner product is the score."""
