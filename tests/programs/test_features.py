@@ -9,7 +9,7 @@ import pytest
 from glscl_jax import compare
 from glscl_jax.checkpoints.model_dir import load_model, save_params
 from glscl_jax.files import write_json
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.retrieval import tower_features
@@ -41,7 +41,7 @@ def clip(tmp_path_factory):
     save_params(folder, {"clip": params})
     settings = model_settings(GLSCLConfig(clip=CLIP))
     write_json(folder / "model.json", {"clip": settings["clip"]})
-    Tokenizer.from_merges(DEMO_MERGES).save(folder / "tokenizer")
+    CLIPTokenizer.from_merges(DEMO_MERGES).save(folder / "tokenizer")
     return folder
 
 

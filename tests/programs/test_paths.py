@@ -11,7 +11,7 @@ from glscl_jax import paths
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.prepared_data import open_data
-from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.tokenizer_files import read_tokenizer
 
 CONFIG = "--config=configs/demo.py:tiny"
 BUCKET = "gs://bucket/there"
@@ -162,7 +162,7 @@ def test_a_client_that_is_missing_is_told_before_anything_is_made(
 
 
 def test_the_library_refuses_a_bucket():
-    for read in (Workdir, Tokenizer.open):
+    for read in (Workdir, read_tokenizer):
         with pytest.raises(UserError, match="not supported here"):
             read(BUCKET)
 

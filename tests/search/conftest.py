@@ -9,7 +9,7 @@ import pytest
 from convert.checkpoint_output import settings
 from glscl_jax.checkpoints.model_dir import save_params
 from glscl_jax.files import write_json
-from glscl_jax.input_pipeline.tokenizer import DEMO_MERGES, Tokenizer
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.retriever import load
 from glscl_jax.search import indexer, made_of
@@ -46,7 +46,7 @@ def write_checkpoint(path, seed=0):
     save_params(path, params)
     write_json(path / "model.json", settings(SMALL, tuple(params)))
     write_json(path / "config.json", {"data": READING})
-    Tokenizer.from_merges(DEMO_MERGES).save(path / "tokenizer")
+    CLIPTokenizer.from_merges(DEMO_MERGES).save(path / "tokenizer")
     return path
 
 
