@@ -114,6 +114,7 @@ def test_a_run_from_features_is_that_of_frozen_encoders(clip, features, shapes, 
     assert "written to" in card.stdout
 
 
+@pytest.mark.slow
 def test_another_s_features_train_a_head_too(forks, refusal, tmp_path):
     rng = np.random.default_rng(0)
     for split, videos in (("train", 24), ("val", 8)):

@@ -229,6 +229,7 @@ def test_the_ablations_are_reachable_by_config():
         recipe.read(both)
 
 
+@pytest.mark.slow
 def test_under_encoders_in_micro_batches_all_of_it_trains():
     """The one whose texts' padding counts."""
     settings = recipe.read(config_with("wti"))
