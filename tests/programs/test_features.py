@@ -78,6 +78,8 @@ def figures(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+# A step alone is compared in tests/training/test_kept_features.py.
+@pytest.mark.slow
 def test_a_run_from_features_is_that_of_frozen_encoders(clip, features, shapes, forks, tmp_path):
     whole, short = tmp_path / "whole", tmp_path / "short"
     start = f"--config.init_from={clip}"
@@ -112,6 +114,7 @@ def test_a_run_from_features_is_that_of_frozen_encoders(clip, features, shapes, 
     assert "written to" in card.stdout
 
 
+@pytest.mark.slow
 def test_another_s_features_train_a_head_too(forks, refusal, tmp_path):
     rng = np.random.default_rng(0)
     for split, videos in (("train", 24), ("val", 8)):

@@ -135,7 +135,7 @@ def test_its_cost_is_that_of_its_products(head):
     assert multiply_adds_of(pairs.jaxpr) == 5 * 4 * cost.pair
 
 
-@every_head
+@pytest.mark.parametrize("head", [ALL[name] for name in ("lim alone", *PEERS)])
 def test_its_gradient_is_finite_and_reaches_all_that_it_has_learned(head):
     drawn = drawn_of(head)
     module = Alone(head)
@@ -184,7 +184,7 @@ def _small(head):
     return dataclasses.replace(SMALL, head=head)
 
 
-@every_head
+@every_peer
 def test_its_features_are_kept_and_read(head, tmp_path):
     drawn = drawn_of(head)
     store = Store.open(tmp_path, identity={})
@@ -229,6 +229,7 @@ def test_the_ablations_are_reachable_by_config():
         recipe.read(both)
 
 
+@pytest.mark.slow
 def test_under_encoders_in_micro_batches_all_of_it_trains():
     """The one whose texts' padding counts."""
     settings = recipe.read(config_with("wti"))
