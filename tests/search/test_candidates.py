@@ -55,6 +55,25 @@ def test_proved_candidates_are_the_best(tmp_path, head, lance):
     assert scored < 8 * len(rows)
 
 
+def test_candidates_that_miss_the_best_are_not_proved(tmp_path):
+    head, rows = GLSCLHead(temperature=0.2), np.arange(300)
+    # The mean says little of frames that are far from each other.
+    text, windows, scan = gallery(head, 300, spread=3.0)
+    near = Neighbours(tmp_path)
+    near.bring_up_to_date(head, windows, rows)
+    missed = 0
+    for number in range(8):
+        asked = one(text, number)
+        best = scan.top(asked, 5, rows).items[0]
+        found = candidates.best(scan, near, asked, rows, 5, 5, "check")
+        if set(found.rows) != set(best):
+            missed += 1
+            assert found.exact is False
+        whole = candidates.best(scan, near, asked, rows, 5, 5, "complete")
+        np.testing.assert_array_equal(whole.rows, best)
+    assert missed > 0
+
+
 def test_a_head_without_a_bound_says_so(tmp_path):
     head = MeanHead()
     text, windows, _ = gallery(head, 40)
