@@ -51,6 +51,11 @@ WRONG = {
     "model.clip.vision_mlp_width": NO_SIZE,
     "model.clip.text_mlp_width": NO_SIZE,
     "model.clip.layer_norm_epsilon": [0.0, -1e-5, NAN],
+    "model.clip.norm_offset": [*NO_SWITCH, True],  # which takes a tower of videos
+    "model.clip.attention_cap": [0.0, -50.0, NAN],
+    "model.clip.time_layers": [-1, 2, True],  # without positions in time
+    "model.clip.time_positions": [0, 4],
+    "model.clip.auxiliary_layers": [-1, 1],
     "model.clip.patch_bias": NO_SWITCH,
     "model.clip.class_token": [*NO_SWITCH, False],  # which is pooled
     "model.clip.pre_norm": NO_SWITCH,
@@ -61,6 +66,7 @@ WRONG = {
     "model.clip.vision_projection": ["linear", "none"],  # its width is not D
     "model.clip.causal": NO_SWITCH,
     "model.clip.text_pooling": ["first", "end"],  # without an end_id
+    "model.clip.text_positions": ["rotary", ""],
     "model.clip.end_id": [-1, True],
     "model.clip.text_projection": ["linear"],
     "model.clip.logit_bias": NO_SWITCH,
@@ -71,6 +77,7 @@ WRONG = {
     "model.clip.image_std": [(0.5, 0.5), (0.5, 0.5, 0.0)],
     "model.temporal": ["seqGRU", ""],
     "model.temporal_layers": NO_SIZE,
+    "model.towers": NO_SWITCH,
     "model.head.name": ["", "xpool", "GLSCL"],
     "model.head.queries": NO_SIZE,
     "model.head.lim_layers": NO_SIZE,
@@ -81,12 +88,14 @@ WRONG = {
     "model.head.share_decoder": NO_SWITCH,
     "model.head.temperature": [0.0, -3.0, NAN, INF, 1e-60],
     "model.head.lim_weight": NO_WEIGHT,
+    "model.head.gim_weight": NO_WEIGHT,
     "model.dtype": ["fp16", "float64", "", "int8"],
     "model.remat": ["all", ""],
     "model.scan": NO_SWITCH,
     "model.attention": ["flash", ""],
     "losses.alpha": NO_WEIGHT,
     "losses.beta": NO_WEIGHT,
+    "losses.centre": NO_WEIGHT,
     "losses.margin": NO_WEIGHT,
     "losses.target": [NAN, INF],
     "losses.per_pair": NO_SWITCH,
