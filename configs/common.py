@@ -109,6 +109,7 @@ def base() -> ConfigDict:
     config.model.head = ConfigDict()
     config.model.head.name = "glscl"
     config.model.head.temperature = 3.0  # Of the GIM's softmax.
+    config.model.head.normalised = False  # The GIM's features of length 1, and cosines its logits.
     config.model.head.gim_weight = 1.0  # 0: the LIM alone; the GIM alone is another head, "gim".
     config.model.head.lim_weight = 0.5
     config.model.head.queries = 8  # K

@@ -50,6 +50,8 @@ def get_config(variant: str | None = None):
         config.data.num_words = 64
         config.model.clip.variant = "VideoPrism-B/18@288"
         config.model.temporal = "None"
+        # Its features are compared by their directions: docs/encoders.md has why 3 becomes 0.03.
+        config.model.head.normalised, config.model.head.temperature = True, 0.03
         # All patches of all frames see each other in its last blocks: 0.8 GB of logits a clip.
         config.microbatch = 8
         return config

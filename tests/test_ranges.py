@@ -88,6 +88,7 @@ WRONG = {
     "model.head.share_decoder": NO_SWITCH,
     "model.head.temperature": [0.0, -3.0, NAN, INF, 1e-60],
     "model.head.lim_weight": NO_WEIGHT,
+    "model.head.normalised": NO_SWITCH,
     "model.head.gim_weight": NO_WEIGHT,
     "model.dtype": ["fp16", "float64", "", "int8"],
     "model.remat": ["all", ""],

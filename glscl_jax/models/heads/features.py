@@ -47,3 +47,8 @@ def unit(vectors: jax.Array) -> jax.Array:
     """Vectors [...,D] of length 1, a zero as it is: a padded frame's; its gradient is finite."""
     square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     return vectors / jnp.sqrt(jnp.where(square > 0, square, 1.0))
+
+
+def directions(features: jax.Array) -> jax.Array:
+    """Features [...,D] of length 1, in their own type; lengths are float32's."""
+    return unit(features.astype(jnp.float32)).astype(features.dtype)

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from glscl_jax import ranges
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures, directions
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.models.heads.told import Told
-from glscl_jax.ranges import Real
+from glscl_jax.ranges import EITHER, Real
 
 
 @register
@@ -25,20 +25,32 @@ class GIMHead(Head):
 
     Attributes:
       temperature: of the softmax over frames.
+      normalised: see `GLSCLHead`.
     """
 
     temperature: float = 3.0
+    normalised: bool = False
 
     name = "gim"
     legend = GLSCLHead.legend[:1]
 
     def __post_init__(self):
-        ranges.check(vars(self), {"temperature": Real(above=0)})
+        ranges.check(vars(self), {"temperature": Real(above=0), "normalised": EITHER})
 
     @property
     def _whole(self) -> GLSCLHead:
         """Features without queries have its GIM alone."""
         return GLSCLHead(temperature=self.temperature)
+
+    def text(self, modules, sentence, tokens, mask, deterministic) -> TextFeatures:
+        """The sentence [A,D], of length 1 where the head is `normalised`."""
+        sentence = directions(sentence) if self.normalised else sentence
+        return super().text(modules, sentence, tokens, mask, deterministic)
+
+    def video(self, modules, frames, mask, deterministic) -> VideoFeatures:
+        """The frames [B,V,D], likewise, and their mask [B,V]."""
+        frames = directions(frames) if self.normalised else frames
+        return super().video(modules, frames, mask, deterministic)
 
     def prepare(self, video: VideoFeatures) -> jax.Array:
         """What is computed once a video, however many texts it meets: float32 [B,V,V]."""

@@ -11,7 +11,7 @@ from glscl_jax import ranges
 from glscl_jax.models.heads import gim_bound
 from glscl_jax.models.heads.concept_figures import ALIKE, concept_figures
 from glscl_jax.models.heads.concept_losses import LossWeights, inter_consistency, intra_diversity
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import TextFeatures, VideoFeatures, directions
 from glscl_jax.models.heads.gim import frame_weights, gim_similarity, gram_matrices
 from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.models.heads.lim import LIM, lim_multiply_adds, lim_similarity
@@ -20,6 +20,7 @@ from glscl_jax.ranges import EITHER, Real, Whole
 
 _RANGES = {
     "temperature": Real(above=0),
+    "normalised": EITHER,
     "gim_weight": Real(least=0),
     "lim_weight": Real(least=0),
     "queries": Whole(1),
@@ -39,6 +40,8 @@ class GLSCLHead(Head):
 
     Attributes:
       temperature: of the GIM's softmax over frames.
+      normalised: whether the sentence and the frames are made of length 1 for the GIM, so that its
+        weights are a softmax of cosines: for encoders that are compared so (docs/encoders.md).
       gim_weight: of the GIM's score; with 0 the LIM scores alone.
       lim_weight: of the LIM's score. Features without queries (K = 0) have only the GIM's.
       queries: K, the learnable queries.
@@ -48,6 +51,7 @@ class GLSCLHead(Head):
     """
 
     temperature: float = 3.0
+    normalised: bool = False
     gim_weight: float = 1.0
     lim_weight: float = 0.5
     queries: int = 8
@@ -105,11 +109,13 @@ class GLSCLHead(Head):
 
     def text(self, modules, sentence, tokens, mask, deterministic) -> TextFeatures:
         """The sentence [A,D] and the concepts that the LIM reads out of tokens [A,L,D]."""
+        sentence = directions(sentence) if self.normalised else sentence
         return TextFeatures(sentence, modules["lim"].text(tokens, deterministic))
 
     def video(self, modules, frames, mask, deterministic) -> VideoFeatures:
         """The frames [B,V,D], mask [B,V], and the concepts that the LIM reads out of them."""
-        return VideoFeatures(frames, mask, modules["lim"].video(frames, deterministic))
+        concepts = modules["lim"].video(frames, deterministic)
+        return VideoFeatures(directions(frames) if self.normalised else frames, mask, concepts)
 
     def prepare(self, video: VideoFeatures) -> jax.Array | None:
         """What is computed once a video, however many texts it meets: float32 [B,V,V]."""

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from glscl_jax.models.encoders.transformer import Linear
-from glscl_jax.models.heads.features import unit
+from glscl_jax.models.heads.features import directions
 from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.models.heads.told import Part, Told
 
@@ -101,12 +101,12 @@ class WTIHead(Head):
     def text(self, modules, sentence, tokens, mask, deterministic) -> Tokens:
         """Real tokens [A,L,D] of length 1 and their weights; the end token is among them."""
         weights = modules["token_weights"](tokens, mask)
-        return Tokens(_directions(tokens), mask, weights)
+        return Tokens(directions(tokens), mask, weights)
 
     def video(self, modules, frames, mask, deterministic) -> Frames:
         """Frames [B,V,D] of length 1 and their weights."""
         weights = modules["frame_weights"](frames, mask)
-        return Frames(_directions(frames), mask, weights)
+        return Frames(directions(frames), mask, weights)
 
     def prepare(self, video: Frames) -> None:
         """Nothing: all of a video is in its features."""
@@ -143,8 +143,3 @@ class WTIHead(Head):
         """`D^2 + D` for each token's and each frame's weight, and `L V D` a pair."""
         each = width**2 + width
         return Cost(text=words * each, video=frames * each, pair=words * frames * width)
-
-
-def _directions(features: jax.Array) -> jax.Array:
-    """Features [n,M,D] of length 1 in their own type; lengths are float32's."""
-    return unit(features.astype(jnp.float32)).astype(features.dtype)

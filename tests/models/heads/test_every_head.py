@@ -36,6 +36,7 @@ SMALL_LIM = {"queries": 2, "lim_layers": 1, "lim_heads": 2, "lim_feed_forward": 
 ALL = {
     "mean": MeanHead(),
     "gim": GIMHead(2.0),
+    "gim of directions": GIMHead(0.05, normalised=True),
     "glscl": GLSCLHead(**SMALL_LIM),
     "lim alone": GLSCLHead(gim_weight=0.0, **SMALL_LIM),
     "one query of each side": GLSCLHead(
