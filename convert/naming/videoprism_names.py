@@ -105,7 +105,9 @@ def _torch_layers(torch: str, flax: str) -> tuple[Row, ...]:
     )
 
 
-_TOWER = "video_model.vision_model"
+# How no other family's names begin.
+MARK = "video_model."
+_TOWER = f"{MARK}vision_model"
 _PATCHES = f"{_TOWER}.spatial_embeddings.patch_embeddings.projection"
 # The sinusoids, which are no parameters.
 POSITIONS = "text_model.embeddings.position_embedding"

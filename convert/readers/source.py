@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from convert.naming import long_clip, wrapping
+from convert.naming import long_clip, videoprism_names, wrapping
 from convert.naming.published_names import OPENAI_MARKS
-from convert.naming.videoprism_names import HUGGING_FACE_VIDEOPRISM
 from convert.readers import (
     flax_file,
     hugging_face,
@@ -94,7 +93,7 @@ def open_source(path: str | pathlib.Path, entry: str | None = None) -> Source:
         said = videoprism.settings(tensors, path)
         return _source(path, container, (path,), videoprism.fold(tensors), settings=said)
     source = _source(path, container, (path,), tensors)
-    if any(HUGGING_FACE_VIDEOPRISM.row(name) for name in source.tensors):
+    if any(name.startswith(videoprism_names.MARK) for name in source.tensors):
         raise UserError(
             f"{path} is a VideoPrism of transformers, and does not say how wide its heads are: "
             "convert the directory with its config"

@@ -16,9 +16,9 @@ from absl import flags
 
 from glscl_jax import paths
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.preparing.failures import FAILED_FILE
 from glscl_jax.runtime import program
 from glscl_jax.search.indexer import DTYPES, Options, index_videos
-from glscl_jax.search.store import FAILED
 
 
 def _define_flags() -> None:
@@ -60,7 +60,7 @@ def main(_) -> None:
         print(
             f"{len(report.failed):,} could not be read, or not whole, the first"
             f" {report.failed[0].video} ({report.failed[0].reason}): see"
-            f" {options['index']}/{FAILED}"
+            f" {options['index']}/{FAILED_FILE}"
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from glscl_jax import paths, ranges
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.decoding.video import VideoError, duration
+from glscl_jax.input_pipeline.preparing.failures import FAILED_FILE
 from glscl_jax.models.glscl import config_of
 from glscl_jax.models.heads.features import Features
 from glscl_jax.ranges import OneOf, Optional, Real, Whole
@@ -21,7 +22,7 @@ from glscl_jax.runtime import lock, progress
 from glscl_jax.search import engine, failed_windows, library, made_of, metadata, scan
 from glscl_jax.search.failed_windows import FailedWindow
 from glscl_jax.search.neighbours import Neighbours
-from glscl_jax.search.store import FAILED, INDEX, Store, unwritten
+from glscl_jax.search.store import INDEX, Store, unwritten
 from glscl_jax.search.window_reader import Reading, ReadWindow, read_all
 from glscl_jax.search.windows import Cut
 
@@ -236,7 +237,7 @@ class _Run:
         store.compact()
         store.tidy()
         self._find_neighbours()
-        failed_windows.write(self._failed, store.directory / FAILED)
+        failed_windows.write(self._failed, store.directory / FAILED_FILE)
         now = store.known()
         windows = sum(len(one.starts) for one in now.values())
         return Report(self._added, removed, todo.unchanged, windows, len(now), self._failed)

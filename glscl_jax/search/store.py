@@ -28,7 +28,6 @@ from glscl_jax.search.metadata import Metadata
 from glscl_jax.search.window_table import OWN, WindowTable
 
 INDEX, FORMAT = "index.json", 1
-FAILED = "failed.csv"
 # So many rows that nobody knows any more are left behind, and this share of all.
 _HOLES, _HOLE_SHARE = 1024, 0.25
 _COPIED_ROWS = 4096

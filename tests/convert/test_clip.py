@@ -16,8 +16,7 @@ from convert.naming.published_names import OPEN_CLIP, OPENAI
 from convert.readers import source
 from convert.verification import torch_stand_in, verify
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
-from glscl_jax.input_pipeline.tokenizer import Tokenizer
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 from tests.clip_sources import (
     GELU,
@@ -293,7 +292,7 @@ def test_a_failed_write_leaves_nothing(directory, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Tokenizer, "save", fail)
+    monkeypatch.setattr(CLIPTokenizer, "save", fail)
     assert "No space left on device" in refused(directory, tmp_path)
 
 

@@ -51,8 +51,6 @@ class GLSCLHead(Head):
     """
 
     temperature: float = 3.0
-    normalised: bool = False
-    gim_weight: float = 1.0
     lim_weight: float = 0.5
     queries: int = 8
     lim_layers: int = 3
@@ -61,6 +59,8 @@ class GLSCLHead(Head):
     lim_dropout: float = 0.1
     share_queries: bool = True
     share_decoder: bool = True
+    gim_weight: float = 1.0
+    normalised: bool = False
 
     name = "glscl"
     reads_tokens = True

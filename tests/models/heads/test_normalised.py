@@ -32,7 +32,7 @@ def test_temperature_and_lengths_are_one_number(head, settings):
     drawn = draw(head(temperature=3.0, **settings))
     params = {f"learned_{name}": x for name, x in drawn.params.items()}
     raw = scorer(drawn.head, params)
-    cosines = scorer(head(0.05, normalised=True, **settings), params)
+    cosines = scorer(head(temperature=0.05, normalised=True, **settings), params)
     expected = raw(texts, videos)
     np.testing.assert_allclose(cosines(texts, videos), expected, atol=2e-6)
     # And lengths are nothing to it.
