@@ -141,6 +141,7 @@ def test_directories_of_transformers(tmp_path):
     assert np.abs(positions - one[POSITIONS]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_wrong_place_in_a_table_shows(file, tmp_path, monkeypatch):
     """The twin's names are written apart from the tables: one that is crossed does not verify."""
     crossed = [

@@ -476,7 +476,9 @@ def test_validations_leave_no_files_open(data, train, tokenizer, tmp_path):
     assert files() == 0
 
 
-@pytest.mark.parametrize(("ending", "status"), [("pass", 0), ("1 / 0", 1)])
+@pytest.mark.parametrize(
+    ("ending", "status"), [("pass", 0), pytest.param("1 / 0", 1, marks=pytest.mark.slow)]
+)
 def test_a_program_may_end_in_mid_epoch(tmp_path, ending, status):
     # Without care TensorFlow's threads call into Python while it shuts down, and hang.
     write(tmp_path, {"train": examples("train")})

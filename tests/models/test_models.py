@@ -61,8 +61,10 @@ def test_parameter_counts(name):
     assert count(shapes) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("temporal", ["seqTransf", "seqLSTM", "None"])
-@pytest.mark.parametrize("share", [True, False])
+# Each temporal module, and either way of sharing; nothing that one of them does is the other's.
+@pytest.mark.parametrize(
+    ("temporal", "share"), [("seqTransf", True), ("seqLSTM", False), ("None", False)]
+)
 def test_every_option_encodes(temporal, share):
     config = dataclasses.replace(
         TINY,

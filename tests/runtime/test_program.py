@@ -61,7 +61,9 @@ def test_a_first_argument_can_run_something_else():
     assert "WHAT is missing" in one_line_error(run())
 
 
-@pytest.mark.parametrize("asked", ["-h", "--help", "--helpfull"])
+@pytest.mark.parametrize(
+    "asked", ["--help", "--helpfull", pytest.param("-h", marks=pytest.mark.slow)]
+)
 def test_help_explains_the_program_and_its_own_flags_first(asked):
     # Before what is wrong with the other arguments.
     helped = run("--nonsense", asked)

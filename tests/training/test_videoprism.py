@@ -68,6 +68,7 @@ def step_of(num_steps):
     return state, step
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_everything_moves():
     state, step = step_of(30)
     first, step = state.params, jax.jit(step)
