@@ -1,6 +1,6 @@
 # make install   the environment alone: .venv with the package in it (. .venv/bin/activate)
-# make demo      renders, prepares, trains and evaluates the demo in demo/ (about 15 minutes)
-# make test      lint and tests (about 21 minutes on 2 cores of an AMD EPYC)
+# make demo      renders, prepares, trains and evaluates the demo in demo/ (about 12 minutes)
+# make test      lint and tests (about 18 minutes on 2 cores of an AMD EPYC)
 # make slow      the tests of several processes, which make test leaves out
 # make lint      ruff, and the types of glscl_jax/models, retrieval and training
 # make aot       the compiler for TPUs into .venv (170 MB): train --compile_for, and its tests
