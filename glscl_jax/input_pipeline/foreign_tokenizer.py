@@ -149,7 +149,8 @@ def _opened(directory: Path, whose: str, config: Mapping, file: Path):
         # The classes' own side is that of a model that writes on.
         options["padding_side"] = config.get("padding_side", "right")
     if whose not in _KINDS:
-        opener = transformers.AutoTokenizer
+        # Left open, it asks at the terminal whether to run what lies in the directory.
+        opener, options = transformers.AutoTokenizer, {"trust_remote_code": False}
     with _quiet():
         try:
             found = opener.from_pretrained(str(directory), local_files_only=True, **options)

@@ -314,6 +314,26 @@ def test_damaged_files(directory, family, tmp_path):
     assert "captions.json is damaged" in line(load_tokenizer, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["its own code", "beside a class of transformers"])
+def test_code_in_a_directory_is_not_run(directory, kind, tmp_path, monkeypatch):
+    # Nor is anybody asked whether it may be.
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    for file in directory("bert").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    ran = tmp_path / "ran"
+    (tmp_path / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    path = tmp_path / "tokenizer_config.json"
+    told = json.loads(path.read_text()) if path.exists() else {}
+    told["auto_map"] = {"AutoTokenizer": ["own.Own", "own.Own"]}
+    told["tokenizer_class"] = "Own" if kind == "its own code" else "BertTokenizer"
+    path.write_text(json.dumps(told))
+    if kind == "its own code":
+        assert "cannot be read as a tokenizer's file" in line(read_tokenizer, tmp_path)
+    else:
+        read_tokenizer(tmp_path)
+    assert not ran.exists()
+
+
 def test_siglip_s_files_of_another_tokenizer(tmp_path):
     path = trained_tokenizers.siglip(tmp_path / "a", pad_token="<pad>")
     assert read_tokenizer(path).frame.pad_id == 0
