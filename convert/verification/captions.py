@@ -56,7 +56,11 @@ def _transformers(origin: Source):
     # Gemma's of SigLIP 2, which is to be in lower case, says so itself in newer files alone.
     gemmas = str(config.get("tokenizer_class")).removesuffix("Fast") == "GemmaTokenizer"
     opener = transformers.Siglip2Tokenizer if gemmas else transformers.AutoTokenizer
-    own = opener.from_pretrained(str(origin.tokenizer), local_files_only=True)
+    options = {"local_files_only": True}
+    if opener is transformers.AutoTokenizer:
+        # Nothing that lies in the directory is run, and nobody is asked.
+        options["trust_remote_code"] = False
+    own = opener.from_pretrained(str(origin.tokenizer), **options)
 
     def encode(caption: str, length: int) -> list[int]:
         found = own([caption], padding="max_length", truncation=True, max_length=length)

@@ -263,7 +263,9 @@ def _hugging_face_model(origin: Source, config: CLIPConfig) -> torch.nn.Module:
         name.endswith(("self_attn.qkv_proj.weight", "self_attn.in_proj_weight"))
         for name in origin.tensors
     )
-    settings = transformers.AutoConfig.from_pretrained(origin.path, **options)
+    settings = transformers.AutoConfig.from_pretrained(
+        origin.path, trust_remote_code=False, **options
+    )
     kind = transformers_model(settings)
     if usual and is_split and not origin.wrappers:
         transformers.utils.logging.disable_progress_bar()
