@@ -19,7 +19,7 @@ from glscl_jax.models.heads.features import Features
 from glscl_jax.ranges import OneOf, Optional, Real, Whole
 from glscl_jax.retriever import Retriever, load
 from glscl_jax.runtime import lock, progress
-from glscl_jax.search import engine, failed_windows, library, made_of, metadata, scan
+from glscl_jax.search import engine, failed_windows, made_of, metadata, scan, video_folder
 from glscl_jax.search.failed_windows import FailedWindow
 from glscl_jax.search.neighbours import Neighbours
 from glscl_jax.search.store import INDEX, Store, unwritten
@@ -126,7 +126,7 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
     about = Store.open(directory).about if there else {}
     asked = _remembering(asked, about)
     cut = Cut(asked.window, asked.stride)
-    found = library.videos_of(_videos(asked, about), bool(asked.follow_links), asked.only)
+    found = video_folder.videos_of(_videos(asked, about), bool(asked.follow_links), asked.only)
     taken = "another process is indexing there"
     with lock.claimed(directory, _LOCK, f"--index {directory}", taken):
         store, model, reading = _opened(asked, directory, cut)
@@ -217,11 +217,11 @@ class _Run:
         """Features of a sentence, whichever."""
         return self._model.encode_captions("a")
 
-    def run(self, found: list[library.Video]) -> Report:
+    def run(self, found: list[video_folder.Video]) -> Report:
         store = self._store
         self._metadata = self._read_metadata(found)
         known = store.known()
-        todo = library.changes(found, known)
+        todo = video_folder.changes(found, known)
         removed = sum(len(known[name].starts) for name in todo.stale)
         store.remove(todo.stale)
         store.settle(self._metadata, todo.touched)
@@ -250,7 +250,7 @@ class _Run:
             head = self._model.head
             near.bring_up_to_date(head, scan.windows_of(head, arrays), snapshot.rows)
 
-    def _read_metadata(self, found: Sequence[library.Video]) -> metadata.Metadata:
+    def _read_metadata(self, found: Sequence[video_folder.Video]) -> metadata.Metadata:
         folder = pathlib.Path(self._store.about["videos"])
         path = folder / metadata.NAME
         if self._asked.metadata is not None:
@@ -278,7 +278,7 @@ class _Run:
         batches = iter(lambda: list(itertools.islice(good, size)), [])
         yield from progress.track(batches, "indexing", total, "windows", each=size)
 
-    def _expected(self, video: library.Video, known: library.Known | None) -> int:
+    def _expected(self, video: video_folder.Video, known: video_folder.Known | None) -> int:
         """How many windows a video will give, by what its header says."""
         try:
             length = duration(video.path, self._reading.pictures_rate)

@@ -23,8 +23,8 @@ import pyarrow as pa
 from glscl_jax.errors import UserError
 from glscl_jax.files import PART, differences, read_json, write_json
 from glscl_jax.search.feature_files import Arrays, FeatureFiles
-from glscl_jax.search.library import Known, Video
 from glscl_jax.search.metadata import Metadata
+from glscl_jax.search.video_folder import Known, Video
 from glscl_jax.search.window_table import OWN, WindowTable
 
 INDEX, FORMAT = "index.json", 1

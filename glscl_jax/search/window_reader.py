@@ -12,7 +12,7 @@ import numpy as np
 
 from glscl_jax.input_pipeline.decoding.video import VideoError, read_windows
 from glscl_jax.input_pipeline.video_files import pick
-from glscl_jax.search.library import Known, Video
+from glscl_jax.search.video_folder import Known, Video
 from glscl_jax.search.windows import Cut, Window
 
 # Windows of a video that wait to be encoded; of each, frames are held.

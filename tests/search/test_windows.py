@@ -10,8 +10,8 @@ import pytest
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.decoding.video import read_frames, read_windows
-from glscl_jax.search import library
-from glscl_jax.search.library import Known
+from glscl_jax.search import video_folder
+from glscl_jax.search.video_folder import Known
 from glscl_jax.search.window_reader import Reading, read_all
 from glscl_jax.search.windows import Cut
 from tests.search.conftest import write_video
@@ -61,7 +61,7 @@ def test_a_window_has_the_frames_of_a_clip(tmp_path):
 
 def test_windows_are_read_in_order_and_times_are_of_the_video(videos):
     how = Reading(Cut(2, 1), size=16, rate=2.0, num_frames=3)
-    wanted = [(video, None) for video in library.videos_of(videos)]
+    wanted = [(video, None) for video in video_folder.videos_of(videos)]
     found = list(read_all(wanted, how, workers=3))
     told = [(one.video.name, one.window and one.window.start) for one in found]
     starts = [("a.mp4", 0), ("a.mp4", 1), ("a.mp4", 2), ("a.mp4", 3)]
@@ -81,11 +81,11 @@ def test_windows_are_read_in_order_and_times_are_of_the_video(videos):
 
 
 def test_changes_are_told_by_size_time_and_bytes(videos):
-    found = library.videos_of(videos)
+    found = video_folder.videos_of(videos)
     known = {
         one.name: Known(one.size, one.modified, one.sha256(), 1, frozenset({0.0})) for one in found
     }
-    assert library.changes(found, known).unchanged == 4
+    assert video_folder.changes(found, known).unchanged == 4
     # Another time and the same bytes; other bytes of the same size; gone; half of it there.
     os.utime(videos / "a.mp4", ns=(1, 1))
     (videos / "bad.mp4").write_bytes(b"no veedo")
@@ -93,7 +93,7 @@ def test_changes_are_told_by_size_time_and_bytes(videos):
     (videos / "d.mp4").unlink()
     known["deep/b'c.mp4"] = Known(*vars(known["deep/b'c.mp4"]).values())
     half = known | {"deep/b'c.mp4": Known(found[-1].size, found[-1].modified, "", 2, frozenset())}
-    told = library.changes(library.videos_of(videos), half)
+    told = video_folder.changes(video_folder.videos_of(videos), half)
     assert [one.name for one in told.touched] == ["a.mp4"]
     assert sorted(told.stale) == ["bad.mp4", "d.mp4"]
     assert [one.name for one in told.wanted] == ["bad.mp4", "deep/b'c.mp4"]
@@ -102,10 +102,10 @@ def test_changes_are_told_by_size_time_and_bytes(videos):
 
 def test_a_folder_without_videos(tmp_path):
     with pytest.raises(UserError, match="no video in it or below"):
-        library.videos_of(tmp_path)
+        video_folder.videos_of(tmp_path)
     write_video(tmp_path / "a.mp4", 0, seconds=0.5)
-    assert len(library.videos_of(tmp_path, only="a*")) == 1
+    assert len(video_folder.videos_of(tmp_path, only="a*")) == 1
     with pytest.raises(UserError, match=r"--only 'b\*' matches none of 1 videos"):
-        library.videos_of(tmp_path, only="b*")
+        video_folder.videos_of(tmp_path, only="b*")
     with pytest.raises(UserError, match="no such folder"):
-        library.videos_of(tmp_path / "nowhere")
+        video_folder.videos_of(tmp_path / "nowhere")

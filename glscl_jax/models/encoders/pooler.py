@@ -8,15 +8,9 @@ head's dimensions has a factor of its own, and a LayerNorm follows in place of a
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn import initializers
 
-from glscl_jax.models.encoders.products import spread
-from glscl_jax.models.encoders.transformer import (
-    Attention,
-    Blocks,
-    layer_norm,
-    residual_init,
-)
+from glscl_jax.models.encoders.probe import read_by_query
+from glscl_jax.models.encoders.transformer import Blocks, layer_norm
 
 
 class Pooler(nn.Module):
@@ -28,19 +22,8 @@ class Pooler(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """tokens: [N,L,D], all of which it sees."""
-        blocks, width = self.blocks, self.blocks.width
-        query = self.param("query", initializers.normal(width**-0.5), (width,))
-        shape = (len(tokens), 1, width)
-        query = jnp.broadcast_to(spread(query, jax.ShapeDtypeStruct(shape, self.dtype)), shape)
+        blocks = self.blocks
         # No cap, which the blocks' logits have.
-        attention = Attention(
-            blocks.heads,
-            self.dtype,
-            initializers.normal(width**-0.5),
-            residual_init(blocks),
-            width=blocks.mlp_width,
-            scaled=True,
-            name="attention",
-        )
-        read = attention(query, tokens)[:, 0]
+        own = {"width": blocks.mlp_width, "scaled": True}
+        read = read_by_query(self, tokens, blocks, self.dtype, **own)[:, 0]
         return layer_norm("ln", blocks.epsilon, blocks.offset)(read).astype(self.dtype)

@@ -28,17 +28,30 @@ class Probe(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """tokens: [N,L,D], all of which it sees."""
-        blocks, width = self.blocks, self.blocks.width
-        query = self.param("query", initializers.normal(width**-0.5), (width,))
-        shape = (len(tokens), 1, width)
-        query = jnp.broadcast_to(spread(query, jax.ShapeDtypeStruct(shape, self.dtype)), shape)
-        attention = Attention(
-            blocks.heads,
-            self.dtype,
-            initializers.normal(width**-0.5),
-            residual_init(blocks),
-            name="attention",
-        )
-        read = attention(query, tokens)
+        blocks = self.blocks
+        read = read_by_query(self, tokens, blocks, self.dtype)
         normed = layer_norm("ln", blocks.epsilon)(read).astype(self.dtype)
         return (read + mlp(normed, blocks, self.dtype))[:, 0]
+
+
+def read_by_query(
+    module: nn.Module, tokens: jax.Array, blocks: Blocks, dtype: jnp.dtype, **attention
+) -> jax.Array:
+    """What one learned query of `module` reads out of tokens: [N,L,D] -> [N,1,D].
+
+    Args:
+      module: whose parameters these are, "query" and "attention".
+      tokens: all of which the query sees.
+      blocks: heads and width, and how projections begin.
+      dtype: of the computation.
+      attention: more settings of `Attention`.
+    """
+    width = blocks.width
+    query = module.param("query", initializers.normal(width**-0.5), (width,))
+    shape = (len(tokens), 1, width)
+    query = jnp.broadcast_to(spread(query, jax.ShapeDtypeStruct(shape, dtype)), shape)
+    init = initializers.normal(width**-0.5)
+    reader = Attention(
+        blocks.heads, dtype, init, residual_init(blocks), name="attention", **attention
+    )
+    return reader(query, tokens)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glscl_jax.models.heads.features import Features, TextFeatures, VideoFeatures
+from glscl_jax.models.heads.features import Features, TextFeatures, VideoFeatures, count_of
 from glscl_jax.models.heads.told import Told
 
 # By name: what `config.model.head.name` can be.
@@ -184,14 +184,15 @@ class Head(abc.ABC):
         del video
         return None
 
-    def bound(self, text: Features, video: Features, outline: Mapping) -> jax.Array:
+    def bound(self, text: Features, video: Features, outline: Mapping | None) -> jax.Array:
         """What no score is above: float32 [A,B], each at least that of `score`.
 
         Args:
           text, video: as of `score`.
-          outline: `outline(video)`.
+          outline: `outline(video)`. Without one, as here, nothing is bounded: infinity.
         """
-        raise NotImplementedError(f"of the head {self.name} no bound is known")
+        del outline
+        return jnp.full((count_of(text), count_of(video)), jnp.inf, jnp.float32)
 
     def text_vector(self, text: Features) -> jax.Array | None:
         """One vector a text, float32 [A,E]; None for a head that has none, as `video_vector`."""
