@@ -8,24 +8,14 @@ The first is `python -m convert.clip`, for CLIP alone, the second `python -m con
 GLSCL and CLIP4Clip; with --to each goes the way back. `glscl-convert clip --help` has the flags.
 """
 
-import importlib
-import sys
+from glscl_jax.runtime import named_programs
 
-PROGRAMS = ("clip", "glscl")
+PROGRAMS = {"clip": "convert.clip", "glscl": "convert.glscl"}
 
 
 def cli() -> None:
-    """Runs the program that the first argument names, as if it had been started itself."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name in PROGRAMS:
-        del sys.argv[1]
-        importlib.import_module(f"convert.{name}").cli()
-    elif name.startswith("-") and name.lstrip("-") in ("h", "help", "helpshort", "helpfull", "?"):
-        print(__doc__.strip())
-    else:
-        told = f"{name!r} is none" if name else "none is named"
-        print(f"error: give clip or glscl first, {told} (--help says more)", file=sys.stderr)
-        sys.exit(2)
+    """Runs the program that the first argument names."""
+    named_programs.run(PROGRAMS, __doc__ or "")
 
 
 if __name__ == "__main__":

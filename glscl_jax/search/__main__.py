@@ -8,25 +8,14 @@ The first makes an index of a folder, or brings one up to date; the second ranks
 sentence, a video or a picture; the third shows a page for it. `... index --help` has the flags.
 """
 
-import importlib
-import sys
+from glscl_jax.runtime import named_programs
 
-PROGRAMS = {"index": "index_program", "query": "query_program", "serve": "serve_program"}
+PROGRAMS = {name: f"glscl_jax.search.{name}_program" for name in ("index", "query", "serve")}
 
 
 def cli() -> None:
-    """Runs the program that the first argument names, as if it had been started itself."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name in PROGRAMS:
-        del sys.argv[1]
-        importlib.import_module(f"glscl_jax.search.{PROGRAMS[name]}").cli()
-    elif name.startswith("-") and name.lstrip("-") in ("h", "help", "helpshort", "helpfull", "?"):
-        print(__doc__.strip())
-    else:
-        told = f"{name!r} is none" if name else "none is named"
-        choice = "index, query or serve"
-        print(f"error: give {choice} first, {told} (--help says more)", file=sys.stderr)
-        sys.exit(2)
+    """Runs the program that the first argument names."""
+    named_programs.run(PROGRAMS, __doc__ or "")
 
 
 if __name__ == "__main__":
