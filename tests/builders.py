@@ -43,6 +43,18 @@ SMALL_CLIP = CLIPConfig(
 SMALL = GLSCLConfig(
     clip=SMALL_CLIP, temporal_layers=1, head=GLSCLHead(queries=2, lim_layers=1, lim_feed_forward=8)
 )
+# Of the clips of the fixture `shapes`, as they are prepared.
+SHAPES_CLIP = CLIPConfig(
+    image_size=32,
+    patch_size=16,
+    vision_width=64,
+    vision_layers=1,
+    text_width=64,
+    text_layers=1,
+    embed_dim=64,
+    context_length=24,
+    vocab_size=600,
+)
 # Of towers that differ in all their sizes.
 UNLIKE = CLIPConfig(
     image_size=16,

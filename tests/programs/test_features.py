@@ -10,36 +10,24 @@ from glscl_jax import compare
 from glscl_jax.checkpoints.model_dir import load_model, save_params
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
-from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.retrieval import tower_features
 from glscl_jax.retrieval.encoded_split import Store
 from glscl_jax.runtime import sharding
-from tests.builders import random_params
+from tests.builders import SHAPES_CLIP, random_params
 
 STEPS = 5
-CLIP = CLIPConfig(
-    image_size=32,
-    patch_size=16,
-    vision_width=64,
-    vision_layers=1,
-    text_width=64,
-    text_layers=1,
-    embed_dim=64,
-    context_length=24,
-    vocab_size=600,
-)
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A converted CLIP of the smallest size."""
     folder = tmp_path_factory.mktemp("clip") / "clip"
-    params = random_params(GLSCLConfig(clip=CLIP, temporal="None"))["clip"]
+    params = random_params(GLSCLConfig(clip=SHAPES_CLIP, temporal="None"))["clip"]
     params = jax.tree.map(lambda x: np.asarray(x * 0.1, np.float32), params)
     params["logit_scale"] = np.array(2.0, np.float32)
     save_params(folder, {"clip": params})
-    settings = model_settings(GLSCLConfig(clip=CLIP))
+    settings = model_settings(GLSCLConfig(clip=SHAPES_CLIP))
     write_json(folder / "model.json", {"clip": settings["clip"]})
     CLIPTokenizer.from_merges(DEMO_MERGES).save(folder / "tokenizer")
     return folder

@@ -21,26 +21,16 @@ from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.video_files import pick, read_videos
-from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
+from tests.builders import SHAPES_CLIP
 from tests.conftest import REPO
 
 # Of the clips of `shapes`, as they are prepared there.
 SIZE, RATE, FRAMES = 32, 2.0, 3
 MODEL = GLSCLConfig(
-    clip=CLIPConfig(
-        image_size=SIZE,
-        patch_size=16,
-        vision_width=64,
-        vision_layers=1,
-        text_width=64,
-        text_layers=1,
-        embed_dim=64,
-        context_length=24,
-        vocab_size=600,
-    ),
+    clip=SHAPES_CLIP,
     temporal_layers=1,
     head=GLSCLHead(queries=2, lim_layers=1, lim_feed_forward=8),
 )

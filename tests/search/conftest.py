@@ -61,6 +61,15 @@ def write_video(path, first, seconds=5.0):
     return path
 
 
+def index_two(folder, checkpoint, second):
+    """An index of two videos of a folder, "a.mp4" of 2024 and `second`."""
+    (folder / "videos").mkdir()
+    write_video(folder / "videos" / "a.mp4", 0)
+    write_video(folder / "videos" / second, 1, seconds=1.0)
+    (folder / "videos" / "metadata.csv").write_text("video,year\na.mp4,2024\n")
+    indexer.index_videos(folder / "index", videos=folder / "videos", checkpoint=checkpoint, **CUT)
+
+
 @pytest.fixture
 def videos(tmp_path):
     """A folder of three videos, 4, 2 and 1 windows, and a file that is none."""

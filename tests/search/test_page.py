@@ -8,8 +8,7 @@ import pytest
 
 import glscl_jax.search
 from glscl_jax.search import server
-from glscl_jax.search.indexer import index_videos
-from tests.search.conftest import CUT, write_video
+from tests.search.conftest import index_two
 from tests.search.serving import serve
 
 pytestmark = pytest.mark.slow
@@ -20,11 +19,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 @pytest.fixture(scope="module")
 def address(checkpoint, tmp_path_factory, lance):
     folder = tmp_path_factory.mktemp("page")
-    (folder / "videos").mkdir()
-    write_video(folder / "videos" / "a.mp4", 0)
-    write_video(folder / "videos" / "<img src=x>.mp4", 1, seconds=1.0)
-    (folder / "videos" / "metadata.csv").write_text("video,year\na.mp4,2024\n")
-    index_videos(folder / "index", videos=folder / "videos", checkpoint=checkpoint, **CUT)
+    index_two(folder, checkpoint, "<img src=x>.mp4")
     port, stop = serve(server.application(glscl_jax.search.open(folder / "index")))
     yield f"http://127.0.0.1:{port}/"
     stop()

@@ -15,8 +15,7 @@ import pytest
 import glscl_jax.search
 from glscl_jax.errors import UserError
 from glscl_jax.search import server
-from glscl_jax.search.indexer import index_videos
-from tests.search.conftest import CUT, write_video
+from tests.search.conftest import index_two
 from tests.search.serving import serve
 
 pytest.importorskip("starlette", reason="search serve needs starlette: make search installs it")
@@ -26,12 +25,8 @@ HOSTS = ["127.0.0.1", "localhost"]
 @pytest.fixture(scope="module")
 def folder(checkpoint, tmp_path_factory, lance):
     folder = tmp_path_factory.mktemp("served")
-    (folder / "videos").mkdir()
-    write_video(folder / "videos" / "a.mp4", 0)
-    write_video(folder / "videos" / "<b>.mp4", 1, seconds=1.0)
-    (folder / "videos" / "metadata.csv").write_text("video,year\na.mp4,2024\n")
+    index_two(folder, checkpoint, "<b>.mp4")
     (folder / "secret.txt").write_text("not for you")
-    index_videos(folder / "index", videos=folder / "videos", checkpoint=checkpoint, **CUT)
     return folder
 
 
