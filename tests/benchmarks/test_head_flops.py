@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.heads import __main__ as head_flops
-from benchmarks.heads import dicosa, glscl, mean_pooling, x_pool
+from benchmarks.heads import dicosa, glscl, mean_pooling, x_pool, xla
 from benchmarks.heads.head import Sizes
 from glscl_jax.errors import UserError
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
@@ -191,8 +191,30 @@ def test_xla_counts_two_for_a_multiply_add_and_no_loop():
     # Everything elementwise comes on top, a few percent of it at these sizes; a decoder whose
     # loop body were counted once would come to a third.
     for name, head in HEADS.items():
-        ratio = head_flops.xla_flops(head, Sizes()) / head.multiply_adds(Sizes())
+        counted = xla.flops(head.function, *head.inputs(Sizes()))
+        ratio = counted / head.multiply_adds(Sizes())
         assert 2.0 < ratio < 2.11, name
+
+
+@pytest.mark.parametrize("unroll", [1, 2, 5])
+def test_xla_s_count_has_every_turn_of_a_loop(unroll):
+    rows, square = jnp.ones((3, 8)), jnp.ones((8, 8))
+
+    def turn(x):
+        return jax.nn.relu(x @ square)
+
+    def inner(_, x):
+        return None, jax.lax.map(turn, jnp.stack([x] * 4))
+
+    def looped(rows):
+        # A loop in a loop, of 5 times 4 turns, and as much again outside.
+        found = jax.lax.scan(inner, None, jnp.stack([rows] * 5), unroll=unroll)[1]
+        return turn(found)
+
+    once = xla.flops(turn, rows)
+    assert once > 2 * 3 * 8 * 8
+    # What else a loop does, it counts places, is an operation or two a turn.
+    assert xla.flops(looped, rows) == pytest.approx(2 * 5 * 4 * once, rel=0.01)
 
 
 def test_the_released_decoder_runs_for_every_block():
