@@ -70,13 +70,37 @@ def intervals(
     Raises:
       ValueError: no ranks, a rank that is none, or settings outside their range.
     """
-    ranks = _checked(ranks)
-    drawn = _bootstrap([ranks], groups, samples, seed)[0]
+    return intervals_of_means(
+        [ranks], samples=samples, seed=seed, confidence=confidence, groups=groups
+    )
+
+
+def intervals_of_means(
+    runs: Sequence[np.ndarray],
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    groups: np.ndarray | list[str] | None = None,
+) -> dict[str, Interval]:
+    """The interval of every figure of a recipe, the mean of several runs that differ by seed.
+
+    Over queries and seeds, drawn as in `paired_means`.
+
+    Args:
+      runs: of each run float [queries], of the same queries in the same order.
+      samples, seed, confidence, groups: as in `intervals`.
+
+    Raises:
+      ValueError: as in `intervals`, no runs, and where they differ in the number of queries.
+    """
+    runs = _same_queries(runs)
+    drawn = _bootstrap(runs, groups, samples, seed)
+    drawn = _mean_of_drawn(drawn, np.random.default_rng([seed, len(drawn)]))
     low, high = _bounds(drawn, confidence)
-    values = metrics.recalls(ranks).as_dict()
     return {
         name: Interval(float(low[i]), value, float(high[i]))
-        for i, (name, value) in enumerate(values.items())
+        for i, (name, value) in enumerate(_mean_figures(runs).items())
     }
 
 
@@ -134,12 +158,10 @@ def paired_means(
     Raises:
       ValueError: as in `intervals`, no runs, and where they differ in the number of queries.
     """
-    runs_a, runs_b = (list(map(_checked, runs)) for runs in (runs_a, runs_b))
     if not runs_a or not runs_b:
         raise ValueError("a recipe without runs")
-    counts = list(dict.fromkeys(len(ranks) for ranks in runs_a + runs_b))
-    if len(counts) > 1:
-        raise ValueError(f"{counts[0]} queries cannot be paired with {counts[1]}")
+    both = _same_queries([*runs_a, *runs_b])
+    runs_a, runs_b = both[: len(runs_a)], both[len(runs_a) :]
     drawn = _bootstrap(runs_a + runs_b, groups, samples, seed)
     seeds = np.random.default_rng([seed, len(drawn)])
     drawn_a, drawn_b = (
@@ -158,6 +180,17 @@ def paired_means(
         )
         for i, (name, a) in enumerate(value_a.items())
     }
+
+
+def _same_queries(runs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The runs' ranks, checked."""
+    runs = list(map(_checked, runs))
+    if not runs:
+        raise ValueError("a recipe without runs")
+    counts = list(dict.fromkeys(map(len, runs)))
+    if len(counts) > 1:
+        raise ValueError(f"{counts[0]} queries cannot be paired with {counts[1]}")
+    return runs
 
 
 def _mean_figures(runs: list[np.ndarray]) -> dict[str, float]:

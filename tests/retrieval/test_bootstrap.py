@@ -56,6 +56,27 @@ def test_pairs_agree_with_a_slow_loop():
     assert all(x.difference == x.b - x.a for x in found)
 
 
+def test_means_of_runs_agree_with_a_slow_loop():
+    rng = np.random.default_rng(0)
+    runs = [some_ranks(rng, 31) for _ in range(4)]
+    seeds = np.random.default_rng([3, 4]).integers(4, size=(40, 3))
+    drawn = [
+        np.mean([figures(runs[run][own]) for run in taken], axis=0)
+        for own, taken in zip(slow_draws(np.arange(31), 40, 3), seeds, strict=True)
+    ]
+    low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+    found = bootstrap.intervals_of_means(runs, **SETTINGS).values()
+    np.testing.assert_allclose([x.low for x in found], low, rtol=1e-9)
+    np.testing.assert_allclose([x.high for x in found], high, rtol=1e-9)
+    expected = np.mean([figures(ranks) for ranks in runs], axis=0)
+    np.testing.assert_allclose([x.value for x in found], expected, rtol=1e-12)
+    # The mean's difference from a recipe that answers nothing is the mean.
+    nothing = np.full(31, 1000.0)
+    against = bootstrap.paired_means([nothing], runs, **SETTINGS)["R@1"]
+    first = bootstrap.intervals_of_means(runs, **SETTINGS)["R@1"]
+    assert against.difference == pytest.approx(first.value)
+
+
 def test_bounds_do_not_hang_on_the_block(monkeypatch):
     ranks = some_ranks(np.random.default_rng(0), 101)
     whole = bootstrap.intervals(ranks, **SETTINGS)
@@ -174,3 +195,7 @@ def test_wrong_input_is_an_error(ranks, options, message):
 def test_runs_on_other_queries_cannot_be_paired():
     with pytest.raises(ValueError, match="3 queries cannot be paired with 2"):
         bootstrap.paired(np.ones(3), np.ones(2))
+    with pytest.raises(ValueError, match="3 queries cannot be paired with 2"):
+        bootstrap.intervals_of_means([np.ones(3), np.ones(2)])
+    with pytest.raises(ValueError, match="without runs"):
+        bootstrap.intervals_of_means([])
