@@ -20,6 +20,7 @@ import sys
 import numpy as np
 from absl import flags
 
+from benchmarks import pictures
 from benchmarks.machine import machine
 from glscl_jax import paths
 from glscl_jax.errors import UserError
@@ -36,9 +37,11 @@ LABELS = {
     "bfloat16": "bfloat16 compute, float32 parameters and scores",
     "float16_reference": "float16 CLIP weights and moments, as released",
 }
-# Told apart on white and on black, and by the colour-blind.
-COLOURS = {"float32": "#0a84d0", "bfloat16": "#e08214", "float16_reference": "#c2549d"}
-GREY = "#808890"
+COLOURS = {
+    "float32": pictures.BLUE,
+    "bfloat16": pictures.ORANGE,
+    "float16_reference": pictures.VIOLET,
+}
 WINDOW = 20  # Steps that are averaged for the curve.
 
 
@@ -145,11 +148,9 @@ def table(curves: dict[tuple[str, str], Curve]) -> list[str]:
 
 def draw(curves: dict[str, Curve], target: pathlib.Path) -> None:
     """Losses in windows, and below them each run's difference from the first one's."""
-    import matplotlib as mpl
     from matplotlib import pyplot as plt
 
-    # Text stays text, and the same bytes come out every time.
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "glscl", "font.size": 9})
+    pictures.settle()
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(7.2, 4.6), sharex=True, height_ratios=(3, 2), layout="constrained"
     )
@@ -162,21 +163,10 @@ def draw(curves: dict[str, Curve], target: pathlib.Path) -> None:
     upper.set_ylabel(f"total loss, mean of {WINDOW} steps")
     lower.set_ylabel(f"minus {next(iter(curves))}'s")
     lower.set_xlabel("step")
-    upper.legend(frameon=False, labelcolor=GREY)
+    upper.legend(frameon=False, labelcolor=pictures.GREY)
     for axes in (upper, lower):
-        on_any_background(axes)
-    figure.savefig(target, transparent=True, metadata={"Date": None})
-    plt.close(figure)
-
-
-def on_any_background(axes) -> None:
-    """Greys that can be read on white and on black."""
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
-    axes.tick_params(colors=GREY)
-    for part in (axes.xaxis.label, axes.yaxis.label):
-        part.set_color(GREY)
-    for spine in axes.spines.values():
-        spine.set_color(GREY)
+        pictures.on_any_background(axes)
+    pictures.save(figure, target)
 
 
 def _define_flags() -> None:
