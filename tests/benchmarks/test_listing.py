@@ -59,9 +59,10 @@ def test_nothing_needs_the_benchmarks():
                 )
 
 
-def test_a_gpu_s_rows_need_no_more_than_a_training_step():
+@pytest.mark.parametrize("program", ["figure1", "on_gpu"])
+def test_what_runs_on_a_gpu_needs_no_more_than_a_training_step(program):
     found = set()
-    for path in (REPO / "benchmarks" / "on_gpu").glob("*.py"):
+    for path in (REPO / "benchmarks" / program).glob("*.py"):
         found |= {name for name in imports(path) if name.startswith(("benchmarks.", "glscl_jax."))}
     code = "\n".join(
         [
@@ -74,7 +75,7 @@ def test_a_gpu_s_rows_need_no_more_than_a_training_step():
             "    except ModuleNotFoundError as error:",
             "        if error.name != name or not hasattr(importlib.import_module(package), last):",
             "            raise",
-            "import benchmarks.on_gpu.__main__",
+            f"import benchmarks.{program}.__main__",
         ]
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
