@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -58,7 +59,7 @@ class Measured:
 def measure(
     settings: Sequence[Setting], gallery: int = GALLERY, on_cpu: bool | None = None
 ) -> Iterator[Measured]:
-    """Yields every head at every setting.
+    """Yields every head at every setting; of what does not fit into the memory a line is printed.
 
     Args:
       settings: whose texts are four times some number, and whose videos divide `gallery`.
@@ -69,9 +70,15 @@ def measure(
     asked = [Programs(setting, name, gallery, on_cpu) for setting in settings for name in NAMES]
     # A program takes a second, and there are 48; they are ready before the first one is timed.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        compiled = list(pool.map(Programs.compile, asked))
+        compiled = [pool.submit(programs.compile) for programs in asked]
     for programs, made in zip(asked, compiled, strict=True):
-        yield programs.run(made)
+        try:
+            found = programs.run(made.result())
+        except jax.errors.JaxRuntimeError as error:
+            # What does not fit into this machine is not to take the others along.
+            print(f"left out: {programs.name}: {str(error).splitlines()[0]}", file=sys.stderr)
+        else:
+            yield found
 
 
 class Programs:
@@ -80,10 +87,14 @@ class Programs:
     Args:
       setting, name, gallery: see `Measured`.
       on_cpu: whether scores are cut into blocks.
+
+    Attributes:
+      name: of both.
     """
 
     def __init__(self, setting: Setting, name: str, gallery: int, on_cpu: bool):
-        self._setting, self._name, self._gallery = setting, name, gallery
+        self._setting, self._gallery = setting, gallery
+        self.name = f"{setting.name} {name}"
         sizes, self._head = setting.sizes, setting.head(name)
         self._at_once = sizes.texts // 4 if on_cpu else sizes.texts
         self._block = sizes.videos if on_cpu else gallery
@@ -121,7 +132,7 @@ class Programs:
         one_text = timed(lambda: [score(one, *block) for block in blocks])
         return Measured(
             self._setting.name,
-            self._name,
+            self._head.name,
             self._gallery,
             (len(parts), len(blocks)),
             self._counted(compiled["all_pairs"], len(parts)),

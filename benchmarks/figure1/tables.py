@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from benchmarks.figure1.costs import Measured
 from benchmarks.figure1.index_bytes import index_bytes
 from benchmarks.figure1.results import PROTOCOLS, RUNS, Result, Results
-from benchmarks.figure1.settings import DEMO, NAMES, PAPER, Setting, xla_flops
+from benchmarks.figure1.settings import DEMO, NAMES, PAPER, SETTINGS, Setting, xla_flops
 from benchmarks.heads.published import PUBLISHED
 
 Costs = Mapping[tuple[str, str], Measured]
@@ -118,8 +118,20 @@ def _machines(costs: Costs) -> list[str]:
         lines.append(
             f"Milliseconds are medians, dispatch included, on {machine}: all pairs in "
             f"{_calls(pairs)}, one text among {galleries} videos in {_calls(texts)}."
+            + _compiled(own)
         )
     return lines
+
+
+def _compiled(own: list[Measured]) -> str:
+    """How far the count of what a backend made of the programs is from that before."""
+    ratios = [
+        x.xla_flops / xla_flops(SETTINGS[x.setting], x.head) for x in own if x.xla_flops is not None
+    ]
+    if not ratios:
+        return ""
+    low, high = min(ratios), max(ratios)
+    return f" What was compiled there has {low:.2f} to {high:.2f} times the operations by XLA."
 
 
 def _calls(counts: set[int]) -> str:

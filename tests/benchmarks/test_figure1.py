@@ -101,6 +101,20 @@ def test_a_head_is_timed(on_cpu, blocks, monkeypatch, tmp_path):
     assert "one text among 6 videos" in costs.told(found)
 
 
+def test_what_does_not_fit_does_not_take_others_along(monkeypatch, capsys):
+    def run(programs, compiled):
+        if programs.name == "tiny gim":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand more")
+        return programs.name
+
+    monkeypatch.setattr(costs.Programs, "compile", lambda programs: {})
+    monkeypatch.setattr(costs.Programs, "run", run)
+    monkeypatch.setattr(costs, "NAMES", ("mean", "gim", "wti"))
+    assert list(costs.measure([TINY], gallery=6)) == ["tiny mean", "tiny wti"]
+    told = capsys.readouterr().err
+    assert told == "left out: tiny gim: RESOURCE_EXHAUSTED: Out of memory\n"
+
+
 def test_a_block_of_the_gallery_is_the_videos_over_and_over():
     programs = costs.Programs(TINY, "gim", gallery=6, on_cpu=False)
     _, video, _ = shapes_of(TINY.head("gim"), TINY.sizes)
@@ -167,7 +181,7 @@ def test_the_tables(told, tmp_path):
         tmp_path / "results.jsonl", result_line("glscl"), result_line("mean_pooling", rate=0.2)
     )
     timed = costs.Measured(
-        "demo", "glscl", 100_000, (1, 1), None, (3.0, 1.0, 2.0), (0.25,), "a GPU"
+        "demo", "glscl", 100_000, (1, 1), 2.7e9, (3.0, 1.0, 2.0), (0.25,), "a GPU"
     )
     text = told(results.read(path), {("demo", "glscl"): timed})
     lines = text.splitlines()
@@ -180,6 +194,7 @@ def test_the_tables(told, tmp_path):
     assert "End to end: 3 seeds, 1116 steps, 40 queries, on a device." in text
     assert "R@1 less that of `glscl`: `mean`, `temporal=None` -" in text
     assert "on a GPU: all pairs in one call, one text among 100,000 videos in one call" in text
+    assert text.endswith("What was compiled there has 0.90 to 0.90 times the operations by XLA.")
     # Without either file all of it that is known is there.
     empty = told({}, {})
     assert "| `wti` | - | - | 15.36 |" in empty
