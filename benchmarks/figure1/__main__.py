@@ -29,8 +29,10 @@ PICTURE = "docs/figure1.svg"
 Read = TypeVar("Read")
 
 
-def main(_) -> int | None:
+def main(arguments: list[str]) -> int | None:
     try:
+        if arguments[1:]:
+            raise UserError(f"unexpected argument {arguments[1]!r} (--help lists the flags)")
         return measure() if flags.FLAGS.costs else show()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

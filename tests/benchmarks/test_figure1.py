@@ -218,7 +218,7 @@ def test_the_picture(tmp_path):
 def run(monkeypatch, capsys, told):
     """Runs the program with some flags; its status, and what it wrote."""
 
-    def run(**given):
+    def run(*arguments, **given):
         usual = {"costs": False, "table": False, "out": None, "at": ["demo"], "picture": ""}
         usual |= {"results": None, "measured": None}
         values = {k: types.SimpleNamespace(value=v) for k, v in (usual | given).items()}
@@ -228,7 +228,7 @@ def run(monkeypatch, capsys, told):
                 return self[name].value
 
         monkeypatch.setattr(flags, "FLAGS", Values(values))
-        status = program.main([])
+        status = program.main(["", *arguments])
         return status, capsys.readouterr()
 
     return run
@@ -252,6 +252,9 @@ def test_a_file_that_was_named_and_is_not_there_is_an_error(run, tmp_path):
     assert status == 2
     assert output.err.startswith("error: ")
     assert "none.jsonl is not there" in output.err
+    status, output = run("results.jsonl")
+    assert (status, output.out) == (2, "")
+    assert output.err == "error: unexpected argument 'results.jsonl' (--help lists the flags)\n"
     status, output = run(costs=True)
     assert (status, output.err) == (
         2,
