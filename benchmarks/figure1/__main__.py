@@ -8,8 +8,8 @@ The first two read what is kept of the runs (--results) and of the last (--measu
 has run yet a line says how to, and the tables have a dash. The last times every head's scores on
 the machine that it runs on. It needs jax, flax, numpy and absl alone.
 
-Takes a minute for the tables on 2 shared cores of an AMD EPYC. --costs was not timed as a whole;
-48 programs are compiled, and each is called for a second at most, or three times.
+Takes the compiling of 48 programs for --costs, each of which is then called for a second at most,
+or three times. How long that is in all was not measured, nor what the tables take.
 """
 
 import pathlib
