@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lim_study import recipe as demo
-from benchmarks.lim_study import results
+from benchmarks.lim_study import results, summary
 from benchmarks.lim_study.__main__ import drawn
 from benchmarks.lim_study.clips import export, read_clips
 from benchmarks.lim_study.head import StudyHead
@@ -250,6 +250,33 @@ def test_lines():
     assert first["concept_cosine_text"][0] < 0.5
     np.testing.assert_allclose(second["loss"], trained.losses[:, 2:].mean(axis=0))
     assert (first["steps"], first["seconds"], first["seeds"]) == (7, 1.5, seeds)
+
+
+def line(name: str, *runs: str, **more) -> dict:
+    share = [100 * run.count("1") / len(run) for run in runs]
+    nothing = dict.fromkeys(("concept_cosine_text", "concept_cosine_video"), [None] * len(runs))
+    nothing |= dict.fromkeys(("effective_text", "effective_video"), [None] * len(runs))
+    return {"name": name, "protocol": "p", "r1": share, "hits1": list(runs), **nothing, **more}
+
+
+def test_the_summary_holds_variants_against_both(tmp_path):
+    low, high = "0001" * 50, "0111" * 50
+    lines = [
+        line("gim", low, low),
+        line("released", low, high, concept_cosine_text=[0.5, 0.7], effective_text=[1.0, 2.0]),
+        line("other", high, high),
+    ]
+    found = summary.difference(lines[0], lines[2])
+    assert (found.a, found.b, found.difference) == (25.0, 75.0, 50.0)
+    assert 0 < found.low < 50 < found.high
+    path = tmp_path / "lines"
+    path.write_text("".join(json.dumps(x) + "\n" for x in [line("other", low), *lines]))
+    rows = summary.table(summary.read_lines(path))
+    cells = {row.split(" | ")[0]: row.split(" | ")[1:] for row in rows if row.startswith("| ")}
+    assert cells["| gim"][:2] == ["25.0 ± 0.0", "-"]
+    assert cells["| other"][1].startswith("**+50.0 (")
+    assert cells["| released"][0] == "50.0 ± 35.4"
+    assert cells["| released"][3] == "0.600, 1.5"
 
 
 def test_lanes_read_what_training_reads():
