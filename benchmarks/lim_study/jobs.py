@@ -56,6 +56,8 @@ def jobs_of(variants: Sequence[Variant], lengths: dict[str, Length]) -> list[Job
     by_shape: dict[Shape, list[Variant]] = {}
     for variant in variants:
         by_shape.setdefault(variant.shape, []).append(variant)
+    place = {variant.name: number for number, variant in enumerate(variants)}
+    order = {protocol: number for number, protocol in enumerate(lengths)}
     found = []
     for protocol, length in lengths.items():
         for shape, own in by_shape.items():
@@ -63,7 +65,13 @@ def jobs_of(variants: Sequence[Variant], lengths: dict[str, Length]) -> list[Job
             program = Program(shape, protocol, length)
             for start in range(0, len(own), width):
                 found.append(Job(program, tuple(own[start : start + width]), width))
-    return sorted(found, key=lambda job: job.program.shape.has_lim and job.program.shape != Shape())
+
+    def rank(job: Job):
+        shape = job.program.shape
+        last = shape.has_lim and shape != Shape()
+        return last, order[job.program.protocol], place[job.variants[0].name]
+
+    return sorted(found, key=rank)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,18 +108,27 @@ class Study:
         splits = {
             recipe.END_TO_END: tuple(jax.device_put(pixels(x)) for x in (self.train, self.test))
         }
-        base = None
-        for job in jobs:
-            if time.monotonic() > self.deadline:
-                self.say(f"no time is left for {_called(job)}")
+        base, left = None, list(jobs)
+        while left and time.monotonic() < self.deadline:
+            if not (base or any(_makes_base(job) for job in left)):
+                for job in [job for job in left if job.program.of_features]:
+                    self.say(f"there are no features for {_called(job)}")
+                    left.remove(job)
+            # The first whose program is compiled: one that takes long holds up no other.
+            job = next(
+                (
+                    job
+                    for job in left
+                    if futures[job.compiled].done() and (base or not job.program.of_features)
+                ),
+                None,
+            )
+            if job is None:
+                time.sleep(0.1)
                 continue
-            if job.program.of_features and base is None:
-                self.say(f"there are no features for {_called(job)}")
-                continue
+            left.remove(job)
             try:
-                compiled = futures[job.compiled].result(
-                    timeout=max(1.0, self.deadline - time.monotonic())
-                )
+                compiled = futures[job.compiled].result()
                 if job.program.of_features and recipe.FROM_FEATURES not in splits:
                     splits[recipe.FROM_FEATURES] = tuple(
                         features(base, clips, BASE) for clips in (self.train, self.test)
@@ -120,8 +137,10 @@ class Study:
             except Exception:
                 self.say(f"{_called(job)} failed:\n{traceback.format_exc(limit=-3)}")
                 continue
-            if job.program.shape == BASE and not job.program.of_features:
+            if _makes_base(job):
                 base = trained.params
+        for job in left:
+            self.say(f"no time is left for {_called(job)}")
         for pool in (tracing, compiling):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -162,6 +181,11 @@ class Study:
         for line in found:
             self.say(f"    {line['name']}: R@1 {_mean(line['r1'])}")
         return trained.replace(params=params)
+
+
+def _makes_base(job: Job) -> bool:
+    """Whether features are of its towers."""
+    return job.program.shape == BASE and not job.program.of_features
 
 
 def _fresh(shape: Shape) -> dict:
