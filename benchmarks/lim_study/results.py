@@ -25,16 +25,20 @@ def lines(
     found = []
     for number, variant in enumerate(variants):
         rows = range(number * len(seeds), (number + 1) * len(seeds))
+        columns = _columns([_of_run(trained, row) for row in rows])
+        settings, weights = variant.settings, columns.pop("weight")
+        if "learned" in settings:
+            settings["learned_weight"] = weights
         found.append(
             {
                 "name": variant.name,
                 "protocol": program.protocol,
                 "head": "glscl" if variant.shape.has_lim else variant.shape.head,
                 "temporal": variant.shape.temporal,
-                "settings": variant.settings,
+                "settings": settings,
                 "seeds": list(seeds),
                 "steps": program.length.steps,
-                **_columns([_of_run(trained, row) for row in rows]),
+                **columns,
                 "seconds": round(seconds / len(variants), 2),
                 "device": jax.devices()[0].device_kind,
             }

@@ -227,7 +227,7 @@ def test_a_failed_job_is_told_of_and_the_next_one_begun(tmp_path, monkeypatch):
 def test_lines():
     rng = np.random.default_rng(0)
     seeds, texts = [4, 5], 6
-    variants = [RELEASED, Variant("other", options=(("alpha", 1.0),), start="orthogonal")]
+    variants = [RELEASED, Variant("other", options=(("learned", 1.0),), start="orthogonal")]
     scores = np.stack([np.eye(texts), -np.eye(texts), np.eye(texts), np.full((texts,) * 2, np.nan)])
     queries = rng.normal(size=(4, texts, 8, 3)).astype(np.float32)
     trained = Trained(
@@ -243,7 +243,11 @@ def test_lines():
     assert (first["name"], first["head"], first["temporal"]) == ("released", "glscl", "seqTransf")
     assert (first["r1"], first["hits1"]) == ([100.0, 0.0], ["1" * texts, "0" * texts])
     assert first["settings"] == {}
-    assert second["settings"] == {"alpha": 1.0, "start": "orthogonal"}
+    assert second["settings"] == {
+        "learned": 1.0,
+        "start": "orthogonal",
+        "learned_weight": [0.5, 0.5],
+    }
     assert second["r1"] == [100.0, None]
     assert second["hits1"][1] is None
     np.testing.assert_allclose(first["concept_cosine_video"], 1, rtol=1e-5)
