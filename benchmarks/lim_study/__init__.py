@@ -1,0 +1,1 @@
+"""When concepts differ, and when they help: variants of GLSCL's LIM on the demo, five seeds."""
