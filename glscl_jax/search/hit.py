@@ -38,7 +38,7 @@ class Hit:
 
     @classmethod
     def of(cls, rank: int, score: float, record: dict, times, weights) -> "Hit":
-        """From a row of the table and what a head tells (`Told.weights`)."""
+        """From a row of the table and a head's `Explanation.weights`."""
         # A place without a frame has no time.
         real = [(float(t), float(w)) for t, w in zip(times, weights, strict=True) if t == t]
         best = max(real, key=lambda one: one[1])

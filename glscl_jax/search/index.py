@@ -252,7 +252,7 @@ class Index:
         head = self.model.head
         records = now.snapshot.records(found.rows)
         video = _rows(now.scan.windows.features, found.rows)
-        weights = head.looks(text, video)
+        weights = head.frame_importance(text, video)
         times = now.snapshot.arrays[TIMES][found.rows]
         scored = zip(found.scores, records, times, weights, strict=True)
         return [

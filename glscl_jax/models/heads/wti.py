@@ -25,9 +25,9 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from glscl_jax.models.encoders.transformer import Linear
+from glscl_jax.models.heads.explanation import Explanation, Part
 from glscl_jax.models.heads.features import directions
 from glscl_jax.models.heads.head import Cost, Head, register
-from glscl_jax.models.heads.told import Part, Told
 
 _einsum = functools.partial(
     jnp.einsum, preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST
@@ -127,13 +127,13 @@ class WTIHead(Head):
             jnp.sum(tokens * video.weights.astype(jnp.float32), axis=-1),
         )
 
-    def tell(self, text: Tokens, video: Frames) -> Told:
+    def explain(self, text: Tokens, video: Frames) -> Explanation:
         """What the score of one text and one video is made of; their features have no A and B."""
         one = jax.tree.map(lambda x: x[None], (text, video))
         by_token, by_frame = (float(half[0, 0]) for half in self._halves(*one))
         parts = (Part("tokens' nearest frames", 0.5, by_token),)
         parts += (Part("frames' nearest tokens", 0.5, by_frame),)
-        return Told(parts, video.weights.astype(jnp.float32), None)
+        return Explanation(parts, video.weights.astype(jnp.float32), None)
 
     def directed(self, text: Tokens, video: Frames) -> tuple[tuple, tuple]:
         """Real tokens and real frames."""

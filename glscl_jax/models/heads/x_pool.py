@@ -37,8 +37,8 @@ from jax.nn import initializers
 
 from glscl_jax.models.encoders.products import matmul
 from glscl_jax.models.encoders.transformer import LAYER_NORM_EPS, Linear
+from glscl_jax.models.heads.explanation import Explanation, Part
 from glscl_jax.models.heads.head import Cost, Head, register
-from glscl_jax.models.heads.told import Part, Told
 
 _einsum = functools.partial(
     jnp.einsum, preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST
@@ -202,11 +202,11 @@ class XPoolHead(Head):
         length = jnp.linalg.norm(text.sentence.astype(jnp.float32), axis=-1)
         return (inner / jnp.sqrt(_form(gram, weights))).T / length[:, None]
 
-    def tell(self, text: Sentences, video: Pooling) -> Told:
+    def explain(self, text: Sentences, video: Pooling) -> Explanation:
         """What the score of one text and one video is made of; their features have no A and B."""
         one = jax.tree.map(lambda x: x[None], (text, video))
         weights = _attention(*one)[0, :, 0]
-        return Told((Part("cosine", 1.0, float(self.score(*one)[0, 0])),), weights, None)
+        return Explanation((Part("cosine", 1.0, float(self.score(*one)[0, 0])),), weights, None)
 
     def directed(self, text: Sentences, video: Pooling) -> tuple[tuple, tuple]:
         """The sentences. A layer norm gives any frame a direction."""
