@@ -42,7 +42,7 @@ from glscl_jax.training.run import (
     other_params,
     start,
 )
-from glscl_jax.training.telling import describe_end, say, tell_start
+from glscl_jax.training.start_report import describe_end, report_start, say
 
 
 def _define_flags() -> None:
@@ -143,7 +143,7 @@ def _train(config, kept: mirror.Kept, options: Options, claims: contextlib.ExitS
     checkpoints = Checkpoints(workdir, run.config.keep_checkpoints)
     state = start(run, checkpoints, loaded)
     del loaded  # Else all of its parameters would be held as long as the run lasts.
-    tell_start(run, state, first, old)
+    report_start(run, state, first, old)
 
     # 5. Step by step: train, log, validate, save.
     batches = inputs.training_batches(run.config, run.data, run.tokenizer, first, total)

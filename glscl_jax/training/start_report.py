@@ -34,7 +34,7 @@ def describe_end(run: Run, done: int) -> str:
     return f"nothing to train: the run has reached its last step, {total}; its files are in {place}"
 
 
-def tell_start(run: Run, state: TrainState, first: int, old: dict | None) -> None:
+def report_start(run: Run, state: TrainState, first: int, old: dict | None) -> None:
     """Lines on what is about to run.
 
     Args:
@@ -44,7 +44,7 @@ def tell_start(run: Run, state: TrainState, first: int, old: dict | None) -> Non
       old: the config of the run's last start; None if there was none.
     """
     if first and old:
-        _tell_changes(run, old, first, first - int(state.nonfinite))
+        _report_changes(run, old, first, first - int(state.nonfinite))
     profile = run.options.profile
     if profile and trace.window_left(profile, first, run.total) is None:
         say(f"--profile={profile}: those steps are past, so this start traces none")
@@ -55,11 +55,11 @@ def tell_start(run: Run, state: TrainState, first: int, old: dict | None) -> Non
     say(run.plan.describe())
     if idle := recipe.without_part(run.config, run.settings.model):
         say(idle)
-    _tell_cut_captions(run)
-    _tell_size(run, state, first)
+    _report_cut_captions(run)
+    _report_size(run, state, first)
 
 
-def _tell_changes(run: Run, old: dict, step: int, updates: int) -> None:
+def _report_changes(run: Run, old: dict, step: int, updates: int) -> None:
     """Lines on what changed since the run's last start."""
     before = continued.Schedule.of_config(old, run.plan.steps_per_epoch)
     after = continued.Schedule.of(run.settings.optim, run.total)
@@ -67,7 +67,7 @@ def _tell_changes(run: Run, old: dict, step: int, updates: int) -> None:
         say(line)
 
 
-def _tell_cut_captions(run: Run) -> None:
+def _report_cut_captions(run: Run) -> None:
     """A line for each split that the run reads of which captions lose their end."""
     if jax.process_index() or run.options.features:
         return
@@ -78,7 +78,7 @@ def _tell_cut_captions(run: Run) -> None:
             say(line)
 
 
-def _tell_size(run: Run, state: TrainState, first: int) -> None:
+def _report_size(run: Run, state: TrainState, first: int) -> None:
     """How large it is and where it runs."""
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     device, mesh = jax.devices()[0], run.mesh
