@@ -11,7 +11,7 @@ from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.models.encoders.transformer import chosen_remat
 from glscl_jax.profiling import trace
 from glscl_jax.runtime import sharding
-from glscl_jax.training import continued, recipe
+from glscl_jax.training import config_changes, recipe
 from glscl_jax.training.run import Run
 
 
@@ -61,9 +61,9 @@ def report_start(run: Run, state: TrainState, first: int, old: dict | None) -> N
 
 def _report_changes(run: Run, old: dict, step: int, updates: int) -> None:
     """Lines on what changed since the run's last start."""
-    before = continued.Schedule.of_config(old, run.plan.steps_per_epoch)
-    after = continued.Schedule.of(run.settings.optim, run.total)
-    for line in continued.describe(old, as_json(run.config), step, updates, before, after):
+    before = config_changes.Schedule.of_config(old, run.plan.steps_per_epoch)
+    after = config_changes.Schedule.of(run.settings.optim, run.total)
+    for line in config_changes.describe(old, as_json(run.config), step, updates, before, after):
         say(line)
 
 
