@@ -209,7 +209,7 @@ def claim(run: Run, claims: contextlib.ExitStack) -> tuple[int, dict | None]:
             run.groups,
             run.plan,
             step=first,
-            goes_on=first < run.total,
+            steps_left=first < run.total,
         )
     )
     return first, old

@@ -147,7 +147,7 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
             f"the model's token embedding {clip.vocab_size}: give the tokenizer of the model"
         )
     # Rows of an embedding that came from elsewhere are another vocabulary's.
-    begins = source and not source.goes_on and not source.tokenizer
+    begins = source and not source.resumes and not source.tokenizer
     if begins and not may_be(tokenizer.kind, clip.tokenizer):
         raise UserError(
             f"config.data.tokenizer {config.data.tokenizer} is of another vocabulary: it has "
@@ -164,7 +164,7 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
 def origin(config, workdir: Workdir) -> inherited.Source | None:
     """What the run goes on from: itself, if it has saved a step, else `config.init_from`."""
     if steps_on_disk(workdir.checkpoints):
-        return inherited.read_source(workdir.path, goes_on=True)
+        return inherited.read_source(workdir.path, resumes=True)
     return inherited.read_source(config.init_from) if config.init_from else None
 
 

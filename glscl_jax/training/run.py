@@ -102,7 +102,7 @@ def check_asked(config: ConfigDict, workdir: Workdir, options: Options) -> input
     paths.settle(config)
     launch.check_agreement(config, places=PLACES)
     source = processes.by_all(lambda: inputs.origin(config, workdir))
-    processes.check_same({"a run to go on with": bool(source and source.goes_on)})
+    processes.check_same({"a run to go on with": bool(source and source.resumes)})
     resolved = inherited.resolve(config, source, chosen)
     if options.features:
         with resolved.unlocked():
@@ -159,7 +159,7 @@ def other_params(run: Run) -> dict | None:
     Raises:
       UserError: they are not those of the run's model, or not the same for all processes.
     """
-    if run.source is None or run.source.goes_on:
+    if run.source is None or run.source.resumes:
         return None
     loaded = load_model(run.source.directory, sharding.replicated(run.mesh)).params
     if jax.process_count() > 1:
