@@ -21,10 +21,10 @@ from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import trace
 from glscl_jax.runtime import launch, processes, sharding
-from glscl_jax.training import inherited, inputs, kept_features, rand_augment, recipe, steps
+from glscl_jax.training import inherited, inputs, precomputed_features, rand_augment, recipe, steps
 from glscl_jax.training.groups import check_patterns, trained_layers
-from glscl_jax.training.kept_features import KeptFeatures, KeptValidation
 from glscl_jax.training.optim import make_optimizer
+from glscl_jax.training.precomputed_features import FeatureValidation, PrecomputedFeatures
 from glscl_jax.training.validation import Validation
 from glscl_jax.training.warm_start import start_params
 
@@ -73,13 +73,13 @@ class Run:
     workdir: Workdir
     source: inherited.Source | None
     mesh: Mesh
-    data: PreparedData | KeptFeatures
+    data: PreparedData | PrecomputedFeatures
     tokenizer: Tokenizer | None
     plan: Plan
     model: GLSCL
     groups: dict[str, str]
     optimizer: optax.GradientTransformation
-    validation: Validation | KeptValidation
+    validation: Validation | FeatureValidation
 
     @property
     def total(self) -> int:
@@ -106,7 +106,7 @@ def check_asked(config: ConfigDict, workdir: Workdir, options: Options) -> input
     resolved = inherited.resolve(config, source, chosen)
     if options.features:
         with resolved.unlocked():
-            kept_features.settle(resolved, options.features, source is not None)
+            precomputed_features.settle(resolved, options.features, source is not None)
     settings = recipe.read(resolved)
     if not settings.model.towers and not options.features:
         raise UserError(
@@ -131,8 +131,8 @@ def open_run(asked: inputs.Asked, workdir: Workdir, options: Options) -> Run:
     shapes = jax.eval_shape(lambda: init_params(model, 0))
     check_patterns(shapes, settings.optim)
     optimizer = make_optimizer(settings.optim, plan.num_steps)
-    if isinstance(data, KeptFeatures):
-        validation = KeptValidation(config, data, model, mesh)
+    if isinstance(data, PrecomputedFeatures):
+        validation = FeatureValidation(config, data, model, mesh)
     else:
         validation = Validation(config, data, tokenizer, model, mesh)
     processes.check_same({"number of steps": plan.num_steps})
@@ -165,9 +165,9 @@ def other_params(run: Run) -> dict | None:
     if jax.process_count() > 1:
         sha256 = parameters_sha256(loaded)
         processes.check_same({"config.init_from's parameters": sha256})
-    if isinstance(run.data, KeptFeatures):
+    if isinstance(run.data, PrecomputedFeatures):
         sha256 = parameters_sha256(loaded)
-        kept_features.check_checkpoint(run.data, sha256, str(run.config.init_from))
+        precomputed_features.check_checkpoint(run.data, sha256, str(run.config.init_from))
     inputs.check_fit(loaded, run.settings, run.model)
     return loaded
 
