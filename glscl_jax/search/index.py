@@ -15,7 +15,7 @@ from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.ranges import OneOf, Optional, Whole
 from glscl_jax.retriever import Retriever
 from glscl_jax.search import candidates as nearest
-from glscl_jax.search import made_of, question, visual_query
+from glscl_jax.search import provenance, question, visual_query
 from glscl_jax.search.hit import Answer, Hit
 from glscl_jax.search.indexer import TIMES
 from glscl_jax.search.neighbours import Neighbours
@@ -66,7 +66,7 @@ def open(
     folder = paths.local(directory, "--index").absolute()
     store = Store.open(folder)
     about = store.about
-    model = made_of.load_for(
+    model = provenance.load_for(
         about["made_of"],
         checkpoint or about["checkpoint"],
         about.get("step") if checkpoint is None else None,

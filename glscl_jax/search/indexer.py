@@ -19,7 +19,7 @@ from glscl_jax.models.heads.features import Features
 from glscl_jax.ranges import OneOf, Optional, Real, Whole
 from glscl_jax.retriever import Retriever, load
 from glscl_jax.runtime import lock, progress
-from glscl_jax.search import engine, failed_windows, made_of, metadata, scan, video_folder
+from glscl_jax.search import engine, failed_windows, metadata, provenance, scan, video_folder
 from glscl_jax.search.failed_windows import FailedWindow
 from glscl_jax.search.neighbours import Neighbours
 from glscl_jax.search.store import INDEX, Store, unwritten
@@ -166,7 +166,9 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
         raise UserError("--checkpoint is missing: name a directory that train or convert wrote")
     if store and asked.checkpoint is None:
         where = f"--index {directory}"
-        model = made_of.load_for(store.about["made_of"], checkpoint, store.about.get("step"), where)
+        model = provenance.load_for(
+            store.about["made_of"], checkpoint, store.about.get("step"), where
+        )
     else:
         model = load(checkpoint, step=asked.step)
     if model.tokenizer is None:
@@ -188,7 +190,7 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
         asked.pictures_rate,
     )
     told = {"dtype": asked.dtype, **dataclasses.asdict(reading)}
-    made = made_of.of_model(model) | {"reading": told}
+    made = provenance.of_model(model) | {"reading": told}
     if not paths.is_address(checkpoint):
         checkpoint = str(paths.local(checkpoint, "--checkpoint").absolute())
     lies = {"checkpoint": checkpoint, "step": model.step}
@@ -196,7 +198,7 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
         lies["metadata"] = str(paths.local(asked.metadata, "--metadata").absolute())
     lies |= {name: getattr(asked, name) for name in _REMEMBERED if name not in lies}
     if store:
-        store.check_made_of(made)
+        store.check_provenance(made)
     else:
         store = Store.create(directory, {"made_of": made, "videos": "", **lies})
     store.sweep()

@@ -126,7 +126,7 @@ class Store:
         store._write()
         return store
 
-    def check_made_of(self, made_of: Mapping[str, Any]) -> None:
+    def check_provenance(self, made_of: Mapping[str, Any]) -> None:
         """Raises a `UserError` unless it was made of this: a checkpoint, how videos are read."""
         if told := differences(self.about["made_of"], dict(made_of)):
             raise UserError(
