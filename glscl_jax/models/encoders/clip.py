@@ -16,7 +16,7 @@ from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.parameters import FSDP, Traits, state
 from glscl_jax.models.encoders.probe import Probe
 from glscl_jax.models.encoders.products import matmul, spread
-from glscl_jax.models.encoders.rotary import turns_of
+from glscl_jax.models.encoders.rotary import rotary_angles
 from glscl_jax.models.encoders.sinusoids import sinusoids
 from glscl_jax.models.encoders.transformer import Linear, Transformer, layer_norm
 from glscl_jax.models.encoders.video_tower import VideoTower
@@ -88,11 +88,11 @@ class VisionTower(nn.Module):
             x = layer_norm("ln_pre", blocks.epsilon)(x).astype(self.dtype)
         fused = is_fused(self.attention, self.dtype, config.image_tokens)
         x, seen = filled_up(x) if fused else (x, ALL)
-        turns = None
+        angles = None
         if config.rotary:
-            turns = turns_of(config.side, blocks.head_width, config.class_token, x.shape[1])
+            angles = rotary_angles(config.side, blocks.head_width, config.class_token, x.shape[1])
         x = Transformer(blocks, self.dtype, self.remat, self.scan, fused, name="transformer")(
-            x, seen, turns
+            x, seen, angles
         )
         x = self._pooled(x[:, : config.image_tokens], all_tokens)
         return projected(self, x, config.vision_projection, config.embed_dim)

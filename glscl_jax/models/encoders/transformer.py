@@ -20,7 +20,7 @@ from glscl_jax.models.encoders.attention import ALL, Seen
 from glscl_jax.models.encoders.offset_norm import OffsetNorm
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
 from glscl_jax.models.encoders.products import matmul, spread
-from glscl_jax.models.encoders.rotary import Turns, turned
+from glscl_jax.models.encoders.rotary import RotaryAngles, apply_rotary
 
 # The first product of a pair is split over its outputs, the second over its inputs, so that the
 # heads or the hidden units between them never leave their device (Shoeybi et al., 2019).
@@ -201,11 +201,16 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x, memory=None, seen: Seen = ALL, deterministic=True, turns: Turns | None = None
+        self,
+        x,
+        memory=None,
+        seen: Seen = ALL,
+        deterministic=True,
+        angles: RotaryAngles | None = None,
     ):
         """Attends from x [B,Q,D] to what is `seen` of memory [B,M,D] (of itself without one).
 
-        With `turns`, queries and keys are turned by their places first.
+        With `angles`, queries and keys are turned by their places first.
         """
         width = self.width or x.shape[-1]
         head = width // self.heads
@@ -225,8 +230,8 @@ class Attention(nn.Module):
         query, key, value = (
             y.reshape(*y.shape[:-1], self.heads, head) for y in (query, key, value)
         )
-        if turns is not None:
-            query, key = turned(query, turns), turned(key, turns)
+        if angles is not None:
+            query, key = apply_rotary(query, angles), apply_rotary(key, angles)
         if self.scaled:
             factor = self.param("dimension_scale", initializers.zeros, (head,))
             factor = jax.nn.softplus(factor) / np.log(2)
@@ -253,7 +258,7 @@ class ResidualBlock(nn.Module):
     fused: bool = False
 
     @nn.compact
-    def __call__(self, x, seen: Seen, turns: Turns | None = None):
+    def __call__(self, x, seen: Seen, angles: RotaryAngles | None = None):
         """x [B,L,D], of which `seen` is seen. Returns (x, None), as `nn.scan` wants."""
         blocks = self.blocks
         attention = Attention(
@@ -266,7 +271,7 @@ class ResidualBlock(nn.Module):
             name="attention",
         )
         normed = layer_norm("ln_1", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
-        x = x + attention(normed, seen=seen, turns=turns)
+        x = x + attention(normed, seen=seen, angles=angles)
         normed = layer_norm("ln_2", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
         return x + mlp(normed, blocks, self.dtype), None
 
@@ -294,9 +299,9 @@ class Transformer(nn.Module):
     fused: bool = False
 
     @nn.compact
-    def __call__(self, x, seen: Seen = ALL, turns: Turns | None = None):
+    def __call__(self, x, seen: Seen = ALL, angles: RotaryAngles | None = None):
         stack = scan_layers(ResidualBlock, self.blocks.layers, self.remat, self.scan)
-        return stack(self.blocks, self.dtype, self.fused, name="blocks")(x, seen, turns)[0]
+        return stack(self.blocks, self.dtype, self.fused, name="blocks")(x, seen, angles)[0]
 
 
 class DecoderLayer(nn.Module):
