@@ -14,7 +14,7 @@ import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.attention import Seen
+from glscl_jax.models.encoders.attention import AttentionMask
 from glscl_jax.models.encoders.clip import CLIP
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.rotary import rotary_angles
@@ -278,7 +278,7 @@ def compare_gradients(source: Stages, ours: Stages) -> list[Comparison]:
 def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
     """The activations before a tower's first block and after each, of real tokens alone [N,D]."""
     causal = name == "text" and config.causal
-    seen = Seen(None if mask is None else jnp.asarray(mask), causal)
+    seen = AttentionMask(None if mask is None else jnp.asarray(mask), causal)
     real = slice(None) if mask is None else mask > 0
     stack = name if name in _OTHERS else "transformer"
     blocks = tower[stack]["blocks"]

@@ -11,7 +11,7 @@ import numpy as np
 from jax.nn import initializers
 
 from glscl_jax.models.encoders import patches
-from glscl_jax.models.encoders.attention import ALL, Seen, filled_up, is_fused
+from glscl_jax.models.encoders.attention import ALL, AttentionMask, is_fused, pad_tokens
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.parameters import FSDP, Traits, state
 from glscl_jax.models.encoders.probe import Probe
@@ -87,7 +87,7 @@ class VisionTower(nn.Module):
         if config.pre_norm:
             x = layer_norm("ln_pre", blocks.epsilon)(x).astype(self.dtype)
         fused = is_fused(self.attention, self.dtype, config.image_tokens)
-        x, seen = filled_up(x) if fused else (x, ALL)
+        x, seen = pad_tokens(x) if fused else (x, ALL)
         angles = None
         if config.rotary:
             angles = rotary_angles(config.side, blocks.head_width, config.class_token, x.shape[1])
@@ -134,7 +134,7 @@ class TextTower(nn.Module):
             # Behind the padding, which it does not see; it has no place of its own.
             mask = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=1)
         fused = is_fused(self.attention, self.dtype, length)
-        seen = Seen(None if config.sees_padding else mask, causal=config.causal)
+        seen = AttentionMask(None if config.sees_padding else mask, causal=config.causal)
         x = Transformer(blocks, self.dtype, self.remat, self.scan, fused, name="transformer")(
             x, seen
         )

@@ -16,7 +16,7 @@ from jax.nn import initializers
 
 from glscl_jax import target
 from glscl_jax.models.encoders import attention
-from glscl_jax.models.encoders.attention import ALL, Seen
+from glscl_jax.models.encoders.attention import ALL, AttentionMask
 from glscl_jax.models.encoders.offset_norm import OffsetNorm
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
 from glscl_jax.models.encoders.products import matmul, spread
@@ -99,7 +99,7 @@ class Blocks:
       mlp_width: hidden units of the MLP.
       activation: of the MLP, a key of `ACTIVATIONS`.
       epsilon: of the LayerNorms.
-      cap: that attention's logits do not pass (see `attention.written_out`); None for none.
+      cap: that attention's logits do not pass (see `attention.plain`); None for none.
       offset: whether the LayerNorms' scales are kept less 1 (see `OffsetNorm`).
     """
 
@@ -184,7 +184,7 @@ class Attention(nn.Module):
       dropout: of the weights.
       fused: by one kernel; without dropout, for the weights it would drop are not there.
       width: of all heads together; None for that of x.
-      cap: see `attention.written_out`.
+      cap: see `attention.plain`.
       scaled: whether each of a head's dimensions has a learned factor on its query, which begins
         at 1: `softplus(s) / softplus(0)`.
     """
@@ -204,7 +204,7 @@ class Attention(nn.Module):
         self,
         x,
         memory=None,
-        seen: Seen = ALL,
+        seen: AttentionMask = ALL,
         deterministic=True,
         angles: RotaryAngles | None = None,
     ):
@@ -240,7 +240,7 @@ class Attention(nn.Module):
             mixed = attention.fused(query, key, value, seen)
         else:
             drop = nn.Dropout(self.dropout, deterministic=deterministic)
-            mixed = attention.written_out(query, key, value, seen, drop, self.cap)
+            mixed = attention.plain(query, key, value, seen, drop, self.cap)
         return Linear(x.shape[-1], self.dtype, kernel_init=self.out_init, name="out")(
             mixed.reshape(*x.shape[:-1], width)
         )
@@ -258,7 +258,7 @@ class ResidualBlock(nn.Module):
     fused: bool = False
 
     @nn.compact
-    def __call__(self, x, seen: Seen, angles: RotaryAngles | None = None):
+    def __call__(self, x, seen: AttentionMask, angles: RotaryAngles | None = None):
         """x [B,L,D], of which `seen` is seen. Returns (x, None), as `nn.scan` wants."""
         blocks = self.blocks
         attention = Attention(
@@ -299,7 +299,7 @@ class Transformer(nn.Module):
     fused: bool = False
 
     @nn.compact
-    def __call__(self, x, seen: Seen = ALL, angles: RotaryAngles | None = None):
+    def __call__(self, x, seen: AttentionMask = ALL, angles: RotaryAngles | None = None):
         stack = scan_layers(ResidualBlock, self.blocks.layers, self.remat, self.scan)
         return stack(self.blocks, self.dtype, self.fused, name="blocks")(x, seen, angles)[0]
 

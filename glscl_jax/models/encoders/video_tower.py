@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from glscl_jax.models.encoders import patches
-from glscl_jax.models.encoders.attention import Seen
+from glscl_jax.models.encoders.attention import AttentionMask
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.parameters import Traits, state
 from glscl_jax.models.encoders.pooler import Pooler
@@ -70,7 +70,9 @@ class VideoTower(nn.Module):
 
     def _stack(self, name: str, layers: int, x: jax.Array, mask: jax.Array | None = None):
         blocks = dataclasses.replace(self.config.vision_blocks, layers=layers)
-        return Transformer(blocks, self.dtype, self.remat, self.scan, name=name)(x, Seen(mask))
+        return Transformer(blocks, self.dtype, self.remat, self.scan, name=name)(
+            x, AttentionMask(mask)
+        )
 
     def _positions(self, mask: jax.Array) -> jax.Array:
         """The positions in time of each frame, float32 [B,V,D]."""
