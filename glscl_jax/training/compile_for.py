@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from glscl_jax import paths, target
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.files import write_json
-from glscl_jax.models.encoders.transformer import chosen_remat
+from glscl_jax.models.encoders.transformer import resolve_remat
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import topologies
 from glscl_jax.profiling.compiled_report import (
@@ -98,7 +98,7 @@ class Compiler:
     def settled(self, config: ConfigDict) -> ConfigDict:
         """The config with what it leaves to the devices filled in."""
         with target.compiling_for(self.platform):
-            remat = chosen_remat(config.model.remat)
+            remat = resolve_remat(config.model.remat)
         mesh = {f"mesh.{name}": size for name, size in self.mesh(config).shape.items()}
         return changed(config, {"model.remat": remat, **mesh})
 

@@ -8,7 +8,7 @@ from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import as_json
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
-from glscl_jax.models.encoders.transformer import chosen_remat
+from glscl_jax.models.encoders.transformer import resolve_remat
 from glscl_jax.profiling import trace
 from glscl_jax.runtime import sharding
 from glscl_jax.training import config_changes, recipe
@@ -87,7 +87,7 @@ def _report_size(run: Run, state: TrainState, first: int) -> None:
     say(
         f"training {count:,} parameters from step {first} to {run.total}, "
         f"batches of {run.config.batch_size} clips, on {where}{hosts}, "
-        f"remat {chosen_remat(run.config.model.remat)}, "
+        f"remat {resolve_remat(run.config.model.remat)}, "
         f"gradients summed in {run.config.gradient_dtype}"
     )
     if (share := sharding.device_share(state)) < 1:

@@ -121,10 +121,10 @@ def test_the_program_refuses_in_a_line(refusal, tmp_path, flags, told):
 
 
 def test_remat_follows_the_device_unless_somebody_chose():
-    assert transformer.chosen_remat("auto") == "none"
+    assert transformer.resolve_remat("auto") == "none"
     with target.compiling_for("tpu"):
-        assert transformer.chosen_remat("auto") == transformer.REMAT_BY_DEVICE["tpu"] != "none"
-        assert transformer.chosen_remat("none") == "none"
+        assert transformer.resolve_remat("auto") == transformer.REMAT_BY_DEVICE["tpu"] != "none"
+        assert transformer.resolve_remat("none") == "none"
 
 
 def test_a_run_goes_on_with_another_remat_and_with_no_other_model(tmp_path):

@@ -83,7 +83,7 @@ class VisionTower(nn.Module):
         it were the class token's: [N,1+patches,D], without the 1 where there is no class token.
         """
         config, blocks = self.config, self.config.vision_blocks
-        x = patches.embedded(self, config, self.dtype, images)
+        x = patches.embed(self, config, self.dtype, images)
         if config.pre_norm:
             x = layer_norm("ln_pre", blocks.epsilon)(x).astype(self.dtype)
         fused = is_fused(self.attention, self.dtype, config.image_tokens)
@@ -95,7 +95,7 @@ class VisionTower(nn.Module):
             x, seen, angles
         )
         x = self._pooled(x[:, : config.image_tokens], all_tokens)
-        return projected(self, x, config.vision_projection, config.embed_dim)
+        return project(self, x, config.vision_projection, config.embed_dim)
 
     def _pooled(self, x: jax.Array, all_tokens: bool) -> jax.Array:
         """Tokens [N,1+patches,D] to what is projected, [N,D] or with `all_tokens` all of them."""
@@ -139,7 +139,7 @@ class TextTower(nn.Module):
             x, seen
         )
         x = layer_norm("ln_final", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
-        return projected(self, x, config.text_projection, config.embed_dim)
+        return project(self, x, config.text_projection, config.embed_dim)
 
     def _embedded(self, ids: jax.Array) -> jax.Array:
         """Tokens with their positions, [A,L,D], and behind them the class token."""
@@ -165,7 +165,7 @@ class TextTower(nn.Module):
         return x
 
 
-def projected(tower: nn.Module, x: jax.Array, kind: str, width: int) -> jax.Array:
+def project(tower: nn.Module, x: jax.Array, kind: str, width: int) -> jax.Array:
     """x [...,F] to [...,D] by the tower's own projection, of a kind of `PROJECTIONS`."""
     init = initializers.normal(x.shape[-1] ** -0.5)
     if kind == "none":

@@ -68,7 +68,7 @@ REMAT_KINDS = ("auto", *REMAT)
 REMAT_BY_DEVICE = {"tpu": "full", "gpu": "full"}
 
 
-def chosen_remat(kind: str) -> str:
+def resolve_remat(kind: str) -> str:
     """A key of `REMAT` for a name of `REMAT_KINDS`, on the device that is compiled for."""
     return REMAT_BY_DEVICE.get(target.platform(), "none") if kind == "auto" else kind
 
@@ -362,7 +362,7 @@ def scan_layers(
         which compiles longer.
       same_init: whether all layers start as copies of one (as torch.nn.TransformerDecoder's do).
     """
-    remat = chosen_remat(remat)
+    remat = resolve_remat(remat)
     if REMAT[remat] is not None:
         # A loop already keeps XLA from merging the recomputation with the first computation.
         layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=not scan)

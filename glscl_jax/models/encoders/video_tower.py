@@ -50,7 +50,7 @@ class VideoTower(nn.Module):
         """videos: [B,V,H,W,3]; mask: [B,V], 1 on real frames, wherever they stand."""
         config, blocks = self.config, self.config.vision_blocks
         count, frames = mask.shape
-        x = patches.embedded(self, config, self.dtype, videos.reshape(-1, *videos.shape[2:]))
+        x = patches.embed(self, config, self.dtype, videos.reshape(-1, *videos.shape[2:]))
         x = self._stack("transformer", config.vision_layers, x)
         x = layer_norm("ln_space", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
         x = x.reshape(count, frames, config.patches, -1)
