@@ -162,7 +162,7 @@ def _train(config, kept: mirror.Kept, options: Options, claims: contextlib.ExitS
         preempted = preemption.reached(done) and done < total
         if validates(run, done) and not preempted:
             with log.paused():
-                scores = run.validation(state.evaluated)
+                scores = run.validation(state.eval_params)
             log.write_validation(scores)
             with log.paused():
                 checkpoints.save(state, scores)
