@@ -1,10 +1,12 @@
 """Fixtures that several files of this folder share."""
 
+import csv
 import pathlib
 import shutil
 
 import pytest
 
+from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from tests import benchmark_files
 from tests.bpe_oracle import OPENAI_MERGES
@@ -32,6 +34,42 @@ def copied(benchmarks, tmp_path):
         return folder
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    """Eight real clips of the demo with their captions: 4 train, 2 val, 2 test; one cut in two."""
+    source = tmp_path_factory.mktemp("source")
+    (source / "videos").mkdir()
+    val_test_train = rendered.scenes(0, 4, 4)
+    scenes = val_test_train[8:] + val_test_train[:2] + val_test_train[4:6]
+    rows = [["video", "caption", "split", "start", "end"]]
+    for scene in scenes:
+        rendered.write_video(rendered.render_clip(scene), source / scene.video)
+        rows.append([scene.video, scene.caption, scene.split, "", ""])
+    rows.append([scenes[0].video, "said otherwise", "train", "", ""])
+    rows.append([scenes[1].video, "the second half", "train", "1.5", "3"])
+    with (source / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return source
+
+
+@pytest.fixture
+def faulty(videos, tmp_path):
+    """The folder with three clips that cannot be read; returns it and their reasons."""
+    source = tmp_path / "faulty"
+    (source / "videos").mkdir(parents=True)
+    for path in (videos / "videos").iterdir():
+        (source / "videos" / path.name).write_bytes(path.read_bytes())
+    reasons = {"gone.mp4": "no such file", "empty.mp4": "empty file", "text.mp4": "not a video"}
+    (source / "empty.mp4").touch()
+    (source / "text.mp4").write_text("hello")
+    rows = [["video", "caption", "split"]]
+    rows += [[name, f"a clip, {name}", "train"] for name in reasons]
+    rows += [[f"videos/{p.name}", "fine", "train"] for p in sorted((videos / "videos").iterdir())]
+    with (source / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return source, reasons
 
 
 @pytest.fixture(scope="module")
