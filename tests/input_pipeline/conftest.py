@@ -1,6 +1,7 @@
 """Fixtures that several files of this folder share."""
 
 import csv
+import functools
 import pathlib
 import shutil
 
@@ -100,3 +101,20 @@ def hugging_face(saved):
 def demo():
     """The tokenizer of the demo's merges."""
     return CLIPTokenizer.from_merges(DEMO_MERGES)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """Of a tokenizer's family its directory, trained once."""
+    from tests import trained_tokenizers  # Which skips its tests without transformers.
+
+    folder = tmp_path_factory.mktemp("families")
+    return functools.cache(lambda family: getattr(trained_tokenizers, family)(folder / family))
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """VideoPrism's model of SentencePiece."""
+    from tests import trained_tokenizers
+
+    return trained_tokenizers.videoprism(tmp_path_factory.mktemp("pieces") / "any.model")
