@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from glscl_jax.input_pipeline.decoding import geometry, packets, timeline
+from glscl_jax.input_pipeline.decoding import geometry, packet_scan, packets
 from glscl_jax.input_pipeline.decoding.video import read_frames
 from tests.numbered_videos import SIZE, every_frame, numbers, write
 
@@ -72,7 +72,7 @@ def test_windows_equal_full_decoding(grouped, start, length, rate):
 def test_seeks_only_past_frames_nobody_wants(tmp_path, gop, seeks):
     path = write(tmp_path / "a.mp4", 180, gop=gop)
     with av.open(path) as container:
-        line = timeline.scan(container, container.streams.video[0], None).timeline()
+        line = packet_scan.scan(container, container.streams.video[0], None).timeline()
     wanted = line.ticks[::30]
     with av.open(path) as container:
         recorded = Recorded(container)
