@@ -182,7 +182,7 @@ class DiCoSAHead(Head):
         return inner, gram.swapaxes(0, 1), length.T, of_text, of_video
 
     def explain(self, text: TextConcepts, video: VideoConcepts) -> Explanation:
-        """What the score of one text and one video is made of; their features have no A and B."""
+        """The parts of one pair's score; the features have no axis A or B."""
         text, video = jax.tree.map(lambda x: x[None], (text, video))
         weights, inner = self._pooling(text, video)
         all_parts = self._parts(text, video, inner, self.prepare(video))

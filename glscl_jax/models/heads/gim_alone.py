@@ -83,7 +83,7 @@ class GIMHead(Head):
         return self._whole.frame_importance(text, video)
 
     def explain(self, text: TextFeatures, video: VideoFeatures) -> Explanation:
-        """What the score of one text and one video is made of; their features have no A and B."""
+        """The parts of one pair's score; the features have no axis A or B."""
         return self._whole.explain(text, video)
 
     def cost(self, width: int, words: int, frames: int) -> Cost:

@@ -178,7 +178,7 @@ class GLSCLHead(Head):
         return joined / jnp.linalg.norm(joined, axis=-1, keepdims=True)
 
     def explain(self, text: TextFeatures, video: VideoFeatures) -> Explanation:
-        """What the score of one text and one video is made of; their features have no A and B."""
+        """The parts of one pair's score; the features have no axis A or B."""
         sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
         logits = jnp.einsum("VD,D->V", frames, sentence, precision=jax.lax.Precision.HIGHEST)
         weights = frame_weights(logits[None, None], video.mask, self.temperature)[0, 0]
@@ -232,7 +232,7 @@ class GLSCLHead(Head):
     def losses(
         self, text: TextFeatures, video: VideoFeatures, weights: LossWeights
     ) -> dict[str, jax.Array]:
-        """Of the concepts: "diversity" and "consistency"."""
+        """Of its concepts, the losses "diversity" and "consistency"."""
         return {
             "diversity": intra_diversity(video.queries, weights),
             "consistency": inter_consistency(text.queries, video.queries, weights),

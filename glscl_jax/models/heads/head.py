@@ -58,8 +58,8 @@ class Cost:
 class Head(abc.ABC):
     """Makes features, scores them and explains scores; without parameters where it does not say so.
 
-    It cannot be made without the four methods that every head has of its own. Subclasses are frozen
-    dataclasses, whose fields are the settings of `config.model.head`.
+    Subclasses are frozen dataclasses, whose fields are the settings of `config.model.head`; they
+    define the four abstract methods.
 
     Attributes:
       name: as `config.model.head.name` and results have it.
@@ -83,7 +83,7 @@ class Head(abc.ABC):
         del width
 
     def modules(self, width: int, dtype: jnp.dtype, scan: bool) -> dict[str, nn.Module]:
-        """What of it is learned: Flax modules by their names among the parameters.
+        """Its learned parts: Flax modules by their names among the parameters.
 
         Args:
           width: D.
@@ -133,7 +133,7 @@ class Head(abc.ABC):
 
     @abc.abstractmethod
     def explain(self, text: Features, video: Features) -> Explanation:
-        """What the score of one text and one video is made of; their features have no A and B."""
+        """The parts of one pair's score; the features have no axis A or B."""
 
     def frame_importance(self, text: Features, video: Features) -> np.ndarray:
         """How much each frame counts, float32 [B,V] on the host: `explain` of many videos.
@@ -170,7 +170,7 @@ class Head(abc.ABC):
         return []
 
     def directed(self, text: Features, video: Features) -> tuple[tuple, tuple]:
-        """Vectors without whose direction there is no score: ([A,N,D], mask), ([B,N,D], mask).
+        """The vectors whose directions the score needs: ([A,N,D], mask), ([B,N,D], mask).
 
         A mask is 1 on vectors that count, [A,N] or [B,N]; None where all do.
         """

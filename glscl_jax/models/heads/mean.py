@@ -1,7 +1,7 @@
 """The mean of the frames: CLIP4Clip's head without parameters ("meanP"; Luo et al., 2021).
 
-`sim = cos(c_a, mean_v f_bv / |f_bv|)`, over real frames. What CLIP alone can do, and the line that
-other heads are to pass.
+`sim = cos(c_a, mean_v f_bv / |f_bv|)`, over real frames. What CLIP alone can do: the
+baseline of the other heads.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ class MeanHead(Head):
         return self.prepare(video)
 
     def explain(self, text: TextFeatures, video: VideoFeatures) -> Explanation:
-        """What the score of one text and one video is made of; their features have no A and B."""
+        """The parts of one pair's score; the features have no axis A or B."""
         text, video = jax.tree.map(lambda x: x[None], (text, video))
         score = float(self.score(text, video)[0, 0])
         weights = video.mask[0] / jnp.sum(video.mask)

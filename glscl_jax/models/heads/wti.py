@@ -4,9 +4,9 @@ With token and frame features of length 1, `s_albv = <t_al, f_bv>`, and over rea
 
     sim[a,b] = ( sum_l x_al max_v s_albv + sum_v y_bv max_l s_albv ) / 2
 
-where `x_a = softmax_l(MLP(t_al))` and `y_b = softmax_v(MLP(f_bv))`, of the features before they
-have length 1. Each MLP is D -> D -> 1 with a ReLU, started from a normal of 0.02 with biases of 0,
-and each side has its own. (Wang et al., "Disentangled Representation Learning for Text-Video
+where `x_a = softmax_l(MLP(t_al))` and `y_b = softmax_v(MLP(f_bv))`, of the features before they are
+scaled to length 1. Each MLP is D -> D -> 1 with a ReLU, started from a normal of 0.02 with biases
+of 0, and each side has its own. (Wang et al., "Disentangled Representation Learning for Text-Video
 Retrieval", 2022, arXiv 2203.07111: the weighted token-wise interaction. The two layers are the
 default of its released code.)
 
@@ -128,7 +128,7 @@ class WTIHead(Head):
         )
 
     def explain(self, text: Tokens, video: Frames) -> Explanation:
-        """What the score of one text and one video is made of; their features have no A and B."""
+        """The parts of one pair's score; the features have no axis A or B."""
         one = jax.tree.map(lambda x: x[None], (text, video))
         by_token, by_frame = (float(half[0, 0]) for half in self._halves(*one))
         parts = (Part("tokens' nearest frames", 0.5, by_token),)
