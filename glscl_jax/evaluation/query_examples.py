@@ -25,7 +25,7 @@ FRAME_QUALITY = 75
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A frame as the page shows it: a JPEG data URI, its size in pixels, its GIM weight."""
+    """A frame as the page shows it: a JPEG data URI, its size in pixels, how much it counts."""
 
     source: str
     width: int
@@ -35,7 +35,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """What a caption and a video have to do with each other.
+    """A caption and a video, and how their score comes about.
 
     Attributes:
       clip_id: of the video.

@@ -1,4 +1,4 @@
-"""What an evaluation reads: checkpoint, tokenizer and data, opened and checked against another.
+"""What an evaluation reads: checkpoint, tokenizer and data, opened and checked together.
 
 All that can be wrong is found here, before anything is encoded.
 """
@@ -54,7 +54,7 @@ class Task:
       data: the prepared data set.
       split: the part of it to evaluate.
       tokenizer: the checkpoint's.
-      failed: clips of it that the data set's failed.csv lists.
+      failed: ids of clips of the split that the data set's failed.csv lists.
       mesh: the devices.
       out: where results go; it exists.
     """
@@ -149,7 +149,7 @@ def open_task(
     sha256 = parameters_sha256(loaded.params)
     processes.check_same({"parameters": sha256})
 
-    def rest() -> Task:
+    def open_rest() -> Task:
         if config is None:
             own = Workdir(loaded.directory).config()
         else:
@@ -173,7 +173,7 @@ def open_task(
         directory = _writable(paths.local(out or loaded.directory, "--out"))
         return Task(loaded, sha256, own, data, part, tokenizer, failed, mesh, directory)
 
-    task = processes.by_all(rest)
+    task = processes.by_all(open_rest)
     processes.check_same(
         {
             "data": task.data.identity,
