@@ -46,7 +46,7 @@ _RANGES = {
 class Options:
     """What to index and how; each field is a flag of the program.
 
-    What is None is as the index was made with before; else as is said here.
+    None stands for what the index was made with before; of a new index, for what is said here.
 
     Attributes:
       index: the directory of the index.
@@ -144,7 +144,7 @@ def _remembering(asked: Options, about: dict[str, Any]) -> Options:
     before |= {name: about.get(name) for name in _REMEMBERED}
     before["frame_rate"] = before.pop("rate")
     if asked.window not in (None, before.get("window")):
-        # To another window goes another stride.
+        # Another window gets another stride.
         before["stride"] = asked.window / 2 or _STRIDE
     usual = {"window": _WINDOW, "stride": _STRIDE, "dtype": DTYPES[0]}
     known = usual | {name: value for name, value in before.items() if value is not None}
@@ -216,10 +216,11 @@ class _Run:
 
     @functools.cached_property
     def _any_text(self) -> Features:
-        """Features of a sentence, whichever."""
+        """Features of some sentence, where those of videos alone are asked for."""
         return self._model.encode_captions("a")
 
     def run(self, found: list[video_folder.Video]) -> Report:
+        """Brings the index up to date with the videos that were found."""
         store = self._store
         self._metadata = self._read_metadata(found)
         known = store.known()
@@ -245,6 +246,7 @@ class _Run:
         return Report(self._added, removed, todo.unchanged, windows, len(now), self._failed)
 
     def _find_neighbours(self) -> None:
+        """Keeps a vector of each window, where that is asked for."""
         near = Neighbours(self._store.folder)
         snapshot = self._store.snapshot()
         if self._asked.neighbours and len(snapshot.rows):
@@ -253,6 +255,7 @@ class _Run:
             near.bring_up_to_date(head, scan.windows_of(head, arrays), snapshot.rows)
 
     def _read_metadata(self, found: Sequence[video_folder.Video]) -> metadata.Metadata:
+        """What is known of the videos; says which rows are of none of them."""
         folder = pathlib.Path(self._store.about["videos"])
         path = folder / metadata.NAME
         if self._asked.metadata is not None:
@@ -289,6 +292,7 @@ class _Run:
         return len(self._reading.cut.windows(length or 0.0)) - len(known.starts if known else ())
 
     def _good(self, read: Iterator[ReadWindow]) -> Iterator[ReadWindow]:
+        """The windows that have frames; notes the others, and those that lack some."""
         for one in read:
             if one.fault:
                 start = one.window.start if one.window else None
@@ -297,6 +301,7 @@ class _Run:
                 yield one
 
     def _add(self, batch: Sequence[ReadWindow]) -> None:
+        """Encodes windows and stores those whose features have a direction."""
         size, places = self._asked.batch_size, self._reading.num_frames
         frames = np.zeros((size, places, *batch[0].frames.shape[1:]), np.uint8)
         mask = np.zeros((size, places), np.int32)
