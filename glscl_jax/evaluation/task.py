@@ -154,7 +154,7 @@ def open_task(
             own = Workdir(loaded.directory).config()
         else:
             own = config.copy_and_resolve_references()  # The caller's stays as it is.
-        paths.settle(own)
+        paths.expand(own)
         recipe.check_reading(own, loaded.model.config)
         problems, part = Problems(), split or own.data.test_split
         problems.attempt(sharding.check_batch_size, own.eval_batch_size, mesh, "eval_batch_size")

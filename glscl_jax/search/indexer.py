@@ -227,7 +227,7 @@ class _Run:
         todo = video_folder.changes(found, known)
         removed = sum(len(known[name].starts) for name in todo.stale)
         store.remove(todo.stale)
-        store.settle(self._metadata, todo.touched)
+        store.update_columns(self._metadata, todo.touched)
         stale = set(todo.stale)
         wanted = [
             (video, None if video.name in stale else known.get(video.name)) for video in todo.wanted

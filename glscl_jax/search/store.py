@@ -190,7 +190,7 @@ class Store:
             self.change(next_row=self._next_row())
             self._table.remove(videos)
 
-    def settle(self, metadata: Metadata, touched: Sequence[Video]) -> None:
+    def update_columns(self, metadata: Metadata, touched: Sequence[Video]) -> None:
         """Updates the columns beside the features: `metadata`, and the times of files."""
         if not touched and self.about.get("metadata_sha256") == metadata.sha256:
             return

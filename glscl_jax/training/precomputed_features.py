@@ -137,7 +137,7 @@ def is_foreign(directory: str) -> bool:
     return not identity.get(_CHECKPOINT)
 
 
-def settle(config: ConfigDict, directory: str, has_source: bool) -> None:
+def freeze_encoders(config: ConfigDict, directory: str, has_source: bool) -> None:
     """Makes a resolved recipe one of frozen encoders; in place.
 
     Raises:

@@ -99,14 +99,14 @@ def check_asked(config: ConfigDict, workdir: Workdir, options: Options) -> input
       UserError: naming what differs, or each setting that is unknown or cannot be meant.
     """
     chosen = inherited.Chosen.of(config, options.commanded)
-    paths.settle(config)
+    paths.expand(config)
     launch.check_agreement(config, places=PLACES)
     source = processes.by_all(lambda: inputs.origin(config, workdir))
     processes.check_same({"a run to go on with": bool(source and source.resumes)})
     resolved = inherited.resolve(config, source, chosen)
     if options.features:
         with resolved.unlocked():
-            precomputed_features.settle(resolved, options.features, source is not None)
+            precomputed_features.freeze_encoders(resolved, options.features, source is not None)
     settings = recipe.read(resolved)
     if not settings.model.towers and not options.features:
         raise UserError(

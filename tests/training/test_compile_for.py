@@ -26,7 +26,7 @@ def recipe(**changes):
     """The demo's, of seconds, with what a device would be left to choose settled."""
     config = demo.get_config("tiny")
     settled = {"model.remat": "none", "mesh.data": 8}
-    return compile_for.changed(
+    return compile_for.with_settings(
         config, settled | {k.replace("__", "."): v for k, v in changes.items()}
     )
 
@@ -71,7 +71,7 @@ class Pod:
 
 def search(pod: Pod, config) -> str:
     """The flags that `fitting` finds."""
-    other, found = compile_for.fitting(config, pod(config), pod)
+    other, found = compile_for.first_that_fits(config, pod(config), pod)
     assert found.fits
     return compile_for.flags(config, other)
 
@@ -145,7 +145,7 @@ def compiled(tmp_path_factory):
     except metadata.PackageNotFoundError:
         pytest.skip("libtpu, the compiler for TPUs, is not installed: make aot")
 
-    config = compile_for.changed(
+    config = compile_for.with_settings(
         demo.get_config("tiny"),
         {
             "model.dtype": "bfloat16",

@@ -224,12 +224,12 @@ def test_features_of_another_checkpoint_are_refused(tmp_path):
     ):
         precomputed_features.check_checkpoint(kept, "fedcba9876543210", "clip")
     with pytest.raises(UserError, match=r"name it with --config.init_from"):
-        precomputed_features.settle(config_of(), str(tmp_path), has_source=False)
+        precomputed_features.freeze_encoders(config_of(), str(tmp_path), has_source=False)
     augmented = config_of(data__augment=True)
     with pytest.raises(UserError, match=r"config.data.augment changes clips"):
-        precomputed_features.settle(augmented, str(tmp_path), has_source=True)
+        precomputed_features.freeze_encoders(augmented, str(tmp_path), has_source=True)
     config = config_of(optim__frozen=("^temporal/",))
-    precomputed_features.settle(config, str(tmp_path), has_source=True)
+    precomputed_features.freeze_encoders(config, str(tmp_path), has_source=True)
     assert tuple(config.optim.frozen) == ("^temporal/", precomputed_features.TOWERS)
 
 
@@ -237,12 +237,12 @@ def test_another_s_encoder_leaves_the_logit_s_scale_alone(tmp_path):
     written(tmp_path / "train")
     config = config_of()
     with config.unlocked():
-        precomputed_features.settle(config, str(tmp_path), has_source=False)
+        precomputed_features.freeze_encoders(config, str(tmp_path), has_source=False)
     assert config.model.towers is False
     assert tuple(config.optim.frozen) == ()
     config.init_from = "clip"
     with pytest.raises(UserError, match="of another encoder, which no checkpoint goes with"):
-        precomputed_features.settle(config, str(tmp_path), has_source=True)
+        precomputed_features.freeze_encoders(config, str(tmp_path), has_source=True)
     params = jax.eval_shape(lambda: init_params(GLSCL(dataclasses.replace(SMALL, towers=False)), 0))
     assert set(params) == {"clip", "temporal", "lim"}
     assert set(params["clip"]) == {"logit_scale"}
