@@ -63,7 +63,7 @@ def local(given: str | os.PathLike, name: str) -> pathlib.Path:
         raise UserError(f"{name} {text}: whose home that is cannot be told") from error
 
 
-def settle(config: ConfigDict) -> None:
+def expand(config: ConfigDict) -> None:
     """Makes the settings that are paths `local` and absolute: they hold in any folder from then on.
 
     A tokenizer may be a name, too: "demo", or what is no path that is there, stays as it is. So do

@@ -42,7 +42,7 @@ from glscl_jax.training.run import (
     other_params,
     start,
 )
-from glscl_jax.training.telling import describe_end, say, tell_start
+from glscl_jax.training.start_report import describe_end, report_start, say
 
 
 def _define_flags() -> None:
@@ -143,7 +143,7 @@ def _train(config, kept: mirror.Kept, options: Options, claims: contextlib.ExitS
     checkpoints = Checkpoints(workdir, run.config.keep_checkpoints)
     state = start(run, checkpoints, loaded)
     del loaded  # Else all of its parameters would be held as long as the run lasts.
-    tell_start(run, state, first, old)
+    report_start(run, state, first, old)
 
     # 5. Step by step: train, log, validate, save.
     batches = inputs.training_batches(run.config, run.data, run.tokenizer, first, total)
@@ -162,7 +162,7 @@ def _train(config, kept: mirror.Kept, options: Options, claims: contextlib.ExitS
         preempted = preemption.reached(done) and done < total
         if validates(run, done) and not preempted:
             with log.paused():
-                scores = run.validation(state.evaluated)
+                scores = run.validation(state.eval_params)
             log.write_validation(scores)
             with log.paused():
                 checkpoints.save(state, scores)
@@ -209,7 +209,7 @@ def claim(run: Run, claims: contextlib.ExitStack) -> tuple[int, dict | None]:
             run.groups,
             run.plan,
             step=first,
-            goes_on=first < run.total,
+            steps_left=first < run.total,
         )
     )
     return first, old

@@ -1,4 +1,4 @@
-"""What docs/architecture.md and the README's map name is there."""
+"""What docs/architecture.md and the README's map name is there, and as large as they say."""
 
 import pathlib
 import re
@@ -91,3 +91,31 @@ def test_the_map_of_the_readme_is_true():
 @pytest.mark.parametrize("name", ["glscl_jax.load", "glscl_jax.training.steps", "convert.clip"])
 def test_what_is_defined_is_found(name):
     assert is_defined(name)
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """The cells of a table of the architecture, which begins with `table`."""
+    text = architecture().split(table)[1].split("\n\n")[0]
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+    return [[cell.strip("`") for cell in row] for row in cells]
+
+
+def test_the_sizes_are_nearly_those_of_today():
+    rows = rows_of("| package | files | lines |")
+    assert {name for name, *_ in rows} >= {"convert/", "tests/", "glscl_jax/models/"}
+    for folder, files, lines in rows:
+        found = list((REPO / folder).rglob("*.py"))
+        count = sum(len(path.read_bytes().splitlines()) for path in found)
+        old = f"{folder} has {len(found)} files and {count:,} lines: run the table's command again"
+        assert int(files) == pytest.approx(len(found), rel=0.2, abs=3), old
+        assert int(lines.replace(",", "")) == pytest.approx(count, rel=0.2, abs=200), old
+
+
+def test_what_has_a_home_is_named_in_no_more_files():
+    texts = [
+        path.read_text(encoding="utf-8")
+        for folder in (*PACKAGES, "docs")
+        for path in (REPO / folder).rglob("*.py")
+    ]
+    for name, _, now, _ in rows_of("| name | before | now | its home |"):
+        assert sum(name in text for text in texts) <= int(now), name

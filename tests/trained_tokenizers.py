@@ -9,6 +9,27 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 transformers = pytest.importorskip("transformers")
 
+# Captions that are easily cleaned or split in another way.
+ODD = (
+    "",
+    "  \t\n ",
+    "A man, plays the GUITAR!",
+    "...!? -- _",
+    "😀 a face 👩\N{ZERO WIDTH JOINER}🍳 cooks",
+    "İstanbul ΟΔΟΣ ὈΔΥΣΣΕΎΣ straße ẞ",
+    "don't_it's a-b",
+    "日本 word ½ ﬁ e\N{COMBINING ACUTE ACCENT}",
+    "</s> a dog</s>  cat <unk>",
+    "</s>",
+    "<eos> a <s> b <pad> <mask>",
+    "a\n b\t c\N{NO-BREAK SPACE}d\N{ZERO WIDTH SPACE}e\x00f\x1b[31m",
+    "▁a▁b ▁",
+    "rock &amp; roll",
+    "a man " * 100,
+    "supercalifragilisticexpialidocious" * 4,
+)
+
+
 _TEXT = """
     a man woman dog cat red blue circle square moves left right up down plays the guitar runs on
     beach is cooking in kitchen two people are talking about cars while it rains slowly then

@@ -41,7 +41,7 @@ HEAD = (
 
 
 def main(_):
-    rows = chosen(flags.FLAGS.only)
+    rows = choose(flags.FLAGS.only)
     kept, found, more = counts.read(), {}, []
     for row in rows:
         try:
@@ -49,7 +49,7 @@ def main(_):
         except UserError as error:
             print(f"{row.name}: left out: {error}", flush=True)
             continue
-        found[row.name] = counted = compiled(row)
+        found[row.name] = counted = compile_row(row)
         more += counts.regressions(row.name, counted, kept[counts.LAST].get(row.name))
         if flags.FLAGS.keep:
             counts.keep({row.name: counted})
@@ -60,7 +60,7 @@ def main(_):
         raise UserError("; ".join(more) + ": --keep if that is meant")
 
 
-def chosen(only: list[str]) -> list[Row]:
+def choose(only: list[str]) -> list[Row]:
     """The rows asked for.
 
     Raises:
@@ -73,7 +73,7 @@ def chosen(only: list[str]) -> list[Row]:
     return rows
 
 
-def compiled(row: Row) -> Counts:
+def compile_row(row: Row) -> Counts:
     """What `train --compile_for` says of a row, in a process of its own.
 
     Raises:
@@ -97,7 +97,9 @@ def table(rows: list[Row], found: dict[str, Counts], kept: dict) -> list[str]:
         lines += [line(row, name, x[row.name]) for name, x in states if row.name in x]
     lines.append("")
     for row in (row for row in rows if row.name in found):
-        lines += [f"- {row.name}: {counts.told(row, aim, newest, kept[OLD])}" for aim in row.aims]
+        lines += [
+            f"- {row.name}: {counts.aim_result(row, aim, newest, kept[OLD])}" for aim in row.aims
+        ]
         if flag := found[row.name].proposed:
             lines.append(f"- {row.name}: fits with {flag}")
     return lines

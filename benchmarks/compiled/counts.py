@@ -114,7 +114,7 @@ def regressions(name: str, found: Counts, last: Counts | None) -> Iterator[str]:
             )
 
 
-def told(row: Row, aim: Aim, found: Mapping[str, Counts], old: Mapping[str, Counts]) -> str:
+def aim_result(row: Row, aim: Aim, found: Mapping[str, Counts], old: Mapping[str, Counts]) -> str:
     """Whether an aim is met, and what there is; `found` are this run's counts or the last ones."""
     value = getattr(found[row.name], aim.figure)
     other = old.get(row.name) if aim.of == OLD else found.get(aim.of)

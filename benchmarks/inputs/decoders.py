@@ -40,4 +40,4 @@ if __name__ == "__main__":
     folder, decode = pathlib.Path(sys.argv[1]), DECODERS[sys.argv[2]]
     first = figures.windows(folder)[0].video
     checksum = zlib.crc32(decode(first).tobytes())
-    figures.measure(decoded(folder, decode), checksum).tell()
+    figures.measure(decoded(folder, decode), checksum).print_json()

@@ -31,7 +31,7 @@ class Figures:
     peak_mb: float
     check: int = 0
 
-    def tell(self) -> None:
+    def print_json(self) -> None:
         print(json.dumps(dataclasses.asdict(self)), flush=True)
 
 

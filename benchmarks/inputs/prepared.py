@@ -37,4 +37,4 @@ def batches(folder: pathlib.Path, batch_size: int, num_steps: int):
 
 if __name__ == "__main__":
     folder, batch_size, num_steps = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    figures.measure(batches(folder, batch_size, num_steps)).tell()
+    figures.measure(batches(folder, batch_size, num_steps)).print_json()

@@ -89,4 +89,4 @@ def batches(folder: pathlib.Path, workers: int):
 
 
 if __name__ == "__main__":
-    figures.measure(batches(pathlib.Path(sys.argv[1]), int(sys.argv[2]))).tell()
+    figures.measure(batches(pathlib.Path(sys.argv[1]), int(sys.argv[2]))).print_json()

@@ -7,7 +7,7 @@ trained with it, values and gradients are compared on the device itself.
 import jax
 import jax.numpy as jnp
 
-from glscl_jax.models.encoders.attention import Seen, fused, written_out
+from glscl_jax.models.encoders.attention import AttentionMask, fused, plain
 
 BATCH, HEADS, HEAD = 4, 8, 64
 # Tokens and what is seen of them: the vision towers', filled up or not; a text's; a clip's frames.
@@ -34,7 +34,7 @@ def compare(tokens: int, real: int | str | None, causal: bool) -> str:
         mask = jnp.broadcast_to(
             jnp.arange(tokens) < jnp.reshape(lengths, (-1, 1)), (BATCH, tokens)
         ).astype(jnp.int32)
-    seen = Seen(mask, causal=causal)
+    seen = AttentionMask(mask, causal=causal)
     shape = (BATCH, tokens, HEADS, HEAD)
     *inputs, weight = (
         jax.random.normal(key, shape, jnp.bfloat16)
@@ -56,7 +56,7 @@ def compare(tokens: int, real: int | str | None, causal: bool) -> str:
             return str(error).splitlines()[0]
         return mixed * (1 if mask is None or real == "texts" else mask[:, :, None, None]), grads
 
-    exact = outcome(lambda q, k, v: written_out(q, k, v, seen), jnp.float32)
+    exact = outcome(lambda q, k, v: plain(q, k, v, seen), jnp.float32)
     found = outcome(lambda q, k, v: fused(q, k, v, seen), jnp.bfloat16)
     if isinstance(found, str):
         return f"refused: {found}"

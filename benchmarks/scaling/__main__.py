@@ -18,7 +18,7 @@ from absl import flags
 from benchmarks.machine import machine
 from benchmarks.scaling import chips
 from benchmarks.scaling.compiled_step import TINY, Counts, Step, counts, results
-from benchmarks.scaling.formulas import blocks_of, cost, merged, sizes
+from benchmarks.scaling.formulas import blocks_of, cost, merge_axes, sizes
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCLConfig
 from glscl_jax.runtime import program
@@ -76,14 +76,15 @@ def print_runs() -> None:
         step = Step(TINY, frames=6, words=20, batch=0, axes=axes, loss_block=16)
         step = dataclasses.replace(step, batch=CLIPS * step.devices)
         found = results(step)
-        line = counted(counts(step))
+        line = format_counts(counts(step))
         if step.batch not in alone:
             one = dataclasses.replace(step, axes=MESHES[0])
             alone[step.batch] = found if one == step else results(one)
-        print(f"| {named(axes)} | {step.batch} | {against(found, alone[step.batch])} | {line} |")
+        off = check_against(found, alone[step.batch])
+        print(f"| {mesh_name(axes)} | {step.batch} | {off} | {line} |")
 
 
-def against(found: dict[str, float], expected: dict[str, float]) -> str:
+def check_against(found: dict[str, float], expected: dict[str, float]) -> str:
     """Each figure, and its relative distance from one device's.
 
     Raises:
@@ -101,7 +102,7 @@ def against(found: dict[str, float], expected: dict[str, float]) -> str:
     return " | ".join(cells)
 
 
-def counted(found: Counts) -> str:
+def format_counts(found: Counts) -> str:
     """What moves, in MB by axes and kind, and memory."""
     moved = ", ".join(
         f"{axes} {kind} {value / 1e6:.2f}"
@@ -111,7 +112,7 @@ def counted(found: Counts) -> str:
     return f"{moved or '-'} | {found.held / 1e6:.1f} + {found.temporary / 1e6:.1f}"
 
 
-def named(axes) -> str:
+def mesh_name(axes) -> str:
     return " x ".join(f"{name} {size}" for name, size in axes)
 
 
@@ -125,7 +126,9 @@ def print_tables() -> None:
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: |")
     per_clip = activations(B32)
     for axes, batch in COMPILED:
-        print(compared(dataclasses.replace(B32, axes=axes, batch=batch), per_clip), flush=True)
+        print(
+            comparison_row(dataclasses.replace(B32, axes=axes, batch=batch), per_clip), flush=True
+        )
     per_clip = activations(REMAT)
     print(f"\nActivations, bfloat16, products kept: {per_clip / 1e6:.0f} MB a clip.")
     for chip in (chips.H100, chips.V5E):
@@ -133,10 +136,10 @@ def print_tables() -> None:
         print(chips.table(REMAT, chip, per_clip))
 
 
-def compared(step: Step, per_clip: float) -> str:
+def comparison_row(step: Step, per_clip: float) -> str:
     """A row: what the compiled module says, and the formula's distance from it."""
     found, expected = counts(step), cost(step)
-    formulas, by_axes = merged(expected.sent, step), {}
+    formulas, by_axes = merge_axes(expected.sent, step), {}
     for (axes, _), value in found.sent.items():
         by_axes[axes] = by_axes.get(axes, 0.0) + value
     moved = "; ".join(
@@ -146,18 +149,18 @@ def compared(step: Step, per_clip: float) -> str:
     sent = sum(formulas.values()) / sum(by_axes.values()) - 1
     memory = expected.memory + per_clip * step.batch / step.devices
     cells = [
-        named(step.axes),
+        mesh_name(step.axes),
         f"{step.batch:,}",
         f"{blocks_of(step)}",
         moved,
         f"{100 * sent:+.1f} %",
-        beside(found.flops / 1e9, expected.flops / 1e9, 0),
-        beside((found.held + found.temporary) / 1e9, memory / 1e9, 1),
+        with_error(found.flops / 1e9, expected.flops / 1e9, 0),
+        with_error((found.held + found.temporary) / 1e9, memory / 1e9, 1),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def beside(found: float, formula: float, digits: int) -> str:
+def with_error(found: float, formula: float, digits: int) -> str:
     """A count, and the formula's with its error."""
     error = 100 * (formula / found - 1)
     return f"{found:,.{digits}f} ({formula:,.{digits}f}, {error:+.1f} %)"

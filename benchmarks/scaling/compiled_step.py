@@ -66,13 +66,13 @@ class Counts:
     """What the compiled module says of one device and one step.
 
     Attributes:
-      moved: all that devices send each other.
+      collectives: all that devices send each other.
       flops: of matrix products.
       held: bytes of its share of parameters, optimiser state and batch.
       temporary: bytes that the step takes besides.
     """
 
-    moved: list[Collective]
+    collectives: list[Collective]
     flops: int
     held: int
     temporary: int
@@ -80,7 +80,7 @@ class Counts:
     @property
     def sent(self) -> Counter:
         """Bytes by (axes, kind)."""
-        return sent_by_axis(self.moved)
+        return sent_by_axis(self.collectives)
 
 
 @functools.cache
@@ -88,7 +88,7 @@ def optimizer():
     return make_optimizer(OPTIM, 1000)
 
 
-def begun(config: GLSCLConfig) -> TrainState:
+def initial_state(config: GLSCLConfig) -> TrainState:
     """The state before the first update."""
     return steps.init_state(init_params(GLSCL(config), 0), optimizer(), OPTIM)
 
@@ -123,10 +123,10 @@ def abstract_batch(step: Step, mesh) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 @functools.lru_cache(maxsize=1)
-def compiled(step: Step) -> jax.stages.Compiled:
+def compile_step(step: Step) -> jax.stages.Compiled:
     """`steps.train_step` as `train` compiles it, for arrays that have a shape only."""
     mesh = mesh_of(step)
-    state = jax.eval_shape(lambda: begun(step.config))
+    state = jax.eval_shape(lambda: initial_state(step.config))
     where = sharding.by_rules(state, mesh)
     state = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -154,7 +154,7 @@ def mesh_of(step: Step):
 
 def counts(step: Step) -> Counts:
     """What one device computes, holds and sends in `step`."""
-    program = compiled(step)
+    program = compile_step(step)
     module = hlo.Module(program.as_text())
     memory = program.memory_analysis()
     return Counts(
@@ -168,7 +168,7 @@ def counts(step: Step) -> Counts:
 def results(step: Step) -> Mapping[str, float]:
     """The first step's loss and gradient norm, computed by all of its devices."""
     mesh = mesh_of(step)
-    state = jax.jit(lambda: begun(step.config))()
+    state = jax.jit(lambda: initial_state(step.config))()
     state = jax.device_put(state, sharding.by_rules(state, mesh))
-    _, metrics = compiled(step)(state, sharding.put_batch(batch_of(step), mesh))
+    _, metrics = compile_step(step)(state, sharding.put_batch(batch_of(step), mesh))
     return {"loss": float(metrics.losses.total), "grad_norm": float(metrics.grad_norm)}

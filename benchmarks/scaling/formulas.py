@@ -12,7 +12,7 @@ import re
 import jax
 from jax.sharding import AbstractMesh
 
-from benchmarks.scaling.compiled_step import OPTIM, Step, begun
+from benchmarks.scaling.compiled_step import OPTIM, Step, initial_state
 from glscl_jax.profiling.model_flops import TRAINING, forward_flops
 from glscl_jax.runtime import sharding
 from glscl_jax.runtime.sharding import DATA, FSDP
@@ -47,7 +47,7 @@ class Sizes:
 @functools.cache
 def sizes(config, frames: int, words: int) -> Sizes:
     """`Sizes` of a model from the shapes of its parameters."""
-    state = jax.eval_shape(lambda: begun(config))
+    state = jax.eval_shape(lambda: initial_state(config))
     layers = embedding = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         name = path_name(path)
@@ -126,7 +126,7 @@ def blocks_of(step: Step) -> int:
     return block_count(step.batch, step.loss_block, mesh)
 
 
-def merged(sent: dict[str, float], step: Step) -> dict[str, float]:
+def merge_axes(sent: dict[str, float], step: Step) -> dict[str, float]:
     """`sent` with an axis of one device left out of the names, as counts have it."""
     total = {}
     for axes, value in sent.items():

@@ -83,7 +83,7 @@ def released(lim: Lim):
         gim = jnp.einsum("AD,ABD->AB", unit, pooled)
         text, video = lim.read("text", tokens), lim.read("video", frames)
         lim_scores = jnp.einsum("AKD,BKD->ABK", text, video).mean(-1)
-        return gim + BLOCKING["lim_weight"] * lim_scores
+        return gim + BLOCKING["head"].lim_weight * lim_scores
 
     return block
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.encoders.attention import Seen
+from glscl_jax.models.encoders.attention import AttentionMask
 from glscl_jax.models.encoders.clip import CLIP
 from glscl_jax.models.encoders.clip_config import CLIPConfig
-from glscl_jax.models.encoders.rotary import turns_of
+from glscl_jax.models.encoders.rotary import rotary_angles
 from glscl_jax.models.encoders.transformer import ResidualBlock
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 
@@ -278,7 +278,7 @@ def compare_gradients(source: Stages, ours: Stages) -> list[Comparison]:
 def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
     """The activations before a tower's first block and after each, of real tokens alone [N,D]."""
     causal = name == "text" and config.causal
-    seen = Seen(None if mask is None else jnp.asarray(mask), causal)
+    seen = AttentionMask(None if mask is None else jnp.asarray(mask), causal)
     real = slice(None) if mask is None else mask > 0
     stack = name if name in _OTHERS else "transformer"
     blocks = tower[stack]["blocks"]
@@ -287,10 +287,10 @@ def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
     settings = config.text_blocks if name == "text" else config.vision_blocks
     layers = len(blocks["ln_1"]["scale"])
     block = ResidualBlock(settings, jnp.dtype("float32"))
-    turns = None
+    angles = None
     if name == "vision" and config.rotary:
-        turns = turns_of(config.side, settings.head_width, config.class_token, x.shape[1])
-    step = jax.jit(lambda params, x: block.apply({"params": params}, x, seen, turns)[0])
+        angles = rotary_angles(config.side, settings.head_width, config.class_token, x.shape[1])
+    step = jax.jit(lambda params, x: block.apply({"params": params}, x, seen, angles)[0])
     found = {first_stage(name): np.asarray(x)[real]}
     for layer in range(layers):
         x = step(jax.tree.map(lambda array, layer=layer: array[layer], blocks), x)

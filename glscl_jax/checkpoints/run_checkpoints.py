@@ -72,7 +72,10 @@ class Checkpoints:
             progress["raw"] = part_of(state.params, state.ema)
         try:
             self._orbax.save_checkpointables_async(
-                step, {"params": state.evaluated, "progress": progress}, metrics=metrics, force=True
+                step,
+                {"params": state.eval_params, "progress": progress},
+                metrics=metrics,
+                force=True,
             )
             self._saved = step
         except Exception as error:
@@ -119,7 +122,7 @@ class Checkpoints:
             if "nonfinite" in stored:
                 progress["nonfinite"] = abstract.nonfinite
             if "raw" in stored:
-                params = abstract.evaluated
+                params = abstract.eval_params
                 progress["raw"] = part_of(abstract.params, stored["raw"])
             loaded = self._orbax.load_checkpointables(
                 step, {"params": params, "progress": progress}

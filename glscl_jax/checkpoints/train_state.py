@@ -33,6 +33,6 @@ class TrainState:
         return self.step - self.nonfinite
 
     @property
-    def evaluated(self) -> dict:
+    def eval_params(self) -> dict:
         """The parameters to validate with and to keep: the average, where there is one."""
         return merge(self.params, self.ema)

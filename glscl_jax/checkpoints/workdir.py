@@ -68,7 +68,7 @@ class Workdir:
         plan: Plan | None = None,
         *,
         step: int = 0,
-        goes_on: bool = True,
+        steps_left: bool = True,
     ) -> None:
         """Writes down what the run is made with, or checks that an earlier start agrees.
 
@@ -80,7 +80,7 @@ class Workdir:
           groups: of the optimiser, as `groups.trained_layers` tells them; None where there is none.
           plan: how long it is to be; None where that is not known.
           step: from which the config holds.
-          goes_on: whether anything is to be trained; a finished run keeps what it was made with.
+          steps_left: whether anything is to be trained; a finished run keeps what it was made with.
 
         Raises:
           UserError: the directory holds a run with other settings, other data or another
@@ -97,7 +97,7 @@ class Workdir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._check_same(new, tokenizer)
-            if not goes_on:
+            if not steps_left:
                 return
             # One that is there is the same: that was compared.
             if tokenizer and not self.tokenizer.is_dir():

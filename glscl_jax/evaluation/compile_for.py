@@ -3,7 +3,7 @@
     python -m glscl_jax.evaluate --checkpoint runs/one --compile_for=v5e:2x2
     python -m glscl_jax.evaluate --config configs/msrvtt.py --out results --compile_for=h100x8
 
-No data is read, no parameters are, and no device is needed: the device's own compiler runs here.
+Neither data nor parameters are read, and no device is needed: its own compiler runs here.
 """
 
 import functools
@@ -35,7 +35,7 @@ from glscl_jax.runtime import mirror, sharding
 
 
 def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str | None) -> int:
-    """Compiles what an evaluation runs and tells of each; returns the program's exit status.
+    """Compiles what an evaluation runs and reports on each program; returns the exit status.
 
     Args:
       text: the topology, see `topologies`.
@@ -51,7 +51,7 @@ def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str |
     if config is None and checkpoint is None:
         raise UserError("--checkpoint or --config is missing: one of them says which model it is")
     if not (folder := out or checkpoint):
-        raise UserError("--out is missing: where what is found is to go")
+        raise UserError("--out is missing: name the folder for what is found")
     if checkpoint:
         with at_hand(checkpoint, name="--checkpoint") as directory:
             config = config or Workdir(directory).config()

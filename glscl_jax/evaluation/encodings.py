@@ -1,4 +1,4 @@
-"""Has a checkpoint's encoders make features of whole splits, and keeps them for training heads."""
+"""Features of whole splits by a checkpoint's encoders, kept for training heads."""
 
 import functools
 import itertools
@@ -82,7 +82,7 @@ class _Towers:
         )
         for number, part in enumerate(ticks, done):
             names, texts = map(list, zip(*part, strict=True))
-            # Only one shape is compiled: the last batch is filled up with its last caption.
+            # One shape is compiled: the last batch is filled up with its last caption.
             filled = texts + texts[-1:] * (self._size - len(texts))
             tokens = self._task.tokenizer(filled, self._task.config.data.num_words)
             found = self._run(self._text, tokens.ids, tokens.mask)
@@ -93,6 +93,7 @@ class _Towers:
             )
 
     def _run(self, run, *arrays: np.ndarray):
+        """What an encoder makes of a batch's arrays, on the host."""
         batch = dict(enumerate(arrays))
         on_devices = sharding.put_batch(batch, self._task.mesh)
         return jax.device_get(run(self._task.loaded.params, *on_devices.values()))

@@ -26,7 +26,7 @@ from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.split_scores import Scored
 from glscl_jax.retrieval.tower_features import TowerFeatures, read_features
 from glscl_jax.runtime import sharding
-from glscl_jax.training import kept_features
+from glscl_jax.training import precomputed_features
 
 
 def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
@@ -52,13 +52,13 @@ def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
         split = options.split or config.data.test_split
         kept = read_features(directory, split, tokens=loaded.head.reads_tokens)
         called = f"--features {directory}, {split}"
-        kept_features.check_sizes(called, kept, config, loaded.config)
+        precomputed_features.check_sizes(called, kept, config, loaded.config)
         sha256 = parameters_sha256(loaded.params)
         _check_owner(called, kept, loaded, sha256)
         out = pathlib.Path(paths.local(options.out or loaded.directory, "--out"))
         out.mkdir(parents=True, exist_ok=True)
     with stages("encode from features"):
-        encode = kept_features.HeadEncoder(loaded.model, mesh, config.eval_batch_size)
+        encode = precomputed_features.HeadEncoder(loaded.model, mesh, config.eval_batch_size)
         encoded = encode(loaded.params, kept)
     with stages("score and rank"):
         result = Scored(encoded, loaded.head, mesh).retrieval()
@@ -75,11 +75,11 @@ def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
 
 def _check_owner(called: str, kept: TowerFeatures, loaded: LoadedModel, sha256: str) -> None:
     """Raises a `UserError` for features of another encoder than those that the head trained on."""
-    theirs, path = kept_features.owner_of(kept.identity), loaded.directory / "data.json"
+    theirs, path = precomputed_features.owner_of(kept.identity), loaded.directory / "data.json"
     told = read_json(path) if path.exists() else {}
     # What a run from clips says of its data names no encoder: that one is its own.
-    named = [x for x in told.values() if isinstance(x, dict) and kept_features.owned(x)]
-    known = {kept_features.owner_of(x) for x in named} or {sha256}
+    named = [x for x in told.values() if isinstance(x, dict) and precomputed_features.owned(x)]
+    known = {precomputed_features.owner_of(x) for x in named} or {sha256}
     if theirs not in known:
         raise UserError(
             f"{called}: they are of {theirs[:24]}, the head in {loaded.directory} is for those of "
@@ -102,7 +102,7 @@ def _card(
     return {
         "checkpoint": run_card.checkpoint_facts(loaded, sha256),
         "data": {
-            "dataset": f"features of {kept_features.owner_of(kept.identity)[:24]}",
+            "dataset": f"features of {precomputed_features.owner_of(kept.identity)[:24]}",
             **run_card.split_facts(encoded, split),
             "failed": 0,
             "partial": "",

@@ -78,7 +78,7 @@ def recall_curves(result: Retrieval, items: int, theme: Theme) -> bytes:
 
 
 def rank_histogram(result: Retrieval, items: int, theme: Theme) -> bytes:
-    """Share of queries by the place of their right item; an SVG file. Arguments as above."""
+    """Share of queries by the place of their right item; an SVG file. See `recall_curves`."""
     figure, axes = _figure(theme)
     edges = bin_edges(items)
     places, width = np.arange(len(edges) - 1), 0.4

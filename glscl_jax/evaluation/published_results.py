@@ -47,7 +47,7 @@ def find(dataset: str, split: str, variant: str | None, rerank: str) -> Publishe
     return None
 
 
-# So many rows, in place of 1,000, have files that circulate under the name of a test split.
+# Files with so many rows, in place of 1,000, circulate under the name of a test split.
 _CIRCULATING = {"MSR-VTT 1k-A": (879, 1_758)}
 
 
@@ -59,8 +59,8 @@ def differing_gallery(dataset: str, split: str, videos: int, texts: int) -> str:
     Args:
       dataset: as prepared.
       split: of the prepared data set.
-      videos: that are ranked.
-      texts: likewise.
+      videos: how many are ranked.
+      texts: how many captions are ranked.
     """
     benchmark = BENCHMARKS.get(dataset)
     if benchmark is None or split != TEST:

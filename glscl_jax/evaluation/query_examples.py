@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from glscl_jax.errors import UserError
+from glscl_jax.models.heads.explanation import Part
 from glscl_jax.models.heads.head import Head
-from glscl_jax.models.heads.told import Part
 from glscl_jax.retrieval.encoding import EncodedSplit
 from glscl_jax.retrieval.metrics import Ranks
 
@@ -25,7 +25,7 @@ FRAME_QUALITY = 75
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A frame as the page shows it: a JPEG data URI, its size in pixels, its GIM weight."""
+    """A frame as the page shows it: a JPEG data URI, its size in pixels, how much it counts."""
 
     source: str
     width: int
@@ -35,7 +35,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """What a caption and a video have to do with each other.
+    """A caption and a video, and how their score comes about.
 
     Attributes:
       clip_id: of the video.
@@ -138,17 +138,17 @@ class Explainer:
         """Caption a and video b."""
         text = jax.tree.map(lambda x: np.asarray(x[a]), self.encoded.text)
         video = jax.tree.map(lambda x: np.asarray(x[b]), self.encoded.video)
-        told = self.head.tell(text, video)
-        weights = np.asarray(told.weights)
+        explanation = self.head.explain(text, video)
+        weights = np.asarray(explanation.weights)
         return Pair(
             clip_id=self.encoded.clip_ids[b],
             right=right,
             score=score,
-            parts=told.parts,
-            unchanged=told.score,
+            parts=explanation.parts,
+            unchanged=explanation.score,
             frames=self.strip(b, weights[video.mask > 0]),
             padding=float(1 - weights.sum()),
-            concepts=None if told.concepts is None else np.asarray(told.concepts),
+            concepts=None if explanation.concepts is None else np.asarray(explanation.concepts),
         )
 
     def strip(self, b: int, weights: np.ndarray) -> list[Frame]:

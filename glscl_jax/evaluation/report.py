@@ -1,8 +1,8 @@
 """report.html: a retrieval result to look at, in one file that asks nothing of the network.
 
 The recall table and its pictures, then single queries, the best, the median and the worst: the
-caption, the frames of the right video and of the one that came before it, how much the GIM looks
-at each frame, and which concepts of the text and of the video the LIM finds alike.
+caption, the frames of the right video and of the one that came before it, how much each frame
+counts, and how alike the concepts of the text and of the video are.
 """
 
 import base64
@@ -54,7 +54,7 @@ def write_report(
       examples: how many queries to show of the best, of the median and of the worst each.
       intervals: by direction ("t2v", "v2t") and figure ("R@1" ...), the low and the high end of
         its 95 % interval.
-      notes: what a reader of the figures must not overlook; ties are told without.
+      notes: what a reader of the figures must not overlook; the page tells of ties itself.
 
     Returns:
       the file's path.

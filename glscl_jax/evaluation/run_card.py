@@ -1,6 +1,6 @@
 """What a result is a result of: results.json, and results.md to read.
 
-With it another can repeat the evaluation and see that it was the same: which parameters, which
+With it somebody else can repeat the evaluation and see that it is the same one: which parameters,
 captions and videos (by SHA-256), how they were scored and ranked, on what, in what time.
 """
 
@@ -131,7 +131,7 @@ def notes(card: dict) -> list[str]:
 
 
 def caveats(card: dict) -> list[str]:
-    """The same without ties."""
+    """`notes` without those on ties."""
     data, found = card["data"], []
     if (method := card["rerank"]["method"]) != "none":
         found.append(f"post-processed: {LABELS[method]}")
@@ -148,7 +148,7 @@ def caveats(card: dict) -> list[str]:
         found.append(gallery)
     if card["trained_otherwise"]:
         found.append(f"trained with {card['trained_otherwise']}")
-    # Cards of before have nothing of the head's.
+    # Cards of earlier versions say nothing of the head.
     return found + card.get("head", {}).get("remarks", [])
 
 

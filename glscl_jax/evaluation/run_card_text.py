@@ -108,7 +108,7 @@ def _facts(card: dict) -> str:
 
 
 def _figures(card: dict) -> dict:
-    """What the head says of its features; nothing in cards of before."""
+    """What the head says of its features; nothing in cards of earlier versions."""
     return card.get("head", {}).get("figures", {})
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation reads: checkpoint, tokenizer and data, opened and checked against another.
+"""What an evaluation reads: checkpoint, tokenizer and data, opened and checked together.
 
 All that can be wrong is found here, before anything is encoded.
 """
@@ -54,7 +54,7 @@ class Task:
       data: the prepared data set.
       split: the part of it to evaluate.
       tokenizer: the checkpoint's.
-      failed: clips of it that the data set's failed.csv lists.
+      failed: ids of clips of the split that the data set's failed.csv lists.
       mesh: the devices.
       out: where results go; it exists.
     """
@@ -149,12 +149,12 @@ def open_task(
     sha256 = parameters_sha256(loaded.params)
     processes.check_same({"parameters": sha256})
 
-    def rest() -> Task:
+    def open_rest() -> Task:
         if config is None:
             own = Workdir(loaded.directory).config()
         else:
             own = config.copy_and_resolve_references()  # The caller's stays as it is.
-        paths.settle(own)
+        paths.expand(own)
         recipe.check_reading(own, loaded.model.config)
         problems, part = Problems(), split or own.data.test_split
         problems.attempt(sharding.check_batch_size, own.eval_batch_size, mesh, "eval_batch_size")
@@ -173,7 +173,7 @@ def open_task(
         directory = _writable(paths.local(out or loaded.directory, "--out"))
         return Task(loaded, sha256, own, data, part, tokenizer, failed, mesh, directory)
 
-    task = processes.by_all(rest)
+    task = processes.by_all(open_rest)
     processes.check_same(
         {
             "data": task.data.identity,

@@ -23,14 +23,14 @@ class Compilation:
 class CompiledStep:
     """A jitted function, compiled for the arguments of its first call and no others."""
 
-    def __init__(self, step, tell: Callable[[Compilation], None] = lambda _: None):
+    def __init__(self, step, on_compiled: Callable[[Compilation], None] = lambda _: None):
         """Begins.
 
         Args:
           step: what `jax.jit` gave.
-          tell: is called once, when the step is compiled and has not run.
+          on_compiled: is called once, when the step is compiled and has not run.
         """
-        self._step, self._tell, self._compiled = step, tell, None
+        self._step, self._on_compiled, self._compiled = step, on_compiled, None
 
     def __call__(self, *arguments):
         if self._compiled is None:
@@ -41,5 +41,5 @@ class CompiledStep:
         before = time.perf_counter()
         compiled = self._step.lower(*arguments).compile()
         seconds = time.perf_counter() - before
-        self._tell(Compilation(seconds, memory.planned(compiled)))
+        self._on_compiled(Compilation(seconds, memory.plan_of(compiled)))
         return compiled

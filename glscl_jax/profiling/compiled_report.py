@@ -192,7 +192,7 @@ def report(
     """
     module = hlo.Module(compiled.as_text())
     moved = collectives.collectives(module, mesh)
-    plan = memory.planned(compiled)
+    plan = memory.plan_of(compiled)
     peak = peak_flops.published_flops(topology.chip.device_kind, dtype)
     fastest = peak or peak_flops.published_flops(topology.chip.device_kind, "bfloat16")
     return CompiledReport(

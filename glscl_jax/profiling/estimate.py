@@ -41,7 +41,7 @@ class Estimate:
 
 def estimate(
     module: Module,
-    moved: list[Collective],
+    sent: list[Collective],
     topology: Topology,
     mesh: Mapping[str, int],
     peak: float,
@@ -50,7 +50,7 @@ def estimate(
 
     Args:
       module: compiled for `topology`.
-      moved: its collectives.
+      sent: its collectives.
       topology: the devices.
       mesh: axes and their sizes.
       peak: FLOP/s of a device, of which GPUs' kernels are taken to reach all.
@@ -67,7 +67,7 @@ def estimate(
         )
         method = "the sum over kernels of products at the peak, or of bytes at the memory's rate"
     waiting, behind = (
-        sum(x.sent / rate(topology, mesh, x.axes) for x in moved if x.asynchronous is hidden)
+        sum(x.sent / rate(topology, mesh, x.axes) for x in sent if x.asynchronous is hidden)
         for hidden in (False, True)
     )
     return Estimate(computing, waiting, behind, method)
@@ -78,7 +78,7 @@ def kernel_seconds(module: Module, kernel: Instruction, peak: float, memory_rate
     inner = [name for name in kernel.runs if kernel.opcode == "fusion"]
     parts = [kernel, *(part for name in inner for part in module.computations[name])]
     computed = sum(map(product_flops, parts)) / peak
-    return max(computed, traffic.moved(module, kernel) / memory_rate)
+    return max(computed, traffic.bytes_moved(module, kernel) / memory_rate)
 
 
 def rate(topology: Topology, mesh: Mapping[str, int], axes: str) -> float:

@@ -33,7 +33,7 @@ class Plan:
         )
 
 
-def planned(compiled: jax.stages.Compiled) -> Plan | None:
+def plan_of(compiled: jax.stages.Compiled) -> Plan | None:
     """The program's plan, or None where the backend has no such analysis."""
     found = compiled.memory_analysis()
     if found is None:

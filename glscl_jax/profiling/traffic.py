@@ -6,7 +6,7 @@ from glscl_jax.profiling.hlo import Array, Instruction, Module
 FREE = ("parameter", "constant", "bitcast", "get-tuple-element", "tuple", "after-all", "iota")
 
 
-def moved(module: Module, instruction: Instruction) -> int:
+def bytes_moved(module: Module, instruction: Instruction) -> int:
     """Bytes that one run of a scheduled instruction reads and writes.
 
     Of an array that a fusion only cuts a slice of, or writes a slice into, the slice counts. What
@@ -30,7 +30,9 @@ def moved(module: Module, instruction: Instruction) -> int:
 
 def total(module: Module) -> int:
     """Bytes of a whole call."""
-    return sum(times * moved(module, instruction) for instruction, times in module.scheduled())
+    return sum(
+        times * bytes_moved(module, instruction) for instruction, times in module.scheduled()
+    )
 
 
 def _bytes(arrays: tuple[Array, ...]) -> int:

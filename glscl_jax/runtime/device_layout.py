@@ -17,7 +17,7 @@ from jax.experimental import mesh_utils
 from glscl_jax.errors import UserError
 
 
-def laid_out(devices: Sequence[jax.Device], sizes: tuple[int, int, int]) -> np.ndarray:
+def arrange(devices: Sequence[jax.Device], sizes: tuple[int, int, int]) -> np.ndarray:
     """The devices as an array [data, fsdp, tensor].
 
     Args:

@@ -23,7 +23,7 @@ from glscl_jax.models.encoders.parameters import (
     otherwise_of,
     split_of,
 )
-from glscl_jax.runtime.device_layout import laid_out, nearest
+from glscl_jax.runtime.device_layout import arrange, nearest
 from glscl_jax.trees import path_name
 
 
@@ -44,7 +44,7 @@ def make_mesh(
     devices = jax.devices() if devices is None else devices
     sizes = _sizes({DATA: -1} if axes is None else axes, devices)
     # Auto axes let the compiler place what the model does not say; JAX's default is Explicit.
-    return Mesh(laid_out(devices, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(arrange(devices, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _sizes(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> tuple[int, ...]:

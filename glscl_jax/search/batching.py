@@ -1,4 +1,4 @@
-"""Queries that come at once are answered at once: one encoding and one scan for all of them."""
+"""Queries that come together are answered together: one encoding and one scan for all of them."""
 
 import dataclasses
 import queue
@@ -16,7 +16,7 @@ _TOGETHER, _WAITING = 32, 256
 
 
 class Busy(UserError):
-    """More queries wait than are taken."""
+    """Too many queries wait already."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _Asked:
 
     @property
     def key(self) -> Hashable:
-        """Queries of the same are answered together."""
+        """Queries with the same key are answered together."""
         alone = self.what if isinstance(self.what, int) else None
         return alone, *sorted(self.how.items())
 
@@ -57,7 +57,7 @@ class Batcher:
         return asked.answer
 
     def close(self) -> None:
-        """Ends the thread when what waits is answered."""
+        """Ends the thread once the queries that wait are answered."""
         self._queue.put(None)
         self._thread.join(timeout=10)
 

@@ -51,11 +51,11 @@ def best(
       text: features of one query.
       rows: int64, ascending, the windows that are asked for.
       k: how many.
-      count: of candidates, at least; k of them are scored at any rate.
+      count: how many of the nearest are scored, but no fewer than k.
       proof: one of `PROOFS`.
 
     Raises:
-      UserError: the index has no neighbours, or the head no one vector.
+      UserError: the index has no neighbours, or the head has no single vector for a query.
     """
     vector = scan.head.text_vector(jax.tree.map(np.asarray, text))
     if vector is None:
@@ -84,7 +84,7 @@ def best(
 
 
 def _least(scores: np.ndarray, k: int) -> float:
-    """The k-th best score; what is below it is not among the best."""
+    """The k-th best score: a window below it is not among the best. -inf if there are fewer."""
     return np.partition(scores, -k)[-k] if len(scores) >= k else -np.inf
 
 

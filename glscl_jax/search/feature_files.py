@@ -1,11 +1,11 @@
 """Arrays of numbers in files that grow at their end and are read where they lie.
 
 layout.json       name -> type and shape of a row
-NAME.bin          the rows of an array, one behind the other
+NAME.bin          the rows of an array, one after the other
 
 What is read is mapped into memory: a scan touches the pages that it needs, processes share them,
-and an array may be larger than memory. A row counts once somebody knows its number (`rows`): what a
-writer that was killed left behind the last one is written over.
+and an array may be larger than memory. A row counts once its number is in the table of windows:
+what a writer that was killed left behind the last one is written over.
 """
 
 import os
@@ -33,7 +33,7 @@ class FeatureFiles:
 
     @property
     def names(self) -> list[str]:
-        """Of the arrays; none before the first rows."""
+        """Names of the arrays; none before the first rows."""
         return list(self._layout)
 
     def row_bytes(self) -> dict[str, int]:
@@ -41,11 +41,11 @@ class FeatureFiles:
         return {name: _size(dtype, shape) for name, (dtype, shape) in self._layout.items()}
 
     def put(self, first: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Writes rows from number `first` on, and to the disk; forgets what was behind them.
+        """Writes rows from number `first` on, and flushes them; what stood behind is cut off.
 
         Raises:
-          OSError: there is no room, or they cannot be written otherwise.
-          ValueError: they are not of the arrays that are there.
+          OSError: there is no room, or the files cannot be written for another reason.
+          ValueError: names, types or shapes are not those of the arrays that are there.
         """
         layout = {name: (x.dtype, x.shape[1:]) for name, x in arrays.items()}
         if not self._layout:
@@ -63,7 +63,7 @@ class FeatureFiles:
                 os.fsync(file.fileno())
 
     def maps(self, count: int) -> Arrays:
-        """The first `count` rows of each array, mapped into memory.
+        """The first `count` rows of each array, [count,...], mapped into memory.
 
         Raises:
           UserError: a file has fewer.

@@ -17,12 +17,12 @@ class Hit:
       rank: from 1.
       score: the head's.
       row: the window's number in the index; it stays while the index is not compacted.
-      video: its file, from the folder of the videos.
+      video: the path of its file within the folder of the videos.
       start, end: of the window, in seconds.
       time: of the frame that the query looked at most, in seconds from the video's first frame.
       times: of all its frames, likewise.
       weights: how much each of them counted.
-      metadata: the columns of metadata.csv.
+      metadata: the values of its video in metadata.csv, by column.
     """
 
     rank: int
@@ -38,7 +38,7 @@ class Hit:
 
     @classmethod
     def of(cls, rank: int, score: float, record: dict, times, weights) -> "Hit":
-        """From a row of the table and what a head tells (`Told.weights`)."""
+        """From a row of the table and a head's `Explanation.weights`."""
         # A place without a frame has no time.
         real = [(float(t), float(w)) for t, w in zip(times, weights, strict=True) if t == t]
         best = max(real, key=lambda one: one[1])
@@ -67,7 +67,7 @@ class Answer:
     Attributes:
       query: the sentence, or the name of the file.
       hits: the best windows, the best first.
-      searched: how many windows were asked, all or those that a filter left.
+      searched: how many windows there were to find: all, or those that a filter left.
       exact: whether these are the best of all that were searched: they were all scored, or a bound
         proves it. None if that is not known.
       scored: how many were scored.
@@ -86,7 +86,7 @@ class Answer:
 
     @property
     def told(self) -> str:
-        """In a line, how sure it is."""
+        """A line on how sure it is that these are the best."""
         if self.scored == self.searched:
             return f"the best of {self.searched:,} windows, all of them scored"
         how = {True: "proved", False: "not proved", None: "not proved"}[self.exact]

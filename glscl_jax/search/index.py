@@ -15,7 +15,7 @@ from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.ranges import OneOf, Optional, Whole
 from glscl_jax.retriever import Retriever
 from glscl_jax.search import candidates as nearest
-from glscl_jax.search import made_of, question, visual_query
+from glscl_jax.search import provenance, question, visual_query
 from glscl_jax.search.hit import Answer, Hit
 from glscl_jax.search.indexer import TIMES
 from glscl_jax.search.neighbours import Neighbours
@@ -66,7 +66,7 @@ def open(
     folder = paths.local(directory, "--index").absolute()
     store = Store.open(folder)
     about = store.about
-    model = made_of.load_for(
+    model = provenance.load_for(
         about["made_of"],
         checkpoint or about["checkpoint"],
         about.get("step") if checkpoint is None else None,
@@ -106,7 +106,7 @@ class Index:
 
     @property
     def columns(self) -> list[str]:
-        """By which a filter may ask, with their types: "year int64"."""
+        """The columns that a filter may name, with their types: "year int64"."""
         schema = self._current().snapshot.table.schema
         hidden = ("row", "windows")
         return [f"{field.name} {field.type}" for field in schema if field.name not in hidden]
@@ -120,12 +120,12 @@ class Index:
 
         Args:
           sentences: at least one.
-          how: top: how many windows (10). where: a filter of SQL over the columns. candidates: of
-            the nearest so many alone the scores are computed. proof: with candidates, whether to
+          how: top: how many windows (10). where: a filter of SQL over the columns. candidates:
+            score so many of the nearest windows alone. proof: with candidates, whether to
             prove that they hold the best; one of `candidates.PROOFS`.
 
         Raises:
-          UserError: a sentence is none, or the filter.
+          UserError: a sentence, the filter or an option is not one.
         """
         asked = [question.sentence(one) for one in sentences]
         return self.search(self._encoded(asked), asked, **how)
@@ -162,12 +162,12 @@ class Index:
         return self.search(self._as_text(video), [name], **how)[0]
 
     def _as_text(self, video: Features) -> Features:
-        """Videos in the place of sentences; raises a `UserError` where the head has no such."""
+        """Videos in the place of sentences; raises a `UserError` where the head takes none."""
         found = self.model.head.as_text(video)
         if found is None:
             raise UserError(
-                f"the head {self.model.head.name} ranks videos by sentences alone: a video or a "
-                "picture has no place in one's stead; ask by a sentence"
+                f"the head {self.model.head.name} ranks videos by sentences alone, not by a "
+                "video or a picture: ask by a sentence"
             )
         return found
 
@@ -175,7 +175,7 @@ class Index:
         """Scores of sentences for a video file or a picture, float32 [A]: video-to-text.
 
         Raises:
-          UserError: it cannot be read, or a sentence is none.
+          UserError: it cannot be read, or a sentence is not one.
         """
         asked = [question.sentence(one) for one in sentences]
         video = visual_query.read(self.model, file, self.reading)
@@ -205,6 +205,9 @@ class Index:
           text: of A queries, as the head makes them of texts.
           names: of the queries.
           top, where, candidates, proof: as of `queries`.
+
+        Raises:
+          UserError: the filter or an option is not one.
         """
         try:
             ranges.check({"top": top, "candidates": candidates, "proof": proof}, _RANGES)
@@ -252,7 +255,7 @@ class Index:
         head = self.model.head
         records = now.snapshot.records(found.rows)
         video = _rows(now.scan.windows.features, found.rows)
-        weights = head.looks(text, video)
+        weights = head.frame_importance(text, video)
         times = now.snapshot.arrays[TIMES][found.rows]
         scored = zip(found.scores, records, times, weights, strict=True)
         return [

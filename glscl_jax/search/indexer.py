@@ -19,7 +19,7 @@ from glscl_jax.models.heads.features import Features
 from glscl_jax.ranges import OneOf, Optional, Real, Whole
 from glscl_jax.retriever import Retriever, load
 from glscl_jax.runtime import lock, progress
-from glscl_jax.search import engine, failed_windows, made_of, metadata, scan, video_folder
+from glscl_jax.search import engine, failed_windows, metadata, provenance, scan, video_folder
 from glscl_jax.search.failed_windows import FailedWindow
 from glscl_jax.search.neighbours import Neighbours
 from glscl_jax.search.store import INDEX, Store, unwritten
@@ -46,7 +46,7 @@ _RANGES = {
 class Options:
     """What to index and how; each field is a flag of the program.
 
-    What is None is as the index was made with before; else as is said here.
+    None stands for what the index was made with before; of a new index, for what is said here.
 
     Attributes:
       index: the directory of the index.
@@ -144,7 +144,7 @@ def _remembering(asked: Options, about: dict[str, Any]) -> Options:
     before |= {name: about.get(name) for name in _REMEMBERED}
     before["frame_rate"] = before.pop("rate")
     if asked.window not in (None, before.get("window")):
-        # To another window goes another stride.
+        # Another window gets another stride.
         before["stride"] = asked.window / 2 or _STRIDE
     usual = {"window": _WINDOW, "stride": _STRIDE, "dtype": DTYPES[0]}
     known = usual | {name: value for name, value in before.items() if value is not None}
@@ -166,7 +166,9 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
         raise UserError("--checkpoint is missing: name a directory that train or convert wrote")
     if store and asked.checkpoint is None:
         where = f"--index {directory}"
-        model = made_of.load_for(store.about["made_of"], checkpoint, store.about.get("step"), where)
+        model = provenance.load_for(
+            store.about["made_of"], checkpoint, store.about.get("step"), where
+        )
     else:
         model = load(checkpoint, step=asked.step)
     if model.tokenizer is None:
@@ -188,7 +190,7 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
         asked.pictures_rate,
     )
     told = {"dtype": asked.dtype, **dataclasses.asdict(reading)}
-    made = made_of.of_model(model) | {"reading": told}
+    made = provenance.of_model(model) | {"reading": told}
     if not paths.is_address(checkpoint):
         checkpoint = str(paths.local(checkpoint, "--checkpoint").absolute())
     lies = {"checkpoint": checkpoint, "step": model.step}
@@ -196,7 +198,7 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
         lies["metadata"] = str(paths.local(asked.metadata, "--metadata").absolute())
     lies |= {name: getattr(asked, name) for name in _REMEMBERED if name not in lies}
     if store:
-        store.check_made_of(made)
+        store.check_provenance(made)
     else:
         store = Store.create(directory, {"made_of": made, "videos": "", **lies})
     store.sweep()
@@ -214,17 +216,18 @@ class _Run:
 
     @functools.cached_property
     def _any_text(self) -> Features:
-        """Features of a sentence, whichever."""
+        """Features of some sentence, where those of videos alone are asked for."""
         return self._model.encode_captions("a")
 
     def run(self, found: list[video_folder.Video]) -> Report:
+        """Brings the index up to date with the videos that were found."""
         store = self._store
         self._metadata = self._read_metadata(found)
         known = store.known()
         todo = video_folder.changes(found, known)
         removed = sum(len(known[name].starts) for name in todo.stale)
         store.remove(todo.stale)
-        store.settle(self._metadata, todo.touched)
+        store.update_columns(self._metadata, todo.touched)
         stale = set(todo.stale)
         wanted = [
             (video, None if video.name in stale else known.get(video.name)) for video in todo.wanted
@@ -243,6 +246,7 @@ class _Run:
         return Report(self._added, removed, todo.unchanged, windows, len(now), self._failed)
 
     def _find_neighbours(self) -> None:
+        """Keeps a vector of each window, where that is asked for."""
         near = Neighbours(self._store.folder)
         snapshot = self._store.snapshot()
         if self._asked.neighbours and len(snapshot.rows):
@@ -251,6 +255,7 @@ class _Run:
             near.bring_up_to_date(head, scan.windows_of(head, arrays), snapshot.rows)
 
     def _read_metadata(self, found: Sequence[video_folder.Video]) -> metadata.Metadata:
+        """What is known of the videos; says which rows are of none of them."""
         folder = pathlib.Path(self._store.about["videos"])
         path = folder / metadata.NAME
         if self._asked.metadata is not None:
@@ -287,6 +292,7 @@ class _Run:
         return len(self._reading.cut.windows(length or 0.0)) - len(known.starts if known else ())
 
     def _good(self, read: Iterator[ReadWindow]) -> Iterator[ReadWindow]:
+        """The windows that have frames; notes the others, and those that lack some."""
         for one in read:
             if one.fault:
                 start = one.window.start if one.window else None
@@ -295,6 +301,7 @@ class _Run:
                 yield one
 
     def _add(self, batch: Sequence[ReadWindow]) -> None:
+        """Encodes windows and stores those whose features have a direction."""
         size, places = self._asked.batch_size, self._reading.num_frames
         frames = np.zeros((size, places, *batch[0].frames.shape[1:]), np.uint8)
         mask = np.zeros((size, places), np.int32)

@@ -28,7 +28,7 @@ from glscl_jax.search.video_folder import Known, Video
 from glscl_jax.search.window_table import OWN, WindowTable
 
 INDEX, FORMAT = "index.json", 1
-# So many rows that nobody knows any more are left behind, and this share of all.
+# `compact` acts where at least so many rows were taken out, and this share of all.
 _HOLES, _HOLE_SHARE = 1024, 0.25
 _COPIED_ROWS = 4096
 
@@ -64,7 +64,8 @@ class Store:
     Attributes:
       directory: of the index.
       about: what `index.json` says.
-      folder: of the generation.
+      folder: of the generation: its table and its features.
+      features: the arrays of its windows.
     """
 
     def __init__(self, directory: pathlib.Path, about: dict[str, Any]):
@@ -126,7 +127,7 @@ class Store:
         store._write()
         return store
 
-    def check_made_of(self, made_of: Mapping[str, Any]) -> None:
+    def check_provenance(self, made_of: Mapping[str, Any]) -> None:
         """Raises a `UserError` unless it was made of this: a checkpoint, how videos are read."""
         if told := differences(self.about["made_of"], dict(made_of)):
             raise UserError(
@@ -135,7 +136,7 @@ class Store:
             )
 
     def change(self, **about) -> None:
-        """Writes something else into index.json."""
+        """Changes entries of index.json, and writes it if they differ."""
         if any(self.about.get(name) != value for name, value in about.items()):
             self.about = self.about | about
             self._write()
@@ -189,8 +190,8 @@ class Store:
             self.change(next_row=self._next_row())
             self._table.remove(videos)
 
-    def settle(self, metadata: Metadata, touched: Sequence[Video]) -> None:
-        """Makes the columns beside the features those of now: `metadata`, and times of files."""
+    def update_columns(self, metadata: Metadata, touched: Sequence[Video]) -> None:
+        """Updates the columns beside the features: `metadata`, and the times of files."""
         if not touched and self.about.get("metadata_sha256") == metadata.sha256:
             return
         table = self._table.read()
@@ -207,7 +208,7 @@ class Store:
         self.change(metadata_sha256=metadata.sha256)
 
     def compact(self) -> bool:
-        """Leaves behind what was taken out, if that is much; whether it was."""
+        """Copies what is left into a new generation if much was taken out; whether it did."""
         snapshot = self.snapshot()
         holes = snapshot.count - len(snapshot.rows)
         if holes < _HOLES or holes < _HOLE_SHARE * snapshot.count:
@@ -242,7 +243,7 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def version(self) -> tuple[int, int]:
-        """Goes to what is newest; a number for it."""
+        """Goes to what is newest; returns its generation and its table's version."""
         about = read_json(self.directory / INDEX)
         if about["generation"] != self.about["generation"]:
             self.__init__(self.directory, about)

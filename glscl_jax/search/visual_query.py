@@ -18,7 +18,7 @@ from glscl_jax.retriever import Retriever
 
 
 def read(model: Retriever, file: str | os.PathLike, reading: Mapping) -> Features:
-    """Features of one video.
+    """Features of one video, arrays [1,...].
 
     Args:
       model: what encodes it.

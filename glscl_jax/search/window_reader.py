@@ -69,7 +69,7 @@ def read_all(
 
     Args:
       wanted: videos, each with what of it is there already and is passed over.
-      how: see there.
+      how: how windows are cut and read.
       workers: threads.
     """
     stop, waiting, begun = threading.Event(), [], iter(wanted)

@@ -21,8 +21,8 @@ class Cut:
 
     Attributes:
       window: seconds of a window; 0 for whole videos.
-      stride: seconds from the start of one to that of the next; no more than `window`, and of
-        no account for whole videos.
+      stride: seconds from the start of one to that of the next; no more than `window`; not used for
+        whole videos.
     """
 
     window: float

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from glscl_jax import paths, target
 from glscl_jax.errors import Problems, UserError
 from glscl_jax.files import write_json
-from glscl_jax.models.encoders.transformer import chosen_remat
+from glscl_jax.models.encoders.transformer import resolve_remat
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import topologies
 from glscl_jax.profiling.compiled_report import (
@@ -51,21 +51,21 @@ def run(text: str, config: ConfigDict, chosen: inherited.Chosen, workdir: str) -
       UserError: the topology is unknown, its compiler not here, or mesh or batch do not fit it.
     """
     topology = topologies.parse(text)
-    paths.settle(config)
+    paths.expand(config)
     source = inherited.read_source(config.init_from) if config.init_from else None
     if source:
         inherited.check(config, source, chosen)
     config = inherited.resolve(config, source, chosen)
     compiler = Compiler(topology)
     # A shape that does not fit is told before minutes of compiling.
-    config = compiler.settled(config)
-    print(f"compiling for {told(config, topology)}", flush=True)
+    config = compiler.resolve(config)
+    print(f"compiling for {summary(config, topology)}", flush=True)
     found = compiler(config)
-    kept = {"asked": as_kept(config, found)}
+    kept = {"asked": as_json(config, found)}
     print("\n".join(found.lines()), flush=True)
     if not found.fits:
-        other, found = fitting(config, found, compiler)
-        kept["fits"] = as_kept(other, found) | {"flags": flags(config, other)}
+        other, found = first_that_fits(config, found, compiler)
+        kept["fits"] = as_json(other, found) | {"flags": flags(config, other)}
     with mirror.written(workdir, "--workdir", fetch=False, watch=False) as folder:
         path = folder.path / f"compiled-{text.replace(':', '-')}.json"
         try:
@@ -95,12 +95,12 @@ class Compiler:
         assert mesh is not None  # else there was a problem
         return mesh
 
-    def settled(self, config: ConfigDict) -> ConfigDict:
+    def resolve(self, config: ConfigDict) -> ConfigDict:
         """The config with what it leaves to the devices filled in."""
         with target.compiling_for(self.platform):
-            remat = chosen_remat(config.model.remat)
+            remat = resolve_remat(config.model.remat)
         mesh = {f"mesh.{name}": size for name, size in self.mesh(config).shape.items()}
-        return changed(config, {"model.remat": remat, **mesh})
+        return with_settings(config, {"model.remat": remat, **mesh})
 
     def state(self, config: ConfigDict, settings: recipe.Recipe, mesh):
         """The optimiser, and the state's shapes where `train` lays it."""
@@ -174,7 +174,7 @@ def _device_bytes(tree) -> int:
     )
 
 
-def told(config: ConfigDict, topology: topologies.Topology) -> str:
+def summary(config: ConfigDict, topology: topologies.Topology) -> str:
     """A line on what is compiled."""
     axes = " x ".join(f"{name} {size}" for name, size in config.mesh.items())
     small = f", {config.microbatch} at once" if config.microbatch else ""
@@ -186,7 +186,7 @@ def told(config: ConfigDict, topology: topologies.Topology) -> str:
     )
 
 
-def as_kept(config: ConfigDict, found: CompiledReport | DoesNotFit) -> dict:
+def as_json(config: ConfigDict, found: CompiledReport | DoesNotFit) -> dict:
     """What the JSON has of one compile."""
     layout = {
         "batch_size": config.batch_size,
@@ -197,7 +197,9 @@ def as_kept(config: ConfigDict, found: CompiledReport | DoesNotFit) -> dict:
     return layout | found.as_json()
 
 
-def fitting(config: ConfigDict, found, compiler: Compiler) -> tuple[ConfigDict, CompiledReport]:
+def first_that_fits(
+    config: ConfigDict, found, compiler: Compiler
+) -> tuple[ConfigDict, CompiledReport]:
     """The first of `layouts` that a device holds, and its report; tells of each.
 
     Raises:
@@ -205,7 +207,7 @@ def fitting(config: ConfigDict, found, compiler: Compiler) -> tuple[ConfigDict, 
     """
     tried = [found]
     for other in layouts(config, tried, compiler):
-        print(f"trying {told(other, compiler.topology)}", flush=True)
+        print(f"trying {summary(other, compiler.topology)}", flush=True)
         found = compiler(other)
         tried.append(found)
         if found.fits:
@@ -224,14 +226,14 @@ def layouts(config: ConfigDict, tried: list, compiler: Compiler) -> Iterator[Con
     Of micro-batches those are left out that cannot help, by what the last one `tried` takes.
     """
     for remat in REMATS[REMATS.index(config.model.remat) + 1 :]:
-        config = changed(config, {"model.remat": remat})
+        config = with_settings(config, {"model.remat": remat})
         yield config
     yield from _microbatches(config, tried, compiler)
     tensor, held = config.mesh.tensor, compiler.held(config)
     island, devices = (x // tensor for x in (compiler.topology.island, compiler.topology.size))
     sizes = [size for size in range(1, island + 1) if island % size == 0]
     for size in (size for size in sizes if size > config.mesh.fsdp and size % 2 == 0):
-        other = changed(config, {"mesh.fsdp": size, "mesh.data": devices // size})
+        other = with_settings(config, {"mesh.fsdp": size, "mesh.data": devices // size})
         share = compiler.held(other)
         if share < compiler.topology.memory and share < held:
             yield other
@@ -246,11 +248,11 @@ def _microbatches(config: ConfigDict, tried: list, compiler: Compiler) -> Iterat
     whole = tried[-1].used - held
     while size >= shares and size % shares == 0 and config.batch_size % size == 0:
         if held + whole * size / first < room:
-            yield changed(config, {"microbatch": size})
+            yield with_settings(config, {"microbatch": size})
         size //= 2
 
 
-def changed(config: ConfigDict, values: Mapping[str, object]) -> ConfigDict:
+def with_settings(config: ConfigDict, values: Mapping[str, object]) -> ConfigDict:
     """A copy with some settings changed, named by their paths."""
     config = config.copy_and_resolve_references().unlock()
     config.update_from_flattened_dict(values)

@@ -45,7 +45,7 @@ class Source:
       tokenizer: the folder; None if there is none.
       tokenizer_name: of it, as a config has it.
       num_words: places of a caption in its training; None of a converted one.
-      goes_on: whether it is the run itself, which goes on, and no other checkpoint.
+      resumes: whether it is the run itself, which is resumed, and no other checkpoint.
     """
 
     directory: pathlib.Path
@@ -54,7 +54,7 @@ class Source:
     tokenizer: pathlib.Path | None
     tokenizer_name: str
     num_words: int | None
-    goes_on: bool
+    resumes: bool
 
     @property
     def has_temporal(self) -> bool:
@@ -87,26 +87,26 @@ class Chosen:
         return cls(frozenset(changed | commanded), frozenset(commanded))
 
 
-def read_source(directory: str | pathlib.Path, goes_on: bool = False) -> Source:
+def read_source(directory: str | pathlib.Path, resumes: bool = False) -> Source:
     """Reads what a checkpoint directory says of itself.
 
     Args:
       directory: the checkpoint's; of one in a bucket what is read lies in a local copy.
-      goes_on: whether it is the run's own work directory.
+      resumes: whether it is the run's own work directory.
 
     Raises:
       UserError: it is no checkpoint directory, or damaged.
     """
     with at_hand(directory, name="config.init_from") as folder:
-        return _source(folder.absolute(), goes_on)
+        return _source(folder.absolute(), resumes)
 
 
-def _source(directory: pathlib.Path, goes_on: bool) -> Source:
+def _source(directory: pathlib.Path, resumes: bool) -> Source:
     model = read_model_config(directory)
     said = read_model_settings(directory)
     whole = {name: value for name, value in model_settings(model).items() if name in said}
     clip = whole["clip"]
-    if not goes_on and not learned_parts(model):
+    if not resumes and not learned_parts(model):
         whole.pop("head", None)  # Any head can begin where there is nothing of another.
     settings = {
         name: value for name, value in _flat(whole).items() if name.split(".")[0] not in _OWN
@@ -117,9 +117,9 @@ def _source(directory: pathlib.Path, goes_on: bool) -> Source:
         settings,
         clip,
         tokenizer=folder,
-        tokenizer_name=data.get("tokenizer", "") if goes_on else str(folder or ""),
+        tokenizer_name=data.get("tokenizer", "") if resumes else str(folder or ""),
         num_words=data.get("num_words"),
-        goes_on=goes_on,
+        resumes=resumes,
     )
 
 
@@ -173,7 +173,7 @@ def check(config: ConfigDict, source: Source, chosen: Chosen) -> None:
     """
     way_out = "leave it out, or start from another checkpoint"
     whose = f"config.init_from {source.directory}"
-    if source.goes_on:
+    if source.resumes:
         way_out = f"give the run a --workdir of its own, or remove {source.directory}"
         whose = f"the run in {source.directory}"
     problems, given = Problems(), _flat(config.model.to_dict())
@@ -189,9 +189,9 @@ def check(config: ConfigDict, source: Source, chosen: Chosen) -> None:
                 f"{whose} has another model ({name} {theirs!r}, now {given.get(name)!r} by "
                 f"config.model.{name}): {way_out}"
             )
-    if source.goes_on and config.contrastive == "sigmoid" and not source.clip["logit_bias"]:
+    if source.resumes and config.contrastive == "sigmoid" and not source.clip["logit_bias"]:
         problems.add(f"{whose} has no bias for config.contrastive sigmoid: {way_out}")
-    if not source.goes_on:
+    if not source.resumes:
         _check_beginnings(config, source, chosen, problems)
     problems.raise_all()
 

@@ -20,7 +20,7 @@ from glscl_jax.models.encoders.texts import TOKENIZERS, may_be
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inherited, recipe
-from glscl_jax.training.kept_features import KeptFeatures, open_features
+from glscl_jax.training.precomputed_features import PrecomputedFeatures, open_features
 from glscl_jax.training.warm_start import start_params
 
 
@@ -57,7 +57,7 @@ class Inputs:
     """
 
     mesh: Mesh
-    data: PreparedData | KeptFeatures
+    data: PreparedData | PrecomputedFeatures
     tokenizer: Tokenizer | None
     plan: Plan
 
@@ -119,10 +119,10 @@ def check_data(asked: Asked, data: PreparedData) -> None:
     problems.raise_all()
 
 
-def make_plan(config, data: PreparedData | KeptFeatures) -> Plan:
+def make_plan(config, data: PreparedData | PrecomputedFeatures) -> Plan:
     """The run's length; raises a `UserError` if the training split does not fill a batch."""
     split = config.data.train_split
-    if isinstance(data, KeptFeatures):
+    if isinstance(data, PrecomputedFeatures):
         captions = pipeline.fitting(data.split(split).counts, split, config.batch_size)
     else:
         captions = pipeline.fitting_captions(data, split, config.batch_size)
@@ -147,7 +147,7 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
             f"the model's token embedding {clip.vocab_size}: give the tokenizer of the model"
         )
     # Rows of an embedding that came from elsewhere are another vocabulary's.
-    begins = source and not source.goes_on and not source.tokenizer
+    begins = source and not source.resumes and not source.tokenizer
     if begins and not may_be(tokenizer.kind, clip.tokenizer):
         raise UserError(
             f"config.data.tokenizer {config.data.tokenizer} is of another vocabulary: it has "
@@ -164,7 +164,7 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
 def origin(config, workdir: Workdir) -> inherited.Source | None:
     """What the run goes on from: itself, if it has saved a step, else `config.init_from`."""
     if steps_on_disk(workdir.checkpoints):
-        return inherited.read_source(workdir.path, goes_on=True)
+        return inherited.read_source(workdir.path, resumes=True)
     return inherited.read_source(config.init_from) if config.init_from else None
 
 
@@ -177,7 +177,7 @@ def check_fit(loaded: dict, settings: recipe.Recipe, model: GLSCL) -> None:
 
 def training_batches(config, data, tokenizer, first: int, total: int):
     """This host's share of the batches of steps `first` to `total` - 1."""
-    if isinstance(data, KeptFeatures):
+    if isinstance(data, PrecomputedFeatures):
         return data.batches(config, first, total)
     return pipeline.train_batches(
         data,
@@ -196,7 +196,7 @@ def training_batches(config, data, tokenizer, first: int, total: int):
 
 def clip_ids(config, data) -> Callable[[np.ndarray], list[str]]:
     """What looks up the ids of training clips by their places in the split."""
-    if isinstance(data, KeptFeatures):
+    if isinstance(data, PrecomputedFeatures):
         return data.clip_ids(config)
 
     def look_up(places):

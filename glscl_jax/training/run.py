@@ -21,10 +21,10 @@ from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import trace
 from glscl_jax.runtime import launch, processes, sharding
-from glscl_jax.training import inherited, inputs, kept_features, rand_augment, recipe, steps
+from glscl_jax.training import inherited, inputs, precomputed_features, rand_augment, recipe, steps
 from glscl_jax.training.groups import check_patterns, trained_layers
-from glscl_jax.training.kept_features import KeptFeatures, KeptValidation
 from glscl_jax.training.optim import make_optimizer
+from glscl_jax.training.precomputed_features import FeatureValidation, PrecomputedFeatures
 from glscl_jax.training.validation import Validation
 from glscl_jax.training.warm_start import start_params
 
@@ -73,13 +73,13 @@ class Run:
     workdir: Workdir
     source: inherited.Source | None
     mesh: Mesh
-    data: PreparedData | KeptFeatures
+    data: PreparedData | PrecomputedFeatures
     tokenizer: Tokenizer | None
     plan: Plan
     model: GLSCL
     groups: dict[str, str]
     optimizer: optax.GradientTransformation
-    validation: Validation | KeptValidation
+    validation: Validation | FeatureValidation
 
     @property
     def total(self) -> int:
@@ -99,14 +99,14 @@ def check_asked(config: ConfigDict, workdir: Workdir, options: Options) -> input
       UserError: naming what differs, or each setting that is unknown or cannot be meant.
     """
     chosen = inherited.Chosen.of(config, options.commanded)
-    paths.settle(config)
+    paths.expand(config)
     launch.check_agreement(config, places=PLACES)
     source = processes.by_all(lambda: inputs.origin(config, workdir))
-    processes.check_same({"a run to go on with": bool(source and source.goes_on)})
+    processes.check_same({"a run to go on with": bool(source and source.resumes)})
     resolved = inherited.resolve(config, source, chosen)
     if options.features:
         with resolved.unlocked():
-            kept_features.settle(resolved, options.features, source is not None)
+            precomputed_features.freeze_encoders(resolved, options.features, source is not None)
     settings = recipe.read(resolved)
     if not settings.model.towers and not options.features:
         raise UserError(
@@ -131,8 +131,8 @@ def open_run(asked: inputs.Asked, workdir: Workdir, options: Options) -> Run:
     shapes = jax.eval_shape(lambda: init_params(model, 0))
     check_patterns(shapes, settings.optim)
     optimizer = make_optimizer(settings.optim, plan.num_steps)
-    if isinstance(data, KeptFeatures):
-        validation = KeptValidation(config, data, model, mesh)
+    if isinstance(data, PrecomputedFeatures):
+        validation = FeatureValidation(config, data, model, mesh)
     else:
         validation = Validation(config, data, tokenizer, model, mesh)
     processes.check_same({"number of steps": plan.num_steps})
@@ -159,15 +159,15 @@ def other_params(run: Run) -> dict | None:
     Raises:
       UserError: they are not those of the run's model, or not the same for all processes.
     """
-    if run.source is None or run.source.goes_on:
+    if run.source is None or run.source.resumes:
         return None
     loaded = load_model(run.source.directory, sharding.replicated(run.mesh)).params
     if jax.process_count() > 1:
         sha256 = parameters_sha256(loaded)
         processes.check_same({"config.init_from's parameters": sha256})
-    if isinstance(run.data, KeptFeatures):
+    if isinstance(run.data, PrecomputedFeatures):
         sha256 = parameters_sha256(loaded)
-        kept_features.check_checkpoint(run.data, sha256, str(run.config.init_from))
+        precomputed_features.check_checkpoint(run.data, sha256, str(run.config.init_from))
     inputs.check_fit(loaded, run.settings, run.model)
     return loaded
 

@@ -114,12 +114,14 @@ def test_aims():
     one = counts.of_report({"asked": report(seconds=1.0)})
     few = {FEW.name: one, MANY.name: dataclasses.replace(one, seconds=1.1)}
     (aim,) = MANY.aims
-    assert counts.told(MANY, aim, few, {}).startswith("met: seconds 1.1 of v5e:2x2 ViT-B/32 64's")
+    assert counts.aim_result(MANY, aim, few, {}).startswith(
+        "met: seconds 1.1 of v5e:2x2 ViT-B/32 64's"
+    )
     few[MANY.name] = dataclasses.replace(one, seconds=1.2)
-    assert counts.told(MANY, aim, few, {}).startswith("MISSED")
-    assert "was not counted" in counts.told(MANY, aim, {MANY.name: one}, {})
+    assert counts.aim_result(MANY, aim, few, {}).startswith("MISSED")
+    assert "was not counted" in counts.aim_result(MANY, aim, {MANY.name: one}, {})
     old = {ROW.name: dataclasses.replace(one, computing=1.3)}
-    assert counts.told(ROW, ROW.aims[0], {ROW.name: one}, old).startswith("met: cycles 0.692")
+    assert counts.aim_result(ROW, ROW.aims[0], {ROW.name: one}, old).startswith("met: cycles 0.692")
 
 
 def test_what_the_repository_keeps_can_be_read():

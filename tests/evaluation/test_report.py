@@ -1,138 +1,39 @@
-"""The report: its numbers against plain loops, its safety, and what a browser makes of it."""
+"""The report: its numbers against plain loops, and its safety."""
 
 import base64
-import colorsys
 import dataclasses
 import hashlib
-import io
 import itertools
 import math
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation import plots, report
 from glscl_jax.evaluation.query_examples import Explainer, choose
-from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
-from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.retrieval import metrics
-from glscl_jax.retrieval.encoding import EncodedSplit
-
-A, B, V, K, D = 9, 6, 4, 3, 16
-OWNER = np.array([0, 0, 1, 2, 2, 3, 4, 5, 5])
-FRAMES = np.array([4, 4, 3, 1, 4, 2])
-TEMPERATURE, LIM_WEIGHT = 3.0, 0.5
-HEAD = GLSCLHead(TEMPERATURE, LIM_WEIGHT)
-ATTACK = "<script>alert(1)</script> \"&amp;'<img src=x onerror=alert(2)> {{ title }}"
-BROWSER = shutil.which("chromium")
-
-
-def unit(x):
-    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def colour(b: int, v: int) -> tuple[int, ...]:
-    """A pure colour of its own for every frame: 24 hues."""
-    hue = (b * V + v) / (B * V)
-    return tuple(round(255 * x) for x in colorsys.hsv_to_rgb(hue, 1, 1))
-
-
-def frames_of(clip_id: str) -> list[np.ndarray]:
-    b = int(clip_id.split("&")[0].removeprefix("clip"))
-    return [np.full((240, 320, 3), colour(b, v), np.uint8) for v in range(FRAMES[b])]
-
-
-class Split:
-    """Random features of the right shapes, padded frames and all, scored by the library."""
-
-    def __init__(self, seed=0):
-        rng = np.random.default_rng(seed)
-        mask = (np.arange(V) < FRAMES[:, None]).astype(np.int32)
-        text = TextFeatures(
-            rng.normal(size=(A, D)).astype(np.float32), unit(rng.normal(size=(A, K, D)))
-        )
-        video = VideoFeatures(
-            rng.normal(size=(B, V, D)).astype(np.float32), mask, unit(rng.normal(size=(B, K, D)))
-        )
-        captions = [ATTACK, "two\nlines", "رجل يطبخ", *(f"caption {a}" for a in range(3, A))]
-        clip_ids = [f"clip{b}&<b>" for b in range(B)]
-        self.encoded = EncodedSplit(
-            text, video, OWNER, captions, clip_ids, frames_decoded=int(FRAMES.sum()), seconds={}
-        )
-        self.scores = np.asarray(HEAD.score(text, video))
-
-    def write(self, folder, **changes):
-        settings = {
-            "title": "A title & <more>",
-            "retrieval": metrics.retrieval(self.scores, OWNER),
-            "encoded": self.encoded,
-            "scores_of": lambda a: self.scores[a],
-            "head": HEAD,
-            "frames_of": frames_of,
-            "examples": 3,
-        }
-        return report.write_report(folder, **settings | changes)
-
-
-class Page(HTMLParser):
-    """Elements in order, as (tag, attributes), and the text within every kind of tag."""
-
-    VOID = ("meta", "img", "source")
-
-    def __init__(self, content: str):
-        super().__init__()
-        self.elements, self.open, self.texts = [], [], {}
-        self.feed(content)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-            self.texts.setdefault(tag, []).append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data):
-        if self.open:
-            self.texts[self.open[-1]][-1] += data
-
-    def all(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-@pytest.fixture(scope="module")
-def split():
-    return Split()
-
-
-@pytest.fixture(scope="module")
-def path(split, tmp_path_factory):
-    return split.write(tmp_path_factory.mktemp("report") / "new" / "folder")
-
-
-@pytest.fixture(scope="module")
-def page(path):
-    return Page(path.read_text(encoding="utf-8"))
-
-
-def decoded(uri: str) -> Image.Image:
-    kind, content = uri.split(";base64,")
-    assert kind == "data:image/jpeg"
-    image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
-    image.load()
-    return image
+from tests.evaluation.reports import (
+    ATTACK,
+    FRAMES,
+    HEAD,
+    LIM_WEIGHT,
+    OWNER,
+    TEMPERATURE,
+    A,
+    B,
+    D,
+    K,
+    Page,
+    Split,
+    V,
+    colour,
+    decoded,
+    frames_of,
+    unit,
+)
 
 
 def test_a_pair_taken_apart_agrees_with_loops(split):
@@ -365,86 +266,3 @@ def test_a_name_that_is_no_text(split, tmp_path):
     odd = Split()
     odd.encoded.clip_ids[:] = [name + "\udcff" for name in odd.encoded.clip_ids]
     assert "\\udcff" in odd.write(tmp_path).read_text(encoding="utf-8")
-
-
-def browse(path, folder, *args) -> subprocess.CompletedProcess:
-    """Opens the file in a browser without a window, a network or a profile."""
-    if BROWSER is None:
-        pytest.skip("chromium is not on the PATH: how a browser shows the report is not tested")
-    quiet = "disable-gpu disable-quic no-first-run disable-background-networking"
-    quiet += (
-        " disable-component-update disable-sync disable-dev-shm-usage no-sandbox hide-scrollbars"
-    )
-    return subprocess.run(
-        [
-            BROWSER,
-            "--headless",
-            *(f"--{name}" for name in quiet.split()),
-            "--enable-logging=stderr",
-            f"--user-data-dir={folder / 'profile'}",
-            *args,
-            path.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-
-
-def screenshot(path, folder, width: int, *args) -> np.ndarray:
-    """uint8 [7000, width, 3]"""
-    target = folder / "shot.png"
-    done = browse(path, folder, f"--window-size={width},7000", f"--screenshot={target}", *args)
-    assert "CONSOLE" not in done.stderr, done.stderr
-    return np.asarray(Image.open(target).convert("RGB"))
-
-
-def colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different colours int [N,3], and how many pixels have them [N]."""
-    packed = pixels.astype(np.int64) @ [1 << 16, 1 << 8, 1]
-    found, counts = np.unique(packed, return_counts=True)
-    return np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1), counts
-
-
-def count(found: tuple[np.ndarray, np.ndarray], rgb: str | tuple[int, ...], tolerance=3) -> int:
-    """How many pixels have that colour, nearly."""
-    if isinstance(rgb, str):
-        rgb = tuple(int(rgb[i : i + 2], 16) for i in (1, 3, 5))
-    values, counts = found
-    return int(counts[(np.abs(values - rgb) <= tolerance).all(axis=-1)].sum())
-
-
-def test_a_browser_shows_text_and_runs_nothing(path, page, tmp_path):
-    done = browse(path, tmp_path, "--dump-dom")
-    # Chromium reports here what a policy forbids and what cannot be loaded.
-    assert "CONSOLE" not in done.stderr, done.stderr
-    dom = Page(done.stdout)
-    assert len(dom.all("img")) == len(page.all("img"))
-    assert dom.texts["h3"] == page.texts["h3"]
-    assert "script" not in dom.texts
-
-
-def test_a_browser_decodes_every_picture(split, tmp_path):
-    path = split.write(tmp_path, examples=2)
-    pixels = screenshot(path, tmp_path, 1280)
-    assert (pixels[-1] == pixels[0, 0]).all(), "the page is longer than the screenshot"
-    found = colours(pixels)
-    for x in Page(path.read_text(encoding="utf-8")).all("img")[2:]:
-        # Each about 130 by 100.
-        rgb = decoded(x["src"]).getpixel((50, 50))
-        assert count(found, rgb) > 5000
-    # The two pictures stand side by side at the top.
-    for half in (pixels[:1000, :640], pixels[:1000, 640:]):
-        assert count(colours(half), plots.LIGHT.t2v) > 300
-        assert count(colours(half), plots.LIGHT.v2t) > 300
-
-
-def test_dark_on_a_phone(path, tmp_path):
-    pixels = screenshot(path, tmp_path, 390, "--blink-settings=preferredColorScheme=0")
-    paper, v2t = plots.DARK.paper, plots.DARK.v2t
-    assert count(colours(pixels[:1200]), v2t) > 300
-    # Nothing is wider than the screen: its edge is empty all the way down.
-    edge = pixels[:, -4:]
-    assert count(colours(edge), paper, 0) == edge.shape[0] * edge.shape[1]
-    assert count(colours(pixels), plots.LIGHT.paper, 0) == 0

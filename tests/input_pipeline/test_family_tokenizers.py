@@ -1,9 +1,6 @@
 """Other families' tokenizers, each trained small here, against transformers' own class for it."""
 
-import functools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,29 +12,11 @@ from glscl_jax.input_pipeline import cleaning
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
 from tests import trained_tokenizers
-from tests.server import REPO
+from tests.trained_tokenizers import ODD
 
 transformers = trained_tokenizers.transformers
 
 LENGTH = 16
-ODD = (
-    "",
-    "  \t\n ",
-    "A man, plays the GUITAR!",
-    "...!? -- _",
-    "😀 a face 👩\N{ZERO WIDTH JOINER}🍳 cooks",
-    "İstanbul ΟΔΟΣ ὈΔΥΣΣΕΎΣ straße ẞ",
-    "don't_it's a-b",
-    "日本 word ½ ﬁ e\N{COMBINING ACUTE ACCENT}",
-    "</s> a dog</s>  cat <unk>",
-    "</s>",
-    "<eos> a <s> b <pad> <mask>",
-    "a\n b\t c\N{NO-BREAK SPACE}d\N{ZERO WIDTH SPACE}e\x00f\x1b[31m",
-    "▁a▁b ▁",
-    "rock &amp; roll",
-    "a man " * 100,
-    "supercalifragilisticexpialidocious" * 4,
-)
 # What opens each family's directory in transformers, and the kind that it is here.
 FAMILIES = {
     "siglip": ("SiglipTokenizer", "siglip"),
@@ -51,19 +30,6 @@ FRAMES = {
     "xlm": ((0,), (2,), 1),
     "bert": ((2,), (3,), 0),
 }
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    """A family's directory, trained once."""
-    folder = tmp_path_factory.mktemp("families")
-    return functools.cache(lambda family: getattr(trained_tokenizers, family)(folder / family))
-
-
-@pytest.fixture(scope="module")
-def pieces(tmp_path_factory):
-    """VideoPrism's model of SentencePiece."""
-    return trained_tokenizers.videoprism(tmp_path_factory.mktemp("pieces") / "any.model")
 
 
 def theirs(tokenizer, captions) -> list[list[int]]:
@@ -244,126 +210,3 @@ def test_no_captions(directory, family):
 def test_half_a_pair_is_no_text(directory):
     ours = read_tokenizer(directory("xlm"))
     np.testing.assert_array_equal(ours(["a \ud800 b"], 8).ids, ours(["a ? b"], 8).ids)
-
-
-# ---- What is not there, or another's -------------------------------------------------------------
-
-
-def test_files_that_do_not_say_whose_they_are(directory, pieces, tmp_path):
-    rules = directory("siglip_2") / "tokenizer.json"
-    (tmp_path / "tokenizer.json").write_bytes(rules.read_bytes())
-    found = read_tokenizer(tmp_path, "siglip2")
-    assert (found.kind, found.frame.end) == ("siglip2", (1,))
-    np.testing.assert_array_equal(
-        found(ODD, 9).ids, read_tokenizer(directory("siglip_2"))(ODD, 9).ids
-    )
-    assert read_tokenizer(pieces, "siglip").frame.end == (1,)
-    assert "this model takes another tokenizer (clip)" in line(read_tokenizer, pieces)
-    rules = directory("xlm") / "tokenizer.json"
-    assert "name its directory" in line(read_tokenizer, rules)
-    # The model beside it says the family.
-    (tmp_path / "config.json").write_text('{"model_type": "metaclip_2"}')
-    (tmp_path / "tokenizer.json").write_bytes(rules.read_bytes())
-    assert read_tokenizer(tmp_path).kind == "xlm_v"
-
-
-def test_a_directory_without_its_tokenizer_s_file(directory, tmp_path):
-    for family, wanted in {"siglip": "spiece.model", "xlm": "tokenizer.json"}.items():
-        folder = tmp_path / family
-        folder.mkdir()
-        said = (directory(family) / "tokenizer_config.json").read_text()
-        (folder / "tokenizer_config.json").write_text(said)
-        message = line(read_tokenizer, folder)
-        assert f"{wanted} is not there" in message
-        assert str(folder) in message
-    ours = read_tokenizer(directory("xlm"))
-    for missing, told in {"captions": "lacks captions.json", "tokenizer": "lacks its"}.items():
-        ours.save(tmp_path / "saved")
-        (tmp_path / "saved" / f"{missing}.json").unlink()
-        assert told in line(load_tokenizer, tmp_path / "saved")
-
-
-@pytest.mark.parametrize("family", ["siglip", "siglip_2", "xlm"])
-def test_damaged_files(directory, family, tmp_path):
-    ours = read_tokenizer(directory(family))
-    ours.save(tmp_path)
-    name = ours.file
-    whole = (tmp_path / name).read_bytes()
-    for content in (b"", b"{", whole[: len(whole) // 2]):
-        (tmp_path / name).write_bytes(content)
-        assert f"{name}: cannot be read as a tokenizer's file" in line(load_tokenizer, tmp_path)
-    published = tmp_path / "published"
-    published.mkdir()
-    for file in directory(family).iterdir():
-        (published / file.name).write_bytes(file.read_bytes())
-    (published / name).write_bytes(whole[: len(whole) // 2])
-    assert f"{name}: cannot be read as a tokenizer's file" in line(read_tokenizer, published)
-    (tmp_path / name).write_bytes(whole)
-    for change in (
-        {"kind": "other"},
-        {"end": [-1]},
-        {"end": "a"},
-        {"cleaning": "none "},
-        {"more": 1},
-    ):
-        ours.save(tmp_path)
-        said = json.loads((tmp_path / "captions.json").read_text())
-        (tmp_path / "captions.json").write_text(json.dumps(said | change))
-        assert "captions.json is damaged" in line(load_tokenizer, tmp_path)
-    (tmp_path / "captions.json").write_text("[")
-    assert "captions.json is damaged" in line(load_tokenizer, tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["its own code", "beside a class of transformers"])
-def test_code_in_a_directory_is_not_run(directory, kind, tmp_path, monkeypatch):
-    # Nor is anybody asked whether it may be.
-    monkeypatch.setattr("builtins.input", lambda *_: "y")
-    for file in directory("bert").iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    ran = tmp_path / "ran"
-    (tmp_path / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
-    path = tmp_path / "tokenizer_config.json"
-    told = json.loads(path.read_text()) if path.exists() else {}
-    told["auto_map"] = {"AutoTokenizer": ["own.Own", "own.Own"]}
-    told["tokenizer_class"] = "Own" if kind == "its own code" else "BertTokenizer"
-    path.write_text(json.dumps(told))
-    if kind == "its own code":
-        assert "cannot be read as a tokenizer's file" in line(read_tokenizer, tmp_path)
-    else:
-        read_tokenizer(tmp_path)
-    assert not ran.exists()
-
-
-def test_siglip_s_files_of_another_tokenizer(tmp_path):
-    path = trained_tokenizers.siglip(tmp_path / "a", pad_token="<pad>")
-    assert read_tokenizer(path).frame.pad_id == 0
-    path = trained_tokenizers.siglip(tmp_path / "b", eos_token="<end>")
-    assert "has no piece '<end>', its eos_token" in line(read_tokenizer, path)
-    path = trained_tokenizers.siglip(tmp_path / "c", do_lower_case=False)
-    assert "do_lower_case is false" in line(read_tokenizer, path)
-    path = trained_tokenizers.siglip(tmp_path / "d", additional_special_tokens=["<cat>"])
-    assert "tokens of its own beside the pieces ('<cat>')" in line(read_tokenizer, path)
-
-
-def test_sentencepiece_is_asked_for_where_it_is_needed(directory, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    assert "takes sentencepiece, which is not installed" in line(
-        read_tokenizer, directory("siglip") / "spiece.model", "siglip"
-    )
-
-
-def test_ids_from_what_is_saved_need_no_heavy_import(directory, tmp_path):
-    for family in ("siglip", "xlm"):
-        read_tokenizer(directory(family)).save(tmp_path / family)
-    program = f"""
-import sys
-from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
-assert not {{"sentencepiece", "transformers"}} & set(sys.modules)
-for family in ("siglip", "xlm"):
-    load_tokenizer({str(tmp_path)!r} + "/" + family)(["a man"], 8)
-print(sorted({{"transformers", "tensorflow", "torch", "jax"}} & set(sys.modules)))
-"""
-    found = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, check=True
-    )
-    assert found.stdout.strip() == "[]"

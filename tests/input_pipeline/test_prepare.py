@@ -1,17 +1,10 @@
 """Folder in, data set out: whole or not at all, with every clip that failed named."""
 
-import contextlib
 import csv
 import dataclasses
 import io
 import json
-import os
 import pathlib
-import pty
-import signal
-import subprocess
-import sys
-import time
 from concurrent import futures
 
 import av
@@ -21,67 +14,11 @@ import tensorflow as tf
 from PIL import Image
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import annotations, prepare, rendered
+from glscl_jax.input_pipeline import annotations, prepare
 from glscl_jax.input_pipeline.decoding import video
-from glscl_jax.input_pipeline.prepared_data import Settings, holds_data, open_data
-from glscl_jax.input_pipeline.preparing import builder, decode_cache, decoding_pool
-from tests.server import REPO
-
-PROGRAM = "glscl_jax.input_pipeline.prepare"
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory):
-    """Eight real clips of the demo with their captions: 4 train, 2 val, 2 test; one cut in two."""
-    source = tmp_path_factory.mktemp("source")
-    (source / "videos").mkdir()
-    val_test_train = rendered.scenes(0, 4, 4)
-    scenes = val_test_train[8:] + val_test_train[:2] + val_test_train[4:6]
-    rows = [["video", "caption", "split", "start", "end"]]
-    for scene in scenes:
-        rendered.write_video(rendered.render_clip(scene), source / scene.video)
-        rows.append([scene.video, scene.caption, scene.split, "", ""])
-    rows.append([scenes[0].video, "said otherwise", "train", "", ""])
-    rows.append([scenes[1].video, "the second half", "train", "1.5", "3"])
-    with (source / "captions.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return source
-
-
-def settings_of(clips, **changes):
-    made = Settings("folder", 2.0, 48, 95, builder.annotations_digest(clips))
-    return dataclasses.replace(made, **changes)
-
-
-def run(source, data_dir, *, clips=None, allow_partial=False, max_failed_share=0.0, **changes):
-    clips = annotations.read_folder(source) if clips is None else clips
-    workers = changes.pop("workers", 2)
-    return prepare.prepare(
-        clips,
-        source,
-        data_dir,
-        settings_of(clips, **changes),
-        workers=workers,
-        max_failed_share=max_failed_share,
-        allow_partial=allow_partial,
-    )
-
-
-def files_of(data_dir):
-    return {
-        path.relative_to(data_dir): path.read_bytes()
-        for path in data_dir.rglob("*")
-        if path.is_file()
-    }
-
-
-def names_in(folder):
-    return {path.name for path in folder.iterdir()}
-
-
-def failed_rows(data_dir):
-    with (data_dir / "failed.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+from glscl_jax.input_pipeline.prepared_data import holds_data, open_data
+from glscl_jax.input_pipeline.preparing import decode_cache, decoding_pool
+from tests.input_pipeline.preparing import failed_rows, files_of, names_in, run, settings_of
 
 
 def test_records_hold_what_the_videos_show(videos, tmp_path):
@@ -130,24 +67,6 @@ def test_same_bytes_whatever_the_workers_and_the_order(videos, tmp_path):
     for path, data in files_of(tmp_path / "one").items():
         if path.name != "dataset_info.json":  # names the splits in their order
             assert (tmp_path / "reverse" / path).read_bytes() == data
-
-
-@pytest.fixture
-def faulty(videos, tmp_path):
-    """The folder with three clips that cannot be read; returns it and their reasons."""
-    source = tmp_path / "faulty"
-    (source / "videos").mkdir(parents=True)
-    for path in (videos / "videos").iterdir():
-        (source / "videos" / path.name).write_bytes(path.read_bytes())
-    reasons = {"gone.mp4": "no such file", "empty.mp4": "empty file", "text.mp4": "not a video"}
-    (source / "empty.mp4").touch()
-    (source / "text.mp4").write_text("hello")
-    rows = [["video", "caption", "split"]]
-    rows += [[name, f"a clip, {name}", "train"] for name in reasons]
-    rows += [[f"videos/{p.name}", "fine", "train"] for p in sorted((videos / "videos").iterdir())]
-    with (source / "captions.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return source, reasons
 
 
 def test_bad_videos_are_left_out_and_listed(faulty, tmp_path):
@@ -230,138 +149,6 @@ def test_a_split_that_fails_whole(faulty, tmp_path):
     assert len(failed_rows(data_dir)) == 3
 
 
-def test_what_was_there_stays_until_the_new_is_whole(faulty, tmp_path, monkeypatch):
-    data_dir = tmp_path / "data"
-    own = data_dir / "clips" / "holiday.mp4"
-    own.parent.mkdir(parents=True)
-    own.write_bytes(b"mine")
-    run(faulty[0], data_dir, max_failed_share=0.3)
-    before = files_of(data_dir)
-    with pytest.raises(UserError, match="3 of 11 clips failed"):
-        run(faulty[0], data_dir, max_failed_share=0.2, image_size=32)
-    assert files_of(data_dir) == before
-
-    really, calls = video.read_frames, []
-
-    def interrupted(*args, **kwargs):
-        calls.append(args)
-        if len(calls) > 15:  # the doctor has read each of the 11 once
-            raise KeyboardInterrupt
-        return really(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(video, "read_frames", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(faulty[0], data_dir, max_failed_share=0.3, image_size=32)
-    decoded = files_of(data_dir).keys() - before.keys()
-    assert {path.parent.as_posix() for path in decoded} == {".preparing/decoded"}
-    assert {path: files_of(data_dir)[path] for path in before} == before
-
-    run(faulty[0], data_dir, max_failed_share=0.3, image_size=32)
-    assert open_data(data_dir).settings.image_size == 32
-    assert files_of(data_dir).keys() == before.keys()
-    assert own.read_bytes() == b"mine"
-
-
-def test_killed_outright_it_goes_on_from_what_is_decoded(videos, forks, tmp_path, monkeypatch):
-    source, data_dir, segments = tmp_path / "source", tmp_path / "data", 200
-    source.mkdir()
-    long = "a.mp4"
-    (source / long).write_bytes(next((videos / "videos").iterdir()).read_bytes())
-    # Many segments of one video, so that the run is long enough to be caught in the middle.
-    rows = [["video", "caption", "start"]] + [[long, "x", i / 10000] for i in range(segments)]
-    with (source / "captions.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    paths = f"--source={source}", f"--data_dir={data_dir}"
-    process = forks.start(PROGRAM, *paths, "--frame_rate=12", "--image_size=64")
-    decoded = data_dir / ".preparing" / "decoded"
-    deadline = time.monotonic() + 60
-    while not decoded.is_dir() or len(list(decoded.glob("*.npz"))) < segments // 10:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    there = len(list(decoded.glob("*.npz")))
-    assert segments // 10 <= there < segments
-    assert list(data_dir.glob(".preparing/clips/folder/*incomplete*"))
-    with pytest.raises(UserError, match="preparing was cut short"):
-        open_data(data_dir)
-
-    really, sizes = video.read_frames, []
-
-    def counted(*args, **kwargs):
-        sizes.append(kwargs["size"])
-        return really(*args, **kwargs)
-
-    monkeypatch.setattr(video, "read_frames", counted)
-    how = {"frame_rate": 12.0, "image_size": 64}
-    run(source, data_dir, **how)
-    assert sizes.count(64) == segments - there
-    run(source, tmp_path / "at once", **how)
-    assert files_of(data_dir) == files_of(tmp_path / "at once")
-
-
-def test_the_program(faulty, tmp_path, forks):
-    source, data_dir = faulty[0], tmp_path / "data"
-
-    def call(*more):
-        paths = f"--source={source}", f"--data_dir={data_dir}"
-        done = forks(PROGRAM, *paths, "--max_failed_share=0.3", *more, check=False)
-        return done.returncode, done.stdout.strip(), done.stderr.strip()
-
-    summary = (
-        f"8 of 11 clips (train 8); 3 failed, listed in {data_dir / 'failed.csv'};"
-        " partial: 8 of 11 train"
-    )
-    status, out, err = call("--image_size=32")
-    assert (status, out.splitlines()[-1]) == (0, f"prepared {summary}")
-    # Before that, what the doctor found.
-    assert "gone.mp4" in out
-    assert [line.split(", ")[0] for line in err.splitlines()] == [
-        "checking: 11 of 11",
-        "preparing: 11 of 11",
-        "reading captions: 8 of 8",
-    ]
-    before = files_of(data_dir)
-    assert call("--image_size=32") == (0, f"{data_dir} is prepared already: {summary}", "")
-    status, out, err = call("--image_size=48")
-    assert (status, out) == (2, "")
-    assert err == (
-        f"error: {data_dir} was made with --image_size 32, not 48:"
-        " give another --data_dir, or --overwrite to replace it"
-    )
-    assert files_of(data_dir) == before
-
-
-def test_the_closing_line_comes_through_beside_a_progress_bar(videos, tmp_path):
-    ours, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", PROGRAM, f"--source={videos}", f"--data_dir={tmp_path / 'data'}"],
-        cwd=REPO,
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        text=True,
-    )
-    os.close(terminal)
-    # A full terminal would block the program, so it is read while it runs.
-    with futures.ThreadPoolExecutor(1) as pool:
-        shown = pool.submit(read_terminal, ours)
-        out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    assert out == "prepared 9 of 9 clips (train 5, val 2, test 2)\n"
-    assert "9/9" in shown.result()
-
-
-def read_terminal(descriptor):
-    data = b""
-    # Linux reports the end of a terminal as an error.
-    with contextlib.suppress(OSError):
-        while chunk := os.read(descriptor, 4096):
-            data += chunk
-    os.close(descriptor)
-    return data.decode()
-
-
 def test_settings_that_differ_are_named(videos, tmp_path):
     clips = annotations.read_folder(videos)
     made = settings_of(clips)
@@ -389,12 +176,6 @@ def test_damaged_data_sets_are_named(videos, tmp_path):
         open_data(tmp_path)
 
 
-def test_a_file_in_the_way(videos, tmp_path):
-    (tmp_path / "data").touch()
-    with pytest.raises(UserError, match=r"--data_dir \S*data: "):
-        run(videos, tmp_path / "data")
-
-
 def test_threads_run_ahead_only_so_far(videos, tmp_path):
     drawn = []
     clip = annotations.read_folder(videos)[0]
@@ -420,64 +201,3 @@ def test_what_came_of_it_is_no_setting(videos, tmp_path):
     settings_file = next(tmp_path.glob("clips/folder/*/metadata.json"))
     assert "partial" not in json.loads(settings_file.read_text())
     assert open_data(tmp_path).settings.partial == ""
-
-
-def test_one_writer_at_a_time(videos, tmp_path, forks):
-    data_dir = tmp_path / "data"
-    with prepare.claimed(data_dir):
-        done = forks(PROGRAM, f"--source={videos}", f"--data_dir={data_dir}", check=False)
-        assert done.returncode == 2
-        assert done.stderr == (
-            f"error: --data_dir {data_dir}: another prepare is writing there:"
-            " wait for it, or name another\n"
-        )
-        with prepare.claimed(tmp_path / "another"):
-            pass
-    assert not list(data_dir.iterdir())
-    # Of a run that was killed.
-    (data_dir / prepare.LOCK_FILE).touch()
-    assert run(videos, data_dir).splits
-    assert not (data_dir / prepare.LOCK_FILE).exists()
-
-
-@pytest.mark.parametrize("size", ["4k", pytest.param("200k", marks=pytest.mark.slow)])
-def test_a_full_disk_is_one_line(videos, tmp_path, size):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this system lets no user mount a small disk (unshare -rm)")
-    # A small disk of its own, which the rest of the system does not see.
-    mount = f"mount -t tmpfs -o size={size} none {disk}"
-    script = f"{mount} && $0 $@; code=$?; ls -A {disk}/data; exit $code"
-    program = [sys.executable, "-m", PROGRAM, "--source", str(videos)]
-    flags = ["--data_dir", str(disk / "data"), "--frame_rate=12", "--jpeg_quality=100"]
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script, *program, *flags],
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    error = done.stderr.splitlines()[-1]
-    assert error == f"error: {disk / 'data'}: No space left on device: nothing was made; make room"
-    # What was decoded until then, if anything, for when there is room.
-    assert done.stdout.split() in ([], [".preparing"])
-
-
-@pytest.mark.parametrize(
-    ("flags", "told"),
-    [
-        (["--data_dir=d", "--source=nowhere"], "nowhere: no such folder"),
-        (["--data_dir=d", "--source=.", "--videos=nowhere"], "nowhere: no such folder"),
-        (["--source=."], "--data_dir is missing"),
-        (["--source=.", "--check"], "no captions.csv or captions.jsonl in it"),
-        (
-            ["--source=.", "--check", "--dataset=msvd"],
-            "no train_list.txt or youtube_mapping.txt in it",
-        ),
-        (["--source=.", "--check", "--dataset=tvr"], "tvr"),
-    ],
-)
-def test_wrong_arguments(refusal, flags, told):
-    assert told in refusal(PROGRAM, *flags)

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from glscl_jax.input_pipeline.decoding import timeline, video
+from glscl_jax.input_pipeline.decoding import packet_scan, timeline, video
 from glscl_jax.input_pipeline.decoding.video import read_frames
 from tests.numbered_videos import SIZE, numbers, remuxed, retimed, write
 
@@ -209,14 +209,14 @@ def test_a_frame_that_decoders_leave_out_is_not_held_for_a_second(plain, tmp_pat
     # Frame 20 is on screen from 2.0 to 3.0 s; the one at 3.0 s is named and is not in the file.
     times = [100 * n if n <= 20 or n >= 40 else None for n in range(60)]
     path = retimed(plain, tmp_path / "a.mkv", times)
-    really = timeline.Packets.timeline
+    really = packet_scan.Packets.timeline
 
     def with_one_more(packets, shown=None):
         line = really(packets, shown)
         line.ticks.insert(21, 3000)
         return line
 
-    monkeypatch.setattr(timeline.Packets, "timeline", with_one_more)
+    monkeypatch.setattr(packet_scan.Packets, "timeline", with_one_more)
     found, fault = read(path)
     assert found == [0, 10, 20, 40, 50]
     assert fault == "damaged: 1 of 6 frames lost, the first at 3.0 s"

@@ -13,13 +13,13 @@ from configs import demo
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.models.encoders import attention
-from glscl_jax.models.encoders.attention import ALL, Seen
+from glscl_jax.models.encoders.attention import ALL, AttentionMask
 from glscl_jax.models.glscl import GLSCL, init_params, model_config
 from glscl_jax.training import recipe
 from tests.builders import TINY, batch, fresh
 
 
-def written_out(query, key, value, seen):
+def plain(query, key, value, seen):
     """The formula, without any of the module's own code."""
     queries, keys = query.shape[1], key.shape[1]
     visible = np.ones((query.shape[0], 1, queries, keys), bool)
@@ -33,7 +33,7 @@ def written_out(query, key, value, seen):
 
 
 MASK = np.array([[1] * 8, [1, 1, 1] + [0] * 5], np.int32)
-SEEN = [ALL, Seen(MASK), Seen(causal=True), Seen(MASK, causal=True)]
+SEEN = [ALL, AttentionMask(MASK), AttentionMask(causal=True), AttentionMask(MASK, causal=True)]
 
 
 @pytest.mark.parametrize("seen", SEEN, ids=["all", "padded", "causal", "padded causal"])
@@ -52,16 +52,16 @@ def test_fused_is_the_formula(seen):
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5),
         outcome(attention.fused),
-        outcome(written_out),
+        outcome(plain),
     )
 
 
 def test_tokens_filled_up_are_not_seen():
     tokens = jnp.ones((2, 5, 3))
-    filled, seen = attention.filled_up(tokens)
+    filled, seen = attention.pad_tokens(tokens)
     assert filled.shape == (2, attention.FUSED_MULTIPLE, 3)
     np.testing.assert_array_equal(seen.lengths, [5, 5])
-    whole, seen = attention.filled_up(jnp.ones((2, 16, 3)))
+    whole, seen = attention.pad_tokens(jnp.ones((2, 16, 3)))
     assert whole.shape == (2, 16, 3)
     assert seen.lengths is None
 

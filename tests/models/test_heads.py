@@ -13,11 +13,11 @@ import pytest
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation.report import write_report
 from glscl_jax.models.glscl import GLSCL, init_params, learned_parts, model_config, model_settings
+from glscl_jax.models.heads.explanation import Explanation, Part
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.models.heads.mean import MeanHead
-from glscl_jax.models.heads.told import Part, Told
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.encoded_split import (
     EncodedSplit,
@@ -73,7 +73,7 @@ def test_what_a_head_tells_sums_up_to_its_score(head, features):
     whole = head.score(text, video)
     for a, b in ((0, 0), (3, 5), (A - 1, B - 1)):
         one = (jax.tree.map(lambda x: x[a], text), jax.tree.map(lambda x: x[b], video))  # noqa: B023
-        told = head.tell(*one)
+        told = head.explain(*one)
         assert told.score == pytest.approx(float(whole[a, b]), abs=1e-5)
         weights = np.asarray(told.weights)
         assert not weights[video.mask[b] == 0].any()
@@ -86,7 +86,7 @@ def test_without_queries_the_glscl_head_is_the_gim_alone(features):
     text, video = features
     text, video = (x.replace(queries=x.queries[:, :0]) for x in (text, video))
     head = HEADS[0]
-    told = head.tell(jax.tree.map(lambda x: x[0], text), jax.tree.map(lambda x: x[0], video))
+    told = head.explain(jax.tree.map(lambda x: x[0], text), jax.tree.map(lambda x: x[0], video))
     assert [part.name for part in told.parts] == ["GIM"]
     assert told.score == pytest.approx(float(head.score(text, video)[0, 0]), abs=1e-5)
 
@@ -153,11 +153,11 @@ class BestFrame(Head):
     def losses(self, text, video, weights):
         return {"spread": weights.gamma * jnp.mean(jnp.square(video.frames.mean(axis=1)))}
 
-    def tell(self, text, video):
+    def explain(self, text, video):
         cosines = jnp.einsum("D,VD->V", text.sentence, self.prepare(video), precision="highest")
         cosines = jnp.where(video.mask > 0, cosines, -jnp.inf)
         best = (jnp.arange(len(cosines)) == jnp.argmax(cosines)).astype(jnp.float32)
-        return Told((Part("nearest frame", 1.0, float(jnp.max(cosines))),), best, None)
+        return Explanation((Part("nearest frame", 1.0, float(jnp.max(cosines))),), best, None)
 
     def cost(self, width, words, frames):
         return Cost(pair=frames * width)
@@ -224,7 +224,7 @@ def test_a_head_without_a_score_cannot_be_made():
 
     with pytest.raises(TypeError, match="abstract methods") as caught:
         Silent()
-    assert all(name in str(caught.value) for name in ("cost", "prepare", "score", "tell"))
+    assert all(name in str(caught.value) for name in ("cost", "prepare", "score", "explain"))
 
 
 def test_settings_of_no_head_are_refused():

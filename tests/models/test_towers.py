@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from glscl_jax.models.encoders.clip import sentence_feature
-from glscl_jax.models.encoders.rotary import turned, turns_of
+from glscl_jax.models.encoders.rotary import apply_rotary, rotary_angles
 from glscl_jax.models.encoders.transformer import ACTIVATIONS
 from glscl_jax.models.encoders.variants import VARIANTS, variant_of
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig, model_config, model_settings
@@ -95,7 +95,7 @@ def test_where_the_sentence_is():
 def test_rotary_positions_are_products_with_a_rotation():
     """Against each pair's own 2 x 2 matrix, written out."""
     side, width, first = 3, 8, 1
-    turns = turns_of(side, width, class_token=True, length=side**2 + first + 2)
+    angles = rotary_angles(side, width, class_token=True, length=side**2 + first + 2)
     heads = np.random.default_rng(0).normal(size=(1, side**2 + first + 2, 1, width))
     expected = heads.copy()
     for patch in range(side**2):
@@ -107,10 +107,10 @@ def test_rotary_positions_are_products_with_a_rotation():
             numbers = slice(2 * pair, 2 * pair + 2)
             place = patch + first
             expected[0, place, 0, numbers] = matrix @ heads[0, place, 0, numbers]
-    found = turned(jnp.asarray(heads, jnp.float32), turns)
+    found = apply_rotary(jnp.asarray(heads, jnp.float32), angles)
     # The class token and what fills up are as they were.
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    apart = turns_of(side, width, class_token=False, length=side**2)
+    apart = rotary_angles(side, width, class_token=False, length=side**2)
     np.testing.assert_array_equal(apart.cos[0], 1)
 
 

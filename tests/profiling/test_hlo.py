@@ -143,12 +143,12 @@ def test_what_is_started_in_one_place_and_ended_in_another_is_sent_once(module):
 
 def test_of_a_stack_the_slice_counts(module):
     body = {x.name: x for x in module.computations["body"]}
-    assert traffic.moved(module, body["row"]) == 4 + 2 * 8 * 128 * 4
-    assert traffic.moved(module, body["product"]) == 2 * (2 * 8 * 128 + 64 * 128 + 128 * 128)
+    assert traffic.bytes_moved(module, body["row"]) == 4 + 2 * 8 * 128 * 4
+    assert traffic.bytes_moved(module, body["product"]) == 2 * (2 * 8 * 128 + 64 * 128 + 128 * 128)
     in_fast_memory = TPU.replace("%row = f32[8,128]{1,0:T(8,128)}", "%row = f32[8,128]{1,0:S(1)}")
     fast = hlo.Module(in_fast_memory)
     body = {x.name: x for x in fast.computations["body"]}
-    assert traffic.moved(fast, body["row"]) == 4 + 8 * 128 * 4
+    assert traffic.bytes_moved(fast, body["row"]) == 4 + 8 * 128 * 4
 
 
 # As the compiler for GPUs writes a product: a call of cuBLAS, with room to work in.

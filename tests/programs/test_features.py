@@ -66,7 +66,7 @@ def figures(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-# A step alone is compared in tests/training/test_kept_features.py.
+# A step alone is compared in tests/training/test_precomputed_features.py.
 @pytest.mark.slow
 def test_a_run_from_features_is_that_of_frozen_encoders(clip, features, shapes, forks, tmp_path):
     whole, short = tmp_path / "whole", tmp_path / "short"

@@ -64,7 +64,7 @@ def test_home(monkeypatch):
         paths.local("~nobody.there/x", "--out")
     config = {"init_from": "~/w", "data": {"dir": "", "tokenizer": "openai/clip", "other": "~"}}
     config = ConfigDict(config)
-    paths.settle(config)
+    paths.expand(config)
     assert config.to_dict() == {
         "init_from": "/home/me/w",
         "data": {"dir": "", "tokenizer": "openai/clip", "other": "~"},
@@ -77,7 +77,7 @@ def test_the_demo_s_tokenizer_is_no_folder_beside_it(tmp_path, monkeypatch):
     (tmp_path / "demo").mkdir()
     for given, meant in (("demo", "demo"), ("./demo", f"{tmp_path}/demo")):
         config = ConfigDict({"init_from": "", "data": {"dir": "demo", "tokenizer": given}})
-        paths.settle(config)
+        paths.expand(config)
         assert config.data.tokenizer == meant
         assert config.data.dir == f"{tmp_path}/demo"
 
@@ -93,7 +93,7 @@ def test_a_config_s_paths_hold_in_any_folder(tmp_path, monkeypatch):
     for (init_from, data, tokenizer), expected in zip(given, meant, strict=True):
         section = {"dir": data, "tokenizer": tokenizer}
         config = ConfigDict({"init_from": init_from, "data": section})
-        paths.settle(config)
+        paths.expand(config)
         assert (config.init_from, config.data.dir, config.data.tokenizer) == expected
 
 
@@ -177,7 +177,7 @@ def test_the_library_tells_of_a_client_that_is_missing():
 def test_addresses_of_buckets_stay_as_they_are():
     places = {"dir": BUCKET, "tokenizer": "demo"}
     config = ConfigDict({"init_from": "S3://b/x", "data": places})
-    paths.settle(config)
+    paths.expand(config)
     assert config.to_dict() == {"init_from": "S3://b/x", "data": places}
     assert not any(map(paths.is_address, ("gs:/b", "hdfs://b/x", "a/gs://b", "", "s3")))
 

@@ -1,86 +1,19 @@
 """Local folders in place of a bucket's: whole whenever a process is killed, and fetched once."""
 
-import hashlib
-import pathlib
-import sys
 import uuid
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from glscl_jax.errors import UserError
-from glscl_jax.runtime import bucket_copy, mirror, processes
+from glscl_jax.runtime import bucket_copy, mirror
 from glscl_jax.runtime.bucket import Bucket
-
-STEPS = bucket_copy.Marked(r"checkpoints/\d+/", "whole")
-SETS = bucket_copy.Marked(r"clips/[^/]+/", "info.json")
-
-
-class Service:
-    """A bucket in memory, which tells tags, counts what it is asked, and may fail."""
-
-    def __init__(self):
-        self.files, self.asked, self.fails = MemoryFileSystem(), [], None
-
-    def find(self, root: str, detail: bool) -> dict:
-        found = self.files.find(root, detail=detail)
-        return {
-            name: told | {"ETag": hashlib.md5(self.files.cat_file(name)).hexdigest()}
-            for name, told in found.items()
-        }
-
-    def __getattr__(self, name: str):
-        def asked(*arguments):
-            self.asked.append((name, *arguments))
-            if self.fails:
-                self.fails(len(self.asked))
-            return getattr(self.files, name)(*arguments)
-
-        return asked
-
-    def count(self, name: str) -> int:
-        return sum(called == name for called, *_ in self.asked)
-
-
-@pytest.fixture
-def service():
-    return Service()
-
-
-@pytest.fixture
-def bucket(service):
-    return Bucket(f"s3://{uuid.uuid4().hex}/run", "--workdir", service)
-
-
-def write(folder: pathlib.Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-def read(folder: pathlib.Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_text()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def step(number: int) -> dict[str, str]:
-    return {f"checkpoints/{number}/{name}": f"{name} {number}" for name in ("a", "b/c", "whole")}
+from tests.runtime.memory_bucket import STEPS, Service, mirrored, read, step, write
 
 
 def data(number: int) -> dict[str, str]:
     """A data set of fewer files the larger the number."""
     files = {f"clips/x/{n}": f"{n} {number}" for n in range(12 - number)}
     return {**files, "clips/x/info.json": str(number)}
-
-
-def mirrored(bucket, folder, **options) -> mirror.Mirror:
-    found = mirror.Mirror(bucket_copy.Copy(bucket, folder, [STEPS, SETS]))
-    found.begin(watch=False, **options)
-    return found
 
 
 def test_what_is_written_is_there_on_another_machine(bucket, tmp_path):
@@ -215,70 +148,6 @@ def test_what_was_not_here_stays(bucket, tmp_path):
     assert set(bucket.objects()) == {"model.json", "results.json", *step(2)}
 
 
-def test_a_disk_without_room_says_so_first(bucket, service, tmp_path, monkeypatch):
-    one = mirrored(bucket, tmp_path / "one")
-    write(tmp_path / "one", {"a": "there"})
-    one.finish()
-    usage = type("Usage", (), {"free": 2})
-    monkeypatch.setattr(bucket_copy.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match=r"GiB are to be fetched.*TMPDIR.*mount the bucket"):
-        mirrored(bucket, tmp_path / "other")
-    assert not service.count("get_file")
-
-
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (FileNotFoundError("x"), "there is no such bucket: make it first"),
-        (PermissionError("Access Denied"), r"not allowed \(Access Denied\): see to your cred"),
-        (OSError("Forbidden: b/x\nmore"), r"not allowed \(Forbidden: b/x\)"),
-        (RuntimeError("Unable to locate credentials"), "not allowed"),
-        (ConnectionError("refused\nmore"), r"cannot be reached \(refused\): see to the network"),
-    ],
-)
-def test_what_a_service_says_is_one_line(bucket, service, tmp_path, error, told):
-    def fail(count):
-        raise error
-
-    service.fails = fail
-    with pytest.raises(UserError, match=rf"--workdir s3://\w+/run: .*{told}") as raised:
-        mirrored(bucket, tmp_path / "one")
-    assert "\n" not in str(raised.value)
-
-
-def test_a_bucket_that_is_gone_for_a_moment_is_tried_again(bucket, service, tmp_path, capsys):
-    one = mirrored(bucket, tmp_path / "one")
-    write(tmp_path / "one", {"config.json": "{}", **step(2)})
-    start = len(service.asked)
-
-    def fail(count):
-        if count in (start + 1, start + 3):
-            raise ConnectionError("refused")
-
-    service.fails = fail
-    one.finish()
-    assert set(bucket.objects()) == {"config.json", *step(2)}
-    assert capsys.readouterr().err.count("trying again") == 1
-
-
-def test_a_bucket_that_stays_away_ends_the_run(bucket, service, tmp_path, monkeypatch):
-    monkeypatch.setattr(mirror, "PATIENCE", 0.1)
-    one = mirrored(bucket, tmp_path / "one")
-    write(tmp_path / "one", step(2))
-    one.put()
-    write(tmp_path / "one", step(4))
-
-    def fail(count):
-        raise ConnectionError("refused")
-
-    service.fails = fail
-    told = "last in it that is whole is checkpoints/2; what was made since lies in .*/one until"
-    with pytest.raises(mirror.LostBucketError, match=told):
-        one.finish()
-    with pytest.raises(mirror.LostBucketError, match=told):
-        one.check()
-
-
 def test_files_are_sent_while_they_come(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "INTERVAL", 0.01)
     one = mirror.Mirror(bucket_copy.Copy(bucket, tmp_path / "one", [STEPS]))
@@ -312,42 +181,6 @@ def test_a_program_at_a_time_writes(monkeypatch, tmp_path):
         pass
 
 
-def test_mistakes_name_the_bucket_and_what_is_there_is_sent(monkeypatch, tmp_path):
-    monkeypatch.setattr(mirror, "Bucket", lambda *given: Bucket(*given, Service()))
-    monkeypatch.setattr(mirror.tempfile, "gettempdir", lambda: str(tmp_path))
-    address = f"s3://{uuid.uuid4().hex}/data"
-
-    def prepare():
-        with mirror.written(address, "--data_dir", watch=False) as kept:
-            write(kept.path, {"failed.csv": "one"})
-            raise UserError(f"too many failed: {kept.path}/failed.csv lists them")
-
-    with pytest.raises(UserError, match=f"too many failed: {address}/failed.csv lists them"):
-        prepare()
-    with mirror.fetched(address, "--data_dir") as path:
-        assert read(path) == {"failed.csv": "one"}
-    with (
-        pytest.raises(UserError, match=f"{address}/x is damaged"),
-        mirror.fetched(address, "--data_dir") as path,
-    ):
-        raise UserError(f"{path}/x is damaged")
-    with (
-        pytest.raises(UserError, match="--data_dir s3://empty/x: nothing is there"),
-        mirror.fetched("s3://empty/x", "--data_dir"),
-    ):
-        pass
-
-
-def test_processes_of_several_hosts_are_told_to_mount_it(monkeypatch):
-    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(processes, "gather", lambda host: [host, host])
-    processes.check_one_host("--workdir s3://b/x")
-    monkeypatch.setattr(processes, "gather", lambda host: [host, f"{host}-2"])
-    told = r"--workdir s3://b/x: the processes are on 2 hosts.*: mount the bucket on each"
-    with pytest.raises(UserError, match=told):
-        processes.check_one_host("--workdir s3://b/x")
-
-
 def test_a_local_folder_is_what_it_is(tmp_path):
     with mirror.written(tmp_path, "--workdir") as kept, mirror.fetched(tmp_path, "x") as path:
         assert kept.path == path == tmp_path
@@ -355,11 +188,3 @@ def test_a_local_folder_is_what_it_is(tmp_path):
         kept.finish()
     with pytest.raises(UserError, match="not supported"), mirror.written("hdfs://x/y", "--workdir"):
         pass
-
-
-def test_a_client_that_is_not_installed_is_told_with_the_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(UserError, match=r"--workdir s3://b/x: S3 needs s3fs.*pip install s3fs, or"):
-        Bucket("s3://b/x", "--workdir")
-    with pytest.raises(UserError, match=r"gs://: name a bucket, e\.g\. gs://bucket/folder"):
-        Bucket("gs://", "--workdir")

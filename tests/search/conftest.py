@@ -12,7 +12,7 @@ from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.retriever import load
-from glscl_jax.search import indexer, made_of
+from glscl_jax.search import indexer, provenance
 from tests import numbered_videos
 from tests.builders import SMALL
 
@@ -33,7 +33,7 @@ def loaded_once():
     """A checkpoint is read, and its encoders are compiled, once for all these tests."""
     with pytest.MonkeyPatch.context() as patched:
         once = functools.cache(load)
-        for module in (indexer, made_of):
+        for module in (indexer, provenance):
             patched.setattr(module, "load", lambda path, step: once(str(path), step=step))
         yield
 

@@ -18,12 +18,12 @@ def nth(tree, number):
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
-def test_the_looks_at_many_videos_are_what_is_told_of_each(head):
+def test_frame_importance_of_many_videos_is_the_explanation_of_each(head):
     text, video = features(1, 6)
-    found = head.looks(nth(text, 0), video)
-    told = [head.tell(nth(text, 0), nth(video, number)).weights for number in range(6)]
-    np.testing.assert_allclose(found, told, atol=1e-6)
-    np.testing.assert_allclose(Head.looks(head, nth(text, 0), video), told, atol=1e-6)
+    found = head.frame_importance(nth(text, 0), video)
+    each = [head.explain(nth(text, 0), nth(video, number)).weights for number in range(6)]
+    np.testing.assert_allclose(found, each, atol=1e-6)
+    np.testing.assert_allclose(Head.frame_importance(head, nth(text, 0), video), each, atol=1e-6)
     assert not found[video.mask == 0].any()
 
 

@@ -26,7 +26,7 @@ def recipe(**changes):
     """The demo's, of seconds, with what a device would be left to choose settled."""
     config = demo.get_config("tiny")
     settled = {"model.remat": "none", "mesh.data": 8}
-    return compile_for.changed(
+    return compile_for.with_settings(
         config, settled | {k.replace("__", "."): v for k, v in changes.items()}
     )
 
@@ -71,7 +71,7 @@ class Pod:
 
 def search(pod: Pod, config) -> str:
     """The flags that `fitting` finds."""
-    other, found = compile_for.fitting(config, pod(config), pod)
+    other, found = compile_for.first_that_fits(config, pod(config), pod)
     assert found.fits
     return compile_for.flags(config, other)
 
@@ -121,10 +121,10 @@ def test_the_program_refuses_in_a_line(refusal, tmp_path, flags, told):
 
 
 def test_remat_follows_the_device_unless_somebody_chose():
-    assert transformer.chosen_remat("auto") == "none"
+    assert transformer.resolve_remat("auto") == "none"
     with target.compiling_for("tpu"):
-        assert transformer.chosen_remat("auto") == transformer.REMAT_BY_DEVICE["tpu"] != "none"
-        assert transformer.chosen_remat("none") == "none"
+        assert transformer.resolve_remat("auto") == transformer.REMAT_BY_DEVICE["tpu"] != "none"
+        assert transformer.resolve_remat("none") == "none"
 
 
 def test_a_run_goes_on_with_another_remat_and_with_no_other_model(tmp_path):
@@ -145,7 +145,7 @@ def compiled(tmp_path_factory):
     except metadata.PackageNotFoundError:
         pytest.skip("libtpu, the compiler for TPUs, is not installed: make aot")
 
-    config = compile_for.changed(
+    config = compile_for.with_settings(
         demo.get_config("tiny"),
         {
             "model.dtype": "bfloat16",

@@ -86,7 +86,7 @@ def test_checkpoints_hold_the_average_as_params_and_give_both_back(tmp_path):
     assert restored.ema["lim"]["queries"].sharding.spec[-1] == "fsdp"
     # What evaluation reads.
     stored = checkpoints._orbax.load_checkpointables(7, {"params": jax.device_get(before.params)})
-    assert_same(stored["params"], before.evaluated)
+    assert_same(stored["params"], before.eval_params)
     with np.testing.assert_raises(AssertionError):
         assert_same(stored["params"], before.params)
     # A run that goes on without one has the parameters themselves.

@@ -151,7 +151,7 @@ def test_the_average_follows_and_the_frozen_stay():
     np.testing.assert_array_equal(kernel[0], before[0])
     np.testing.assert_array_equal(mean[0], before[0])
     assert (kernel[1] != before[1]).any()
-    assert state.evaluated["lim"]["queries"] is state.ema["lim"]["queries"]
+    assert state.eval_params["lim"]["queries"] is state.ema["lim"]["queries"]
 
 
 @dataclasses.dataclass(frozen=True)

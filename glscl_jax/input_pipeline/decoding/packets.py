@@ -13,7 +13,8 @@ import av
 
 from glscl_jax.input_pipeline.decoding import containers
 from glscl_jax.input_pipeline.decoding.ogg import Holes
-from glscl_jax.input_pipeline.decoding.timeline import Packets, Timeline
+from glscl_jax.input_pipeline.decoding.packet_scan import Packets
+from glscl_jax.input_pipeline.decoding.timeline import Timeline
 
 # A coded frame that says "as before" is not put out by decoders; the one before stays on screen.
 _HOLD_SECONDS = 0.25

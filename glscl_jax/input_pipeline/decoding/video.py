@@ -15,10 +15,11 @@ import numpy as np
 
 from glscl_jax.input_pipeline.decoding import containers, geometry, packets
 from glscl_jax.input_pipeline.decoding.containers import NO_SUCH_FILE, VideoError
+from glscl_jax.input_pipeline.decoding.packet_scan import scan
 from glscl_jax.input_pipeline.decoding.packets import Film, UntrustedTimestamps
 from glscl_jax.input_pipeline.decoding.picture_folder import PictureFolder, is_folder
 from glscl_jax.input_pipeline.decoding.screen import Screen
-from glscl_jax.input_pipeline.decoding.timeline import Timeline, choose, scan
+from glscl_jax.input_pipeline.decoding.timeline import Timeline, choose
 
 __all__ = [
     "NO_SUCH_FILE",

@@ -1,4 +1,4 @@
-"""Scaled products of queries and keys: written out, or by one kernel that never holds them all."""
+"""Scaled dot-product attention: plain, or by one fused kernel that never holds all weights."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,13 @@ KINDS = ("auto", "plain", "fused")
 HALF = ("bfloat16", "float16")
 # Tokens are filled up to a multiple of it: the kernel's backward pass refuses an odd number.
 FUSED_MULTIPLE = 8
-# On an H100 a step of B/16, of 197 tokens, takes 0.58 s with it and 0.82 written out; one of B/32,
+# On an H100 a step of B/16, of 197 tokens, takes 0.58 s with it and 0.82 without; one of B/32,
 # of 50, takes 0.185 and 0.165 (docs/performance.md). Between them nothing was measured.
 FUSED_FROM = 128
 
 
 @flax.struct.dataclass
-class Seen:
+class AttentionMask:
     """Which keys a query sees.
 
     Attributes:
@@ -51,7 +51,7 @@ class Seen:
         return None if self.mask is None else self.mask.sum(-1, dtype=jnp.int32)
 
 
-ALL = Seen()
+ALL = AttentionMask()
 
 
 def is_fused(kind: str, dtype: jnp.dtype, tokens: int) -> bool:
@@ -65,11 +65,11 @@ def is_fused(kind: str, dtype: jnp.dtype, tokens: int) -> bool:
     return target.platform() == "gpu" and dtype.name in HALF and tokens >= FUSED_FROM
 
 
-def written_out(
+def plain(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    seen: Seen,
+    seen: AttentionMask,
     drop: Callable = lambda x: x,
     cap: float | None = None,
 ) -> jax.Array:
@@ -88,8 +88,8 @@ def written_out(
     return jnp.einsum("BHQM,BMHD->BQHD", weights, value)
 
 
-def fused(query: jax.Array, key: jax.Array, value: jax.Array, seen: Seen) -> jax.Array:
-    """As `written_out`, but the weights [B,H,Q,M] are never held, and there is no dropout.
+def fused(query: jax.Array, key: jax.Array, value: jax.Array, seen: AttentionMask) -> jax.Array:
+    """As `plain`, but the weights [B,H,Q,M] are never held, and there is no dropout.
 
     Dao et al., "FlashAttention", 2022: on a GPU by cuDNN. Hidden keys are told by their number,
     not by a bias, whose gradient that kernel has only for a batch of one.
@@ -105,7 +105,7 @@ def fused(query: jax.Array, key: jax.Array, value: jax.Array, seen: Seen) -> jax
     )
 
 
-def filled_up(tokens: jax.Array) -> tuple[jax.Array, Seen]:
+def pad_tokens(tokens: jax.Array) -> tuple[jax.Array, AttentionMask]:
     """Tokens [B,L,D] and zeros behind them, up to a length `fused` takes; what is seen then."""
     count, length = tokens.shape[:2]
     missing = -length % FUSED_MULTIPLE
@@ -113,4 +113,4 @@ def filled_up(tokens: jax.Array) -> tuple[jax.Array, Seen]:
         return tokens, ALL
     there = jnp.arange(length + missing) < length
     mask = jnp.broadcast_to(there.astype(jnp.int32), (count, length + missing))
-    return jnp.pad(tokens, ((0, 0), (0, missing), (0, 0))), Seen(mask)
+    return jnp.pad(tokens, ((0, 0), (0, missing), (0, 0))), AttentionMask(mask)

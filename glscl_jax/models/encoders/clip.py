@@ -11,12 +11,12 @@ import numpy as np
 from jax.nn import initializers
 
 from glscl_jax.models.encoders import patches
-from glscl_jax.models.encoders.attention import ALL, Seen, filled_up, is_fused
+from glscl_jax.models.encoders.attention import ALL, AttentionMask, is_fused, pad_tokens
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.parameters import FSDP, Traits, state
 from glscl_jax.models.encoders.probe import Probe
 from glscl_jax.models.encoders.products import matmul, spread
-from glscl_jax.models.encoders.rotary import turns_of
+from glscl_jax.models.encoders.rotary import rotary_angles
 from glscl_jax.models.encoders.sinusoids import sinusoids
 from glscl_jax.models.encoders.transformer import Linear, Transformer, layer_norm
 from glscl_jax.models.encoders.video_tower import VideoTower
@@ -83,19 +83,19 @@ class VisionTower(nn.Module):
         it were the class token's: [N,1+patches,D], without the 1 where there is no class token.
         """
         config, blocks = self.config, self.config.vision_blocks
-        x = patches.embedded(self, config, self.dtype, images)
+        x = patches.embed(self, config, self.dtype, images)
         if config.pre_norm:
             x = layer_norm("ln_pre", blocks.epsilon)(x).astype(self.dtype)
         fused = is_fused(self.attention, self.dtype, config.image_tokens)
-        x, seen = filled_up(x) if fused else (x, ALL)
-        turns = None
+        x, seen = pad_tokens(x) if fused else (x, ALL)
+        angles = None
         if config.rotary:
-            turns = turns_of(config.side, blocks.head_width, config.class_token, x.shape[1])
+            angles = rotary_angles(config.side, blocks.head_width, config.class_token, x.shape[1])
         x = Transformer(blocks, self.dtype, self.remat, self.scan, fused, name="transformer")(
-            x, seen, turns
+            x, seen, angles
         )
         x = self._pooled(x[:, : config.image_tokens], all_tokens)
-        return projected(self, x, config.vision_projection, config.embed_dim)
+        return project(self, x, config.vision_projection, config.embed_dim)
 
     def _pooled(self, x: jax.Array, all_tokens: bool) -> jax.Array:
         """Tokens [N,1+patches,D] to what is projected, [N,D] or with `all_tokens` all of them."""
@@ -134,12 +134,12 @@ class TextTower(nn.Module):
             # Behind the padding, which it does not see; it has no place of its own.
             mask = jnp.pad(mask, ((0, 0), (0, 1)), constant_values=1)
         fused = is_fused(self.attention, self.dtype, length)
-        seen = Seen(None if config.sees_padding else mask, causal=config.causal)
+        seen = AttentionMask(None if config.sees_padding else mask, causal=config.causal)
         x = Transformer(blocks, self.dtype, self.remat, self.scan, fused, name="transformer")(
             x, seen
         )
         x = layer_norm("ln_final", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
-        return projected(self, x, config.text_projection, config.embed_dim)
+        return project(self, x, config.text_projection, config.embed_dim)
 
     def _embedded(self, ids: jax.Array) -> jax.Array:
         """Tokens with their positions, [A,L,D], and behind them the class token."""
@@ -165,7 +165,7 @@ class TextTower(nn.Module):
         return x
 
 
-def projected(tower: nn.Module, x: jax.Array, kind: str, width: int) -> jax.Array:
+def project(tower: nn.Module, x: jax.Array, kind: str, width: int) -> jax.Array:
     """x [...,F] to [...,D] by the tower's own projection, of a kind of `PROJECTIONS`."""
     init = initializers.normal(x.shape[-1] ** -0.5)
     if kind == "none":

@@ -10,7 +10,7 @@ from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.products import matmul, spread
 
 
-def embedded(tower: nn.Module, config: CLIPConfig, dtype: jnp.dtype, images: jax.Array):
+def embed(tower: nn.Module, config: CLIPConfig, dtype: jnp.dtype, images: jax.Array):
     """Images [N,H,W,3] to tokens with their positions, [N,1+patches,D].
 
     Without the 1 where there is no class token. The parameters are `tower`'s own.

@@ -16,8 +16,8 @@ _SLOWEST = 10_000.0
 
 
 @flax.struct.dataclass
-class Turns:
-    """How far each place is turned.
+class RotaryAngles:
+    """By how much each place is rotated.
 
     Attributes:
       cos, sin: float32 [L,C/2], of the angle of each of a head's pairs, C its width.
@@ -27,7 +27,7 @@ class Turns:
     sin: jax.Array
 
 
-def turns_of(side: int, head_width: int, class_token: bool, length: int) -> Turns:
+def rotary_angles(side: int, head_width: int, class_token: bool, length: int) -> RotaryAngles:
     """Of `side` x `side` patches, rows first.
 
     Args:
@@ -44,13 +44,14 @@ def turns_of(side: int, head_width: int, class_token: bool, length: int) -> Turn
     angles = np.zeros((length, head_width // 2))
     patches = slice(int(class_token), int(class_token) + side**2)
     angles[patches] = np.concatenate([np.outer(x, speeds), np.outer(y, speeds)], axis=1)
-    return Turns(jnp.asarray(np.cos(angles), jnp.float32), jnp.asarray(np.sin(angles), jnp.float32))
+    cos, sin = (jnp.asarray(x, jnp.float32) for x in (np.cos(angles), np.sin(angles)))
+    return RotaryAngles(cos, sin)
 
 
-def turned(heads: jax.Array, turns: Turns) -> jax.Array:
+def apply_rotary(heads: jax.Array, angles: RotaryAngles) -> jax.Array:
     """Queries or keys [B,L,H,C], turned in float32, in their own type again."""
     pairs = heads.astype(jnp.float32).reshape(*heads.shape[:-1], -1, 2)
-    cos, sin = turns.cos[:, None], turns.sin[:, None]
+    cos, sin = angles.cos[:, None], angles.sin[:, None]
     one, two = pairs[..., 0], pairs[..., 1]
     pairs = jnp.stack([one * cos - two * sin, one * sin + two * cos], axis=-1)
     return pairs.reshape(heads.shape).astype(heads.dtype)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from glscl_jax.models.encoders.attention import Seen, is_fused
+from glscl_jax.models.encoders.attention import AttentionMask, is_fused
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.products import matmul, spread
 from glscl_jax.models.encoders.transformer import (
@@ -65,7 +65,7 @@ class TemporalTransformer(nn.Module):
         x = frames + spread(position[:count], frames)
         fused = is_fused(self.attention, self.dtype, count)
         x = Transformer(self.blocks, self.dtype, self.remat, self.scan, fused, name="transformer")(
-            x, Seen(mask, hidden=PADDED_FRAME)
+            x, AttentionMask(mask, hidden=PADDED_FRAME)
         )
         return frames + x
 

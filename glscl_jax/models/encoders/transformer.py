@@ -16,11 +16,11 @@ from jax.nn import initializers
 
 from glscl_jax import target
 from glscl_jax.models.encoders import attention
-from glscl_jax.models.encoders.attention import ALL, Seen
+from glscl_jax.models.encoders.attention import ALL, AttentionMask
 from glscl_jax.models.encoders.offset_norm import OffsetNorm
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
 from glscl_jax.models.encoders.products import matmul, spread
-from glscl_jax.models.encoders.rotary import Turns, turned
+from glscl_jax.models.encoders.rotary import RotaryAngles, apply_rotary
 
 # The first product of a pair is split over its outputs, the second over its inputs, so that the
 # heads or the hidden units between them never leave their device (Shoeybi et al., 2019).
@@ -68,7 +68,7 @@ REMAT_KINDS = ("auto", *REMAT)
 REMAT_BY_DEVICE = {"tpu": "full", "gpu": "full"}
 
 
-def chosen_remat(kind: str) -> str:
+def resolve_remat(kind: str) -> str:
     """A key of `REMAT` for a name of `REMAT_KINDS`, on the device that is compiled for."""
     return REMAT_BY_DEVICE.get(target.platform(), "none") if kind == "auto" else kind
 
@@ -99,7 +99,7 @@ class Blocks:
       mlp_width: hidden units of the MLP.
       activation: of the MLP, a key of `ACTIVATIONS`.
       epsilon: of the LayerNorms.
-      cap: that attention's logits do not pass (see `attention.written_out`); None for none.
+      cap: that attention's logits do not pass (see `attention.plain`); None for none.
       offset: whether the LayerNorms' scales are kept less 1 (see `OffsetNorm`).
     """
 
@@ -184,7 +184,7 @@ class Attention(nn.Module):
       dropout: of the weights.
       fused: by one kernel; without dropout, for the weights it would drop are not there.
       width: of all heads together; None for that of x.
-      cap: see `attention.written_out`.
+      cap: see `attention.plain`.
       scaled: whether each of a head's dimensions has a learned factor on its query, which begins
         at 1: `softplus(s) / softplus(0)`.
     """
@@ -201,11 +201,16 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x, memory=None, seen: Seen = ALL, deterministic=True, turns: Turns | None = None
+        self,
+        x,
+        memory=None,
+        seen: AttentionMask = ALL,
+        deterministic=True,
+        angles: RotaryAngles | None = None,
     ):
         """Attends from x [B,Q,D] to what is `seen` of memory [B,M,D] (of itself without one).
 
-        With `turns`, queries and keys are turned by their places first.
+        With `angles`, queries and keys are turned by their places first.
         """
         width = self.width or x.shape[-1]
         head = width // self.heads
@@ -225,8 +230,8 @@ class Attention(nn.Module):
         query, key, value = (
             y.reshape(*y.shape[:-1], self.heads, head) for y in (query, key, value)
         )
-        if turns is not None:
-            query, key = turned(query, turns), turned(key, turns)
+        if angles is not None:
+            query, key = apply_rotary(query, angles), apply_rotary(key, angles)
         if self.scaled:
             factor = self.param("dimension_scale", initializers.zeros, (head,))
             factor = jax.nn.softplus(factor) / np.log(2)
@@ -235,7 +240,7 @@ class Attention(nn.Module):
             mixed = attention.fused(query, key, value, seen)
         else:
             drop = nn.Dropout(self.dropout, deterministic=deterministic)
-            mixed = attention.written_out(query, key, value, seen, drop, self.cap)
+            mixed = attention.plain(query, key, value, seen, drop, self.cap)
         return Linear(x.shape[-1], self.dtype, kernel_init=self.out_init, name="out")(
             mixed.reshape(*x.shape[:-1], width)
         )
@@ -253,7 +258,7 @@ class ResidualBlock(nn.Module):
     fused: bool = False
 
     @nn.compact
-    def __call__(self, x, seen: Seen, turns: Turns | None = None):
+    def __call__(self, x, seen: AttentionMask, angles: RotaryAngles | None = None):
         """x [B,L,D], of which `seen` is seen. Returns (x, None), as `nn.scan` wants."""
         blocks = self.blocks
         attention = Attention(
@@ -266,7 +271,7 @@ class ResidualBlock(nn.Module):
             name="attention",
         )
         normed = layer_norm("ln_1", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
-        x = x + attention(normed, seen=seen, turns=turns)
+        x = x + attention(normed, seen=seen, angles=angles)
         normed = layer_norm("ln_2", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
         return x + mlp(normed, blocks, self.dtype), None
 
@@ -294,9 +299,9 @@ class Transformer(nn.Module):
     fused: bool = False
 
     @nn.compact
-    def __call__(self, x, seen: Seen = ALL, turns: Turns | None = None):
+    def __call__(self, x, seen: AttentionMask = ALL, angles: RotaryAngles | None = None):
         stack = scan_layers(ResidualBlock, self.blocks.layers, self.remat, self.scan)
-        return stack(self.blocks, self.dtype, self.fused, name="blocks")(x, seen, turns)[0]
+        return stack(self.blocks, self.dtype, self.fused, name="blocks")(x, seen, angles)[0]
 
 
 class DecoderLayer(nn.Module):
@@ -357,7 +362,7 @@ def scan_layers(
         which compiles longer.
       same_init: whether all layers start as copies of one (as torch.nn.TransformerDecoder's do).
     """
-    remat = chosen_remat(remat)
+    remat = resolve_remat(remat)
     if REMAT[remat] is not None:
         # A loop already keeps XLA from merging the recomputation with the first computation.
         layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=not scan)

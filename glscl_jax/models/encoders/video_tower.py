@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from glscl_jax.models.encoders import patches
-from glscl_jax.models.encoders.attention import Seen
+from glscl_jax.models.encoders.attention import AttentionMask
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.parameters import Traits, state
 from glscl_jax.models.encoders.pooler import Pooler
@@ -50,7 +50,7 @@ class VideoTower(nn.Module):
         """videos: [B,V,H,W,3]; mask: [B,V], 1 on real frames, wherever they stand."""
         config, blocks = self.config, self.config.vision_blocks
         count, frames = mask.shape
-        x = patches.embedded(self, config, self.dtype, videos.reshape(-1, *videos.shape[2:]))
+        x = patches.embed(self, config, self.dtype, videos.reshape(-1, *videos.shape[2:]))
         x = self._stack("transformer", config.vision_layers, x)
         x = layer_norm("ln_space", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
         x = x.reshape(count, frames, config.patches, -1)
@@ -70,7 +70,9 @@ class VideoTower(nn.Module):
 
     def _stack(self, name: str, layers: int, x: jax.Array, mask: jax.Array | None = None):
         blocks = dataclasses.replace(self.config.vision_blocks, layers=layers)
-        return Transformer(blocks, self.dtype, self.remat, self.scan, name=name)(x, Seen(mask))
+        return Transformer(blocks, self.dtype, self.remat, self.scan, name=name)(
+            x, AttentionMask(mask)
+        )
 
     def _positions(self, mask: jax.Array) -> jax.Array:
         """The positions in time of each frame, float32 [B,V,D]."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Concepts with a mean cosine above this are told to be alike. Of K unit vectors that share one
+# Concepts with a mean cosine above this are called alike. Of K unit vectors that share one
 # direction and are otherwise orthogonal, 0.9 leaves an effective number of 1.2 of 8.
 ALIKE = 0.9
 # Items at a time: all in float32 would be gigabytes of a large split.

@@ -25,7 +25,7 @@ class LossWeights:
     Attributes:
       alpha: weight of the intra-diversity loss.
       beta: weight of the inter-consistency loss's second term.
-      centre: weight of its first term; with 0 for both there is none of it.
+      centre: weight of its first term; with `beta` and `centre` 0 there is no such loss.
       margin: by which a query must be closer to itself than to another.
       target: what the similarity of a pair's k-th queries is pulled to.
       per_pair: the second term's sum over the batch is divided by K in the released code, so
@@ -51,7 +51,10 @@ def intra_diversity(video_queries: jax.Array, weights: LossWeights) -> jax.Array
 
     Args:
       video_queries: q^v [B,K,D].
-      weights: see there.
+      weights: alpha and margin.
+
+    Returns:
+      float32 [].
     """
     videos, count, _ = video_queries.shape
     if count == 1:
@@ -69,10 +72,17 @@ def inter_consistency(
 ) -> jax.Array:
     """Makes the k-th concept of a text and of its video the same.
 
+    `centre` times the mean over K and D of `(mean_b q^v - mean_b q^t)^2`, and `beta` times the sum
+    over k of `(s_k - target)^2`, where `s_k = sum_b <q^t_bk, q^v_bk> / K` (see
+    `LossWeights.per_pair`).
+
     Args:
       text_queries: q^t [B,K,D].
       video_queries: q^v [B,K,D], the b-th belonging to the b-th text.
-      weights: see there.
+      weights: centre, beta, target and per_pair.
+
+    Returns:
+      float32 [].
     """
     videos, count, _ = video_queries.shape
     apart = jnp.mean(video_queries, axis=0) - jnp.mean(text_queries, axis=0)

@@ -29,8 +29,8 @@ from jax.nn import initializers
 
 from glscl_jax import ranges
 from glscl_jax.models.encoders.transformer import Linear
+from glscl_jax.models.heads.explanation import Explanation, Part
 from glscl_jax.models.heads.head import Cost, Head, register
-from glscl_jax.models.heads.told import Part, Told
 from glscl_jax.ranges import Real, Whole
 
 _RANGES = {"temperature": Real(above=0), "queries": Whole(1)}
@@ -181,17 +181,17 @@ class DiCoSAHead(Head):
         of_text, of_video = text.hidden.swapaxes(0, 1), jnp.moveaxis(video.hidden, 2, 0)
         return inner, gram.swapaxes(0, 1), length.T, of_text, of_video
 
-    def tell(self, text: TextConcepts, video: VideoConcepts) -> Told:
-        """What the score of one text and one video is made of; their features have no A and B."""
+    def explain(self, text: TextConcepts, video: VideoConcepts) -> Explanation:
+        """The parts of one pair's score; the features have no axis A or B."""
         text, video = jax.tree.map(lambda x: x[None], (text, video))
         weights, inner = self._pooling(text, video)
         all_parts = self._parts(text, video, inner, self.prepare(video))
-        told = []
+        parts = []
         for number in range(self.queries):
             found = _concept(weights, text.out, *(x[number] for x in all_parts))
             gate, cosine = (float(x[0, 0]) for x in found)
-            told.append(Part(f"concept {number + 1}", gate, cosine))
-        return Told(tuple(told), weights[0, :, 0], None)
+            parts.append(Part(f"concept {number + 1}", gate, cosine))
+        return Explanation(tuple(parts), weights[0, :, 0], None)
 
     def cost(self, width: int, words: int, frames: int) -> Cost:
         """The MLP's first layer, `4 C D` an item and frame; of a pair `5 V D + K V^2`.

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from glscl_jax import ranges
+from glscl_jax.models.heads.explanation import Explanation
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures, directions
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Cost, Head, register
-from glscl_jax.models.heads.told import Told
 from glscl_jax.ranges import EITHER, Real
 
 
@@ -78,13 +78,13 @@ class GIMHead(Head):
         """The mean frame's direction, float32 [B,D]."""
         return self._whole.video_vector(video)
 
-    def looks(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
-        """The weights that `tell` tells, of B videos at once: float32 [B,V]."""
-        return self._whole.looks(text, video)
+    def frame_importance(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
+        """The frame weights of `explain`, of B videos at once: float32 [B,V]."""
+        return self._whole.frame_importance(text, video)
 
-    def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
-        """What the score of one text and one video is made of; their features have no A and B."""
-        return self._whole.tell(text, video)
+    def explain(self, text: TextFeatures, video: VideoFeatures) -> Explanation:
+        """The parts of one pair's score; the features have no axis A or B."""
+        return self._whole.explain(text, video)
 
     def cost(self, width: int, words: int, frames: int) -> Cost:
         """The Gram matrix, and of a pair `V (D + V)`."""

@@ -6,15 +6,16 @@ p of the hull `<x, p> >= m^2`, so with the heights `h_v = <x, f_v> / m`, which a
 
     |p| >= <x, p> / m = sum_v w_v h_v >= m,    and    |p| <= max_v |f_v|.
 
-Along a frame, with what the other frames have of its direction at the least, `e_v`, too:
+And along one frame, of whose direction every frame has at least `e_v`:
 
     |p| >= <f_v, p> / |f_v| >= w_v |f_v| + (1 - w_v) e_v,    e_v = min_u <f_u, f_v> / |f_v|.
 
-That is near where a sentence looks at one frame alone, the former where it looks at many. So with
-`l_v = <c, f_v>` the score is at most `sum_v w_v l_v` over |c| and the larger of these lengths where
-that is positive, and over |c| and the longest frame where it is not; and no cosine is above 1. It
-is never looser than what the largest inner product says, `max(s,0)/m + min(s,0)/M` over |c| with
-`s = max_v l_v`, as `sum_v w_v l_v <= s`. docs/search.md has it at length.
+The second is close where a sentence looks at one frame alone, the first where it looks at many.
+So with `l_v = <c, f_v>` and `L = sum_v w_v l_v` the score is at most L divided by |c| and the
+larger of these lengths where L is positive, and by |c| and the longest frame where it is not; and
+no cosine is above 1. That is never looser than what the largest inner product alone gives, divided
+by |c|: `max(s,0)/m + min(s,0)/M` with `s = max_v l_v` and M the longest frame, as `L <= s`.
+docs/search.md has it at length.
 """
 
 from collections.abc import Mapping
@@ -25,9 +26,9 @@ import numpy as np
 
 from glscl_jax.models.heads import gim
 
-# What float32 may make of a score, and of a bound, beside the numbers themselves.
+# By how much rounding in float32 may move a score, or a bound.
 _SLACK = 2e-5
-# A hull that comes as near to the origin, of its longest frame: then its frames bound nothing.
+# Of the longest frame's length: a hull that is nearer to the origin gives no heights.
 _NEAR = 1e-4
 
 
@@ -60,7 +61,7 @@ def nearest_point(gram: np.ndarray) -> np.ndarray:
                 weights[:] = 0
                 weights[active] = affine
                 break
-            # As far towards it as the hull goes; who is left there is active no more.
+            # As far towards it as the hull goes; a point whose weight ends at 0 is active no more.
             old = weights[active]
             leaving = affine <= 1e-12
             step = float(np.min(old[leaving] / np.maximum(old[leaving] - affine[leaving], 1e-300)))
@@ -118,7 +119,7 @@ def outline(frames: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
 def bound(
     sentence: jax.Array, frames: jax.Array, mask: jax.Array, temperature: float, outline: Mapping
 ) -> jax.Array:
-    """At least `gim.gim_similarity` of all pairs: float32 [A,B]; arguments as there.
+    """At least `gim.gim_similarity` of all pairs: float32 [A,B].
 
     Args:
       sentence, frames, mask, temperature: as of `gim.gim_similarity`.

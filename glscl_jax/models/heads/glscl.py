@@ -11,11 +11,11 @@ from glscl_jax import ranges
 from glscl_jax.models.heads import gim_bound
 from glscl_jax.models.heads.concept_figures import ALIKE, concept_figures
 from glscl_jax.models.heads.concept_losses import LossWeights, inter_consistency, intra_diversity
+from glscl_jax.models.heads.explanation import Explanation, Part
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures, directions
 from glscl_jax.models.heads.gim import frame_weights, gim_similarity, gram_matrices
 from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.models.heads.lim import LIM, lim_multiply_adds, lim_similarity
-from glscl_jax.models.heads.told import Part, Told
 from glscl_jax.ranges import EITHER, Real, Whole
 
 _RANGES = {
@@ -177,8 +177,8 @@ class GLSCLHead(Head):
         joined = jnp.concatenate(parts, axis=1)
         return joined / jnp.linalg.norm(joined, axis=-1, keepdims=True)
 
-    def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
-        """What the score of one text and one video is made of; their features have no A and B."""
+    def explain(self, text: TextFeatures, video: VideoFeatures) -> Explanation:
+        """The parts of one pair's score; the features have no axis A or B."""
         sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
         logits = jnp.einsum("VD,D->V", frames, sentence, precision=jax.lax.Precision.HIGHEST)
         weights = frame_weights(logits[None, None], video.mask, self.temperature)[0, 0]
@@ -189,9 +189,9 @@ class GLSCLHead(Head):
         queries = (x.astype(jnp.float32) for x in (text.queries, video.queries))
         concepts = jnp.einsum("ID,JD->IJ", *queries, precision=jax.lax.Precision.HIGHEST)
         if not len(concepts):
-            return Told(tuple(parts), weights, None)
+            return Explanation(tuple(parts), weights, None)
         lim = jnp.trace(concepts) / len(concepts)
-        return Told((*parts, Part("LIM", self.lim_weight, float(lim))), weights, concepts)
+        return Explanation((*parts, Part("LIM", self.lim_weight, float(lim))), weights, concepts)
 
     def figures(self, text: TextFeatures, video: VideoFeatures) -> dict[str, float]:
         """How alike concepts are and how many in effect, of texts and of videos; see there."""
@@ -223,8 +223,8 @@ class GLSCLHead(Head):
             return (text.queries, None), (video.queries, None)
         return super().directed(text, video)
 
-    def looks(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
-        """The weights that `tell` tells, of B videos at once: float32 [B,V]."""
+    def frame_importance(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
+        """The frame weights of `explain`, of B videos at once: float32 [B,V]."""
         sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
         logits = jnp.einsum("BVD,D->BV", frames, sentence, precision=jax.lax.Precision.HIGHEST)
         return np.asarray(frame_weights(logits[None], video.mask, self.temperature)[0])
@@ -232,7 +232,7 @@ class GLSCLHead(Head):
     def losses(
         self, text: TextFeatures, video: VideoFeatures, weights: LossWeights
     ) -> dict[str, jax.Array]:
-        """Of the concepts: "diversity" and "consistency"."""
+        """Of its concepts, the losses "diversity" and "consistency"."""
         return {
             "diversity": intra_diversity(video.queries, weights),
             "consistency": inter_consistency(text.queries, video.queries, weights),

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glscl_jax.models.heads.explanation import Explanation
 from glscl_jax.models.heads.features import Features, TextFeatures, VideoFeatures, count_of
-from glscl_jax.models.heads.told import Told
 
 # By name: what `config.model.head.name` can be.
 HEADS: dict[str, type["Head"]] = {}
@@ -56,14 +56,14 @@ class Cost:
 
 
 class Head(abc.ABC):
-    """Makes features, scores them, and tells why. Without a word to the contrary, parameter-free.
+    """Makes features, scores them and explains scores; without parameters where it does not say so.
 
-    It cannot be made without the four methods that every head has of its own. Subclasses are frozen
-    dataclasses, whose fields are the settings of `config.model.head`.
+    Subclasses are frozen dataclasses, whose fields are the settings of `config.model.head`; they
+    define the four abstract methods.
 
     Attributes:
       name: as `config.model.head.name` and results have it.
-      legend: how to read what it tells of a pair: terms, each with a paragraph.
+      legend: how to read its explanation of a pair: terms, each with a paragraph.
       reads_tokens: whether it reads texts' tokens, or sentences alone.
       loss_weights: a dataclass, of the constants of its own losses; of `config.losses`.
       text_features, video_features: dataclasses of arrays [A,...] and [B,...], what `text` and
@@ -83,7 +83,7 @@ class Head(abc.ABC):
         del width
 
     def modules(self, width: int, dtype: jnp.dtype, scan: bool) -> dict[str, nn.Module]:
-        """What of it is learned: Flax modules by their names among the parameters.
+        """Its learned parts: Flax modules by their names among the parameters.
 
         Args:
           width: D.
@@ -132,11 +132,11 @@ class Head(abc.ABC):
         """
 
     @abc.abstractmethod
-    def tell(self, text: Features, video: Features) -> Told:
-        """What the score of one text and one video is made of; their features have no A and B."""
+    def explain(self, text: Features, video: Features) -> Explanation:
+        """The parts of one pair's score; the features have no axis A or B."""
 
-    def looks(self, text: Features, video: Features) -> np.ndarray:
-        """How much each frame counts, float32 [B,V] on the host: `tell`'s weights of many videos.
+    def frame_importance(self, text: Features, video: Features) -> np.ndarray:
+        """How much each frame counts, float32 [B,V] on the host: `explain` of many videos.
 
         Args:
           text: features of one text, without A.
@@ -144,7 +144,7 @@ class Head(abc.ABC):
         """
         count = jax.tree.leaves(video)[0].shape[0]
         singles = (jax.tree.map(lambda x, n=number: x[n], video) for number in range(count))
-        return np.stack([np.asarray(self.tell(text, one).weights) for one in singles])
+        return np.stack([np.asarray(self.explain(text, one).weights) for one in singles])
 
     def losses(self, text: Features, video: Features, weights: Any) -> dict[str, jax.Array]:
         """Losses of its own beside the contrastive one, by name: float32 [] each, to be added.
@@ -170,7 +170,7 @@ class Head(abc.ABC):
         return []
 
     def directed(self, text: Features, video: Features) -> tuple[tuple, tuple]:
-        """Vectors without whose direction there is no score: ([A,N,D], mask), ([B,N,D], mask).
+        """The vectors whose directions the score needs: ([A,N,D], mask), ([B,N,D], mask).
 
         A mask is 1 on vectors that count, [A,N] or [B,N]; None where all do.
         """

@@ -20,8 +20,15 @@ state(Traits(stacks=("video_decoder",)))
 class LIM(nn.Module):
     """Queries and decoder, shared by the two sides or not.
 
-    Without `share_queries` the texts have queries of their own; without `share_decoder` the
-    videos have a decoder of their own.
+    Attributes:
+      queries: K.
+      layers: of the decoder.
+      width: D.
+      heads, feed_forward, dropout: of each layer.
+      share_queries: else the texts have queries of their own.
+      share_decoder: else the videos have a decoder of their own.
+      dtype: of the computation.
+      scan: whether the layers are looped over (see `transformer.scan_layers`).
     """
 
     queries: int

@@ -1,7 +1,7 @@
 """The mean of the frames: CLIP4Clip's head without parameters ("meanP"; Luo et al., 2021).
 
-`sim = cos(c_a, mean_v f_bv / |f_bv|)`, over real frames. What CLIP alone can do, and the line that
-other heads are to pass.
+`sim = cos(c_a, mean_v f_bv / |f_bv|)`, over real frames. What CLIP alone can do: the
+baseline of the other heads.
 """
 
 import dataclasses
@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glscl_jax.models.heads.explanation import Explanation, Part
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.features import unit as _unit
 from glscl_jax.models.heads.head import Cost, Head, register
-from glscl_jax.models.heads.told import Part, Told
 
 _ROUNDING = 1e-5
 
@@ -58,12 +58,12 @@ class MeanHead(Head):
         """The mean, float32 [B,D], whose inner product is the score."""
         return self.prepare(video)
 
-    def tell(self, text: TextFeatures, video: VideoFeatures) -> Told:
-        """What the score of one text and one video is made of; their features have no A and B."""
+    def explain(self, text: TextFeatures, video: VideoFeatures) -> Explanation:
+        """The parts of one pair's score; the features have no axis A or B."""
         text, video = jax.tree.map(lambda x: x[None], (text, video))
         score = float(self.score(text, video)[0, 0])
         weights = video.mask[0] / jnp.sum(video.mask)
-        return Told((Part("cosine", 1.0, score),), weights, None)
+        return Explanation((Part("cosine", 1.0, score),), weights, None)
 
     def cost(self, width: int, words: int, frames: int) -> Cost:
         """The mean of a video, and an inner product a pair."""

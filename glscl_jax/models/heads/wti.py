@@ -4,9 +4,9 @@ With token and frame features of length 1, `s_albv = <t_al, f_bv>`, and over rea
 
     sim[a,b] = ( sum_l x_al max_v s_albv + sum_v y_bv max_l s_albv ) / 2
 
-where `x_a = softmax_l(MLP(t_al))` and `y_b = softmax_v(MLP(f_bv))`, of the features before they
-have length 1. Each MLP is D -> D -> 1 with a ReLU, started from a normal of 0.02 with biases of 0,
-and each side has its own. (Wang et al., "Disentangled Representation Learning for Text-Video
+where `x_a = softmax_l(MLP(t_al))` and `y_b = softmax_v(MLP(f_bv))`, of the features before they are
+scaled to length 1. Each MLP is D -> D -> 1 with a ReLU, started from a normal of 0.02 with biases
+of 0, and each side has its own. (Wang et al., "Disentangled Representation Learning for Text-Video
 Retrieval", 2022, arXiv 2203.07111: the weighted token-wise interaction. The two layers are the
 default of its released code.)
 
@@ -25,9 +25,9 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from glscl_jax.models.encoders.transformer import Linear
+from glscl_jax.models.heads.explanation import Explanation, Part
 from glscl_jax.models.heads.features import directions
 from glscl_jax.models.heads.head import Cost, Head, register
-from glscl_jax.models.heads.told import Part, Told
 
 _einsum = functools.partial(
     jnp.einsum, preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST
@@ -127,13 +127,13 @@ class WTIHead(Head):
             jnp.sum(tokens * video.weights.astype(jnp.float32), axis=-1),
         )
 
-    def tell(self, text: Tokens, video: Frames) -> Told:
-        """What the score of one text and one video is made of; their features have no A and B."""
+    def explain(self, text: Tokens, video: Frames) -> Explanation:
+        """The parts of one pair's score; the features have no axis A or B."""
         one = jax.tree.map(lambda x: x[None], (text, video))
         by_token, by_frame = (float(half[0, 0]) for half in self._halves(*one))
         parts = (Part("tokens' nearest frames", 0.5, by_token),)
         parts += (Part("frames' nearest tokens", 0.5, by_frame),)
-        return Told(parts, video.weights.astype(jnp.float32), None)
+        return Explanation(parts, video.weights.astype(jnp.float32), None)
 
     def directed(self, text: Tokens, video: Frames) -> tuple[tuple, tuple]:
         """Real tokens and real frames."""

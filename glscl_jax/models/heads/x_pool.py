@@ -37,8 +37,8 @@ from jax.nn import initializers
 
 from glscl_jax.models.encoders.products import matmul
 from glscl_jax.models.encoders.transformer import LAYER_NORM_EPS, Linear
+from glscl_jax.models.heads.explanation import Explanation, Part
 from glscl_jax.models.heads.head import Cost, Head, register
-from glscl_jax.models.heads.told import Part, Told
 
 _einsum = functools.partial(
     jnp.einsum, preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST
@@ -67,7 +67,7 @@ class Pooling:
       mask: int32 [B,V], 1 on real frames.
       rows: [B,V+2,D], what z is a weighted sum of: g_3 n, g_3 e and b_3.
       second: float32 [B,V,V], of which w^T second w + epsilon is s2^2.
-      third: float32 [B,V+1,V+1], the same of w / s2, with 1 behind, and s3^2.
+      third: float32 [B,V+1,V+1], likewise for s3^2, of w / s2 with a 1 appended.
     """
 
     key: jax.Array
@@ -202,11 +202,11 @@ class XPoolHead(Head):
         length = jnp.linalg.norm(text.sentence.astype(jnp.float32), axis=-1)
         return (inner / jnp.sqrt(_form(gram, weights))).T / length[:, None]
 
-    def tell(self, text: Sentences, video: Pooling) -> Told:
-        """What the score of one text and one video is made of; their features have no A and B."""
+    def explain(self, text: Sentences, video: Pooling) -> Explanation:
+        """The parts of one pair's score; the features have no axis A or B."""
         one = jax.tree.map(lambda x: x[None], (text, video))
         weights = _attention(*one)[0, :, 0]
-        return Told((Part("cosine", 1.0, float(self.score(*one)[0, 0])),), weights, None)
+        return Explanation((Part("cosine", 1.0, float(self.score(*one)[0, 0])),), weights, None)
 
     def directed(self, text: Sentences, video: Pooling) -> tuple[tuple, tuple]:
         """The sentences. A layer norm gives any frame a direction."""

@@ -39,7 +39,7 @@ def test_it_begins_near_the_mean_of_the_concepts_cosines():
     texts, videos = encodings()
     (text, video), _ = Alone(head).init_with_output(jax.random.key(0), texts, videos)
     one = (jax.tree.map(lambda x: x[0], text), jax.tree.map(lambda x: x[0], video))
-    assert [part.weight for part in head.tell(*one).parts] == pytest.approx(
+    assert [part.weight for part in head.explain(*one).parts] == pytest.approx(
         [1 / CONCEPTS] * CONCEPTS, abs=0.02
     )
 

@@ -95,7 +95,7 @@ def test_what_it_tells_sums_up_to_its_score(head):
     for a, b in ((0, 0), (3, 1), (4, 3)):
         text, video = jax.tree.map(lambda x: x[a], drawn.text), None  # noqa: B023
         video = jax.tree.map(lambda x: x[b], drawn.video)  # noqa: B023
-        told = head.tell(text, video)
+        told = head.explain(text, video)
         assert told.score == pytest.approx(float(whole[a, b]), abs=1e-5)
         weights = np.asarray(told.weights)
         assert not weights[drawn.videos["mask"][b] == 0].any()

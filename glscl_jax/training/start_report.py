@@ -8,10 +8,10 @@ from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import as_json
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.input_pipeline.cut_captions import Cut
-from glscl_jax.models.encoders.transformer import chosen_remat
+from glscl_jax.models.encoders.transformer import resolve_remat
 from glscl_jax.profiling import trace
 from glscl_jax.runtime import sharding
-from glscl_jax.training import continued, recipe
+from glscl_jax.training import config_changes, recipe
 from glscl_jax.training.run import Run
 
 
@@ -34,7 +34,7 @@ def describe_end(run: Run, done: int) -> str:
     return f"nothing to train: the run has reached its last step, {total}; its files are in {place}"
 
 
-def tell_start(run: Run, state: TrainState, first: int, old: dict | None) -> None:
+def report_start(run: Run, state: TrainState, first: int, old: dict | None) -> None:
     """Lines on what is about to run.
 
     Args:
@@ -44,7 +44,7 @@ def tell_start(run: Run, state: TrainState, first: int, old: dict | None) -> Non
       old: the config of the run's last start; None if there was none.
     """
     if first and old:
-        _tell_changes(run, old, first, first - int(state.nonfinite))
+        _report_changes(run, old, first, first - int(state.nonfinite))
     profile = run.options.profile
     if profile and trace.window_left(profile, first, run.total) is None:
         say(f"--profile={profile}: those steps are past, so this start traces none")
@@ -55,19 +55,19 @@ def tell_start(run: Run, state: TrainState, first: int, old: dict | None) -> Non
     say(run.plan.describe())
     if idle := recipe.without_part(run.config, run.settings.model):
         say(idle)
-    _tell_cut_captions(run)
-    _tell_size(run, state, first)
+    _report_cut_captions(run)
+    _report_size(run, state, first)
 
 
-def _tell_changes(run: Run, old: dict, step: int, updates: int) -> None:
+def _report_changes(run: Run, old: dict, step: int, updates: int) -> None:
     """Lines on what changed since the run's last start."""
-    before = continued.Schedule.of_config(old, run.plan.steps_per_epoch)
-    after = continued.Schedule.of(run.settings.optim, run.total)
-    for line in continued.describe(old, as_json(run.config), step, updates, before, after):
+    before = config_changes.Schedule.of_config(old, run.plan.steps_per_epoch)
+    after = config_changes.Schedule.of(run.settings.optim, run.total)
+    for line in config_changes.describe(old, as_json(run.config), step, updates, before, after):
         say(line)
 
 
-def _tell_cut_captions(run: Run) -> None:
+def _report_cut_captions(run: Run) -> None:
     """A line for each split that the run reads of which captions lose their end."""
     if jax.process_index() or run.options.features:
         return
@@ -78,7 +78,7 @@ def _tell_cut_captions(run: Run) -> None:
             say(line)
 
 
-def _tell_size(run: Run, state: TrainState, first: int) -> None:
+def _report_size(run: Run, state: TrainState, first: int) -> None:
     """How large it is and where it runs."""
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     device, mesh = jax.devices()[0], run.mesh
@@ -87,7 +87,7 @@ def _tell_size(run: Run, state: TrainState, first: int) -> None:
     say(
         f"training {count:,} parameters from step {first} to {run.total}, "
         f"batches of {run.config.batch_size} clips, on {where}{hosts}, "
-        f"remat {chosen_remat(run.config.model.remat)}, "
+        f"remat {resolve_remat(run.config.model.remat)}, "
         f"gradients summed in {run.config.gradient_dtype}"
     )
     if (share := sharding.device_share(state)) < 1:

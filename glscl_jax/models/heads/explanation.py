@@ -1,4 +1,4 @@
-"""What a head can tell of a text and a video, for people to look at."""
+"""A head's explanation of one score, for people to look at."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class Explanation:
     """Why a text and a video have the score they have.
 
     Attributes:

@@ -13,12 +13,12 @@ from glscl_jax.files import write_json
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.retrieval import tower_features
 from glscl_jax.retrieval.encoded_split import Store
-from glscl_jax.training import kept_features, steps
+from glscl_jax.training import precomputed_features, steps
 from glscl_jax.training.optim import OptimConfig, make_optimizer
 from tests.builders import SMALL
 from tests.recipes import config_with
 
-CONFIG = OptimConfig(learning_rate=1e-3, coef_lr=1.0, frozen=(kept_features.TOWERS,))
+CONFIG = OptimConfig(learning_rate=1e-3, coef_lr=1.0, frozen=(precomputed_features.TOWERS,))
 # With dropout, so that it must be drawn alike.
 DROPPING = dataclasses.replace(
     SMALL,
@@ -195,7 +195,7 @@ def config_of(**changes):
 
 def test_sizes_that_are_not_the_config_s_are_refused(tmp_path):
     written(tmp_path / "train")
-    assert kept_features.open_features(tmp_path, config_of(), NARROW).splits == {"train": 3}
+    assert precomputed_features.open_features(tmp_path, config_of(), NARROW).splits == {"train": 3}
     for config, model, told in (
         (config_of(), SMALL, "features are 4 wide, the model's 64"),
         (
@@ -206,42 +206,43 @@ def test_sizes_that_are_not_the_config_s_are_refused(tmp_path):
         (config_of(data__num_words=9), NARROW, "texts have 5 tokens, config.data.num_words is 9"),
     ):
         with pytest.raises(UserError) as refused:
-            kept_features.open_features(tmp_path, config, model)
+            precomputed_features.open_features(tmp_path, config, model)
         assert told in str(refused.value)
     written(tmp_path / "val", identity={"encoder": "another"})
+    config = config_of(data__validation_split="val")
     with pytest.raises(UserError, match=r"of other encoders \(another and theirs\)"):
-        kept_features.open_features(tmp_path, config_of(data__validation_split="val"), NARROW)
+        precomputed_features.open_features(tmp_path, config, NARROW)
 
 
 def test_features_of_another_checkpoint_are_refused(tmp_path):
     written(tmp_path / "train", identity={"checkpoint": "0123456789abcdef"})
-    assert not kept_features.is_foreign(tmp_path)
-    kept = kept_features.open_features(tmp_path, config_of(), NARROW)
-    kept_features.check_checkpoint(kept, "0123456789abcdef", "clip")
+    assert not precomputed_features.is_foreign(tmp_path)
+    kept = precomputed_features.open_features(tmp_path, config_of(), NARROW)
+    precomputed_features.check_checkpoint(kept, "0123456789abcdef", "clip")
     with pytest.raises(
         UserError, match=r"the checkpoint 0123456789ab\.\.\., config.init_from clip is"
     ):
-        kept_features.check_checkpoint(kept, "fedcba9876543210", "clip")
+        precomputed_features.check_checkpoint(kept, "fedcba9876543210", "clip")
     with pytest.raises(UserError, match=r"name it with --config.init_from"):
-        kept_features.settle(config_of(), str(tmp_path), has_source=False)
+        precomputed_features.freeze_encoders(config_of(), str(tmp_path), has_source=False)
     augmented = config_of(data__augment=True)
     with pytest.raises(UserError, match=r"config.data.augment changes clips"):
-        kept_features.settle(augmented, str(tmp_path), has_source=True)
+        precomputed_features.freeze_encoders(augmented, str(tmp_path), has_source=True)
     config = config_of(optim__frozen=("^temporal/",))
-    kept_features.settle(config, str(tmp_path), has_source=True)
-    assert tuple(config.optim.frozen) == ("^temporal/", kept_features.TOWERS)
+    precomputed_features.freeze_encoders(config, str(tmp_path), has_source=True)
+    assert tuple(config.optim.frozen) == ("^temporal/", precomputed_features.TOWERS)
 
 
 def test_another_s_encoder_leaves_the_logit_s_scale_alone(tmp_path):
     written(tmp_path / "train")
     config = config_of()
     with config.unlocked():
-        kept_features.settle(config, str(tmp_path), has_source=False)
+        precomputed_features.freeze_encoders(config, str(tmp_path), has_source=False)
     assert config.model.towers is False
     assert tuple(config.optim.frozen) == ()
     config.init_from = "clip"
     with pytest.raises(UserError, match="of another encoder, which no checkpoint goes with"):
-        kept_features.settle(config, str(tmp_path), has_source=True)
+        precomputed_features.freeze_encoders(config, str(tmp_path), has_source=True)
     params = jax.eval_shape(lambda: init_params(GLSCL(dataclasses.replace(SMALL, towers=False)), 0))
     assert set(params) == {"clip", "temporal", "lim"}
     assert set(params["clip"]) == {"logit_scale"}

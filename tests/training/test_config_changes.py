@@ -3,8 +3,8 @@
 import pytest
 
 from glscl_jax.profiling import trace
-from glscl_jax.training import continued
-from glscl_jax.training.continued import Schedule
+from glscl_jax.training import config_changes
+from glscl_jax.training.config_changes import Schedule
 from glscl_jax.training.optim import OptimConfig
 
 CONFIG = {
@@ -20,7 +20,7 @@ CONFIG = {
 def told(step=500, **changes) -> list[str]:
     new = {**CONFIG, **changes, "optim": {**CONFIG["optim"], **changes.pop("optim", {})}}
     before, after = (Schedule.of_config(x, steps_per_epoch=300) for x in (CONFIG, new))
-    return continued.describe(CONFIG, new, step, step, before, after)
+    return config_changes.describe(CONFIG, new, step, step, before, after)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ TOWERS = "^clip/(vision|text)/"
 _CHECKPOINT = "checkpoint"
 
 
-class KeptFeatures:
+class PrecomputedFeatures:
     """A directory of features, as a run's data.
 
     Attributes:
@@ -72,7 +72,7 @@ class KeptFeatures:
         return lambda places: [ids[place] for place in places]
 
 
-def open_features(directory: str, config: ConfigDict, model: GLSCLConfig) -> KeptFeatures:
+def open_features(directory: str, config: ConfigDict, model: GLSCLConfig) -> PrecomputedFeatures:
     """Opens the splits that a run reads.
 
     Raises:
@@ -89,7 +89,7 @@ def open_features(directory: str, config: ConfigDict, model: GLSCLConfig) -> Kep
     if len(owners := {owner_of(split.identity) for split in splits.values()}) > 1:
         told = " and ".join(sorted(owners))
         raise UserError(f"--features {directory}: its splits are of other encoders ({told})")
-    return KeptFeatures(directory, splits)
+    return PrecomputedFeatures(directory, splits)
 
 
 def check_sizes(where: str, kept: TowerFeatures, config: ConfigDict, model: GLSCLConfig) -> None:
@@ -137,7 +137,7 @@ def is_foreign(directory: str) -> bool:
     return not identity.get(_CHECKPOINT)
 
 
-def settle(config: ConfigDict, directory: str, has_source: bool) -> None:
+def freeze_encoders(config: ConfigDict, directory: str, has_source: bool) -> None:
     """Makes a resolved recipe one of frozen encoders; in place.
 
     Raises:
@@ -169,7 +169,7 @@ def settle(config: ConfigDict, directory: str, has_source: bool) -> None:
     config.optim.frozen = (*(x for x in frozen if x != TOWERS), TOWERS)
 
 
-def check_checkpoint(kept: KeptFeatures, sha256: str, directory: str) -> None:
+def check_checkpoint(kept: PrecomputedFeatures, sha256: str, directory: str) -> None:
     """Raises a `UserError` where features are of other parameters than those started from."""
     for name, identity in kept.identity.items():
         theirs = identity.get(_CHECKPOINT)
@@ -217,14 +217,14 @@ class HeadEncoder:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-class KeptValidation:
+class FeatureValidation:
     """Scores and ranks the validation split's features; called with parameters.
 
     Attributes:
       split: its name; "" for none.
     """
 
-    def __init__(self, config: ConfigDict, kept: KeptFeatures, model: GLSCL, mesh: Mesh):
+    def __init__(self, config: ConfigDict, kept: PrecomputedFeatures, model: GLSCL, mesh: Mesh):
         self.split, self._kept = config.data.validation_split, kept
         self._encode = HeadEncoder(model, mesh, config.eval_batch_size)
 
