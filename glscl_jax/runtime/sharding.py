@@ -5,11 +5,15 @@ each gathered where a layer needs it; attention heads and the MLP's inner width 
 What is computed does not depend on the mesh: the compiler adds the communication.
 """
 
+import contextlib
+import contextvars
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -131,6 +135,58 @@ def device_share(tree) -> float:
     return held / whole
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The examples of a batch that lie in one place along `DATA`, where each place has its own.
+
+    Attributes:
+      number: int32 [], from 0.
+      count: of shares.
+    """
+
+    number: jax.Array
+    count: int
+
+
+_SHARE: contextvars.ContextVar[Share | None] = contextvars.ContextVar("share", default=None)
+
+
+@contextlib.contextmanager
+def within(share: Share) -> Iterator[None]:
+    """While its body traces, arrays have a share's examples alone: of them nothing is on `DATA`.
+
+    What is dropped in a share is what would be dropped of those examples in the whole batch.
+    """
+    token = _SHARE.set(share)
+    try:
+        with nn.intercept_methods(_drop_as_of_all):
+            yield
+    finally:
+        _SHARE.reset(token)
+
+
+def _drop_as_of_all(call, args, kwargs, context):
+    """`nn.Dropout` of a share's rows: draws for all shares, as without them, and takes its own."""
+    module, share = context.module, _SHARE.get()
+    if not isinstance(module, nn.Dropout) or context.method_name != "__call__" or share is None:
+        return call(*args, **kwargs)
+    (inputs,) = args
+    if module.deterministic or not module.rate:
+        return inputs
+    keep, (rows, *rest) = 1 - module.rate, inputs.shape
+    key = module.make_rng(module.rng_collection)
+    kept = jax.random.bernoulli(key, keep, (share.count * rows, *rest))
+    kept = jax.lax.dynamic_slice_in_dim(kept, share.number * rows, rows)
+    return jnp.where(kept, inputs / keep, jnp.zeros_like(inputs))
+
+
+def _left_to_shares(axes: tuple) -> tuple:
+    """`axes` without `DATA`, within a share."""
+    if _SHARE.get() is None:
+        return axes
+    return tuple(FSDP if axis == BATCH else None if axis == DATA else axis for axis in axes)
+
+
 def constrain(tree, mesh: Mesh | None, *axes):
     """Arrays inside a compiled function, laid out by mesh axes; without a mesh as they are.
 
@@ -138,12 +194,31 @@ def constrain(tree, mesh: Mesh | None, *axes):
     """
     if mesh is None or mesh.size == 1:
         return tree
+    axes = _left_to_shares(axes)
 
     def laid_out(x):
         spec = _fitting((*axes, *(None,) * (x.ndim - len(axes))), x.shape, mesh)
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
     return jax.tree.map(laid_out, tree)
+
+
+def constrain_shares(tree, like, mesh: Mesh | None):
+    """Arrays [S, ...], one a share: split over `DATA` by share, the rest as `by_rules` has `like`.
+
+    Args:
+      tree: such arrays.
+      like: the same tree of arrays without the first axis, parameters.
+      mesh: none for a single device.
+    """
+    if mesh is None or mesh.size == 1:
+        return tree
+
+    def laid_out(x, rule):
+        sharding = NamedSharding(mesh, PartitionSpec(DATA, *rule.spec))
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+    return jax.tree.map(laid_out, tree, by_rules(like, mesh))
 
 
 def constrain_activations(mesh: Mesh | None):
