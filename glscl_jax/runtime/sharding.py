@@ -27,6 +27,8 @@ from glscl_jax.models.encoders.parameters import (
     otherwise_of,
     split_of,
 )
+from glscl_jax.models.encoders.products import looking_up
+from glscl_jax.runtime import split_table
 from glscl_jax.runtime.device_layout import laid_out, nearest
 from glscl_jax.trees import path_name
 
@@ -221,11 +223,13 @@ def constrain_shares(tree, like, mesh: Mesh | None):
     return jax.tree.map(laid_out, tree, by_rules(like, mesh))
 
 
-def constrain_activations(mesh: Mesh | None):
+@contextlib.contextmanager
+def constrain_activations(mesh: Mesh | None) -> Iterator[None]:
     """A context in which the model's activations are laid out as modules state them.
 
     The compiler would find most of it from batch and parameters. Told at both ends of each pair
-    of products, it cannot settle on splitting anything but examples, heads and hidden units.
+    of products, it cannot settle on splitting anything but examples, heads and hidden units. A
+    table of which devices have rows each is looked up where these are.
     """
 
     def interceptor(call, args, kwargs, context):
@@ -236,7 +240,14 @@ def constrain_activations(mesh: Mesh | None):
         inputs = constrain(args[0], mesh, *before)
         return constrain(call(inputs, *args[1:], **kwargs), mesh, *after)
 
-    return nn.intercept_methods(interceptor)
+    def rows(table, ids, dtype):
+        by = BATCH if _SHARE.get() is None else (FSDP,)
+        if split_table.is_split(table, ids, mesh, by):
+            return split_table.look_up(table, ids, dtype, mesh, by)
+        return table[ids].astype(dtype)
+
+    with nn.intercept_methods(interceptor), looking_up(rows):
+        yield
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, name: str = "batch_size") -> None:
