@@ -101,15 +101,16 @@ def cost(step: Step) -> Cost:
     # Texts are gathered once, before the loop over blocks; behind it each device gets the sum of
     # its own texts' gradient.
     features = 2 * step.batch * row
+    # Rows of the token embedding that a device's neighbours along fsdp look up, and their slopes
+    # on the way back; again forward for a micro-batch.
+    rows = step.batch / data * step.words * config.clip.text_width * (3 if micro > 1 else 2)
     gram = 4 * step.frames**2 * width * blocks * pairs
     product = step.frames * (width + step.frames) + config.head.queries * width
     return Cost(
         {
-            FSDP: _share(fsdp)
-            * FLOAT
-            * (size.layers * (passes + 2 * micro) + passes / 2 * size.embedding),
-            DATA: 2 * _share(data) * FLOAT * size.layers / fsdp * micro,
-            BATCH: _share(data * fsdp) * (2 * FLOAT * size.embedding * micro + features),
+            FSDP: _share(fsdp) * FLOAT * (size.layers * (passes + 2 * micro) + rows),
+            DATA: 2 * _share(data) * FLOAT * (size.layers + size.embedding) / fsdp,
+            BATCH: _share(data * fsdp) * features,
         },
         pairs * size.clip_flops * (4 / 3 if micro > 1 else 1),
         # Forward, again in the backward pass, and two products there for each.

@@ -5,11 +5,15 @@ each gathered where a layer needs it; attention heads and the MLP's inner width 
 What is computed does not depend on the mesh: the compiler adds the communication.
 """
 
+import contextlib
+import contextvars
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -23,6 +27,8 @@ from glscl_jax.models.encoders.parameters import (
     otherwise_of,
     split_of,
 )
+from glscl_jax.models.encoders.products import looking_up
+from glscl_jax.runtime import split_table
 from glscl_jax.runtime.device_layout import arrange, nearest
 from glscl_jax.trees import path_name
 
@@ -131,6 +137,58 @@ def device_share(tree) -> float:
     return held / whole
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The examples of a batch that lie in one place along `DATA`, where each place has its own.
+
+    Attributes:
+      number: int32 [], from 0.
+      count: of shares.
+    """
+
+    number: jax.Array
+    count: int
+
+
+_SHARE: contextvars.ContextVar[Share | None] = contextvars.ContextVar("share", default=None)
+
+
+@contextlib.contextmanager
+def within(share: Share) -> Iterator[None]:
+    """While its body traces, arrays have a share's examples alone: of them nothing is on `DATA`.
+
+    What is dropped in a share is what would be dropped of those examples in the whole batch.
+    """
+    token = _SHARE.set(share)
+    try:
+        with nn.intercept_methods(_drop_as_of_all):
+            yield
+    finally:
+        _SHARE.reset(token)
+
+
+def _drop_as_of_all(call, args, kwargs, context):
+    """`nn.Dropout` of a share's rows: draws for all shares, as without them, and takes its own."""
+    module, share = context.module, _SHARE.get()
+    if not isinstance(module, nn.Dropout) or context.method_name != "__call__" or share is None:
+        return call(*args, **kwargs)
+    (inputs,) = args
+    if module.deterministic or not module.rate:
+        return inputs
+    keep, (rows, *rest) = 1 - module.rate, inputs.shape
+    key = module.make_rng(module.rng_collection)
+    kept = jax.random.bernoulli(key, keep, (share.count * rows, *rest))
+    kept = jax.lax.dynamic_slice_in_dim(kept, share.number * rows, rows)
+    return jnp.where(kept, inputs / keep, jnp.zeros_like(inputs))
+
+
+def _left_to_shares(axes: tuple) -> tuple:
+    """`axes` without `DATA`, within a share."""
+    if _SHARE.get() is None:
+        return axes
+    return tuple(FSDP if axis == BATCH else None if axis == DATA else axis for axis in axes)
+
+
 def constrain(tree, mesh: Mesh | None, *axes):
     """Arrays inside a compiled function, laid out by mesh axes; without a mesh as they are.
 
@@ -138,6 +196,7 @@ def constrain(tree, mesh: Mesh | None, *axes):
     """
     if mesh is None or mesh.size == 1:
         return tree
+    axes = _left_to_shares(axes)
 
     def laid_out(x):
         spec = _fitting((*axes, *(None,) * (x.ndim - len(axes))), x.shape, mesh)
@@ -146,11 +205,31 @@ def constrain(tree, mesh: Mesh | None, *axes):
     return jax.tree.map(laid_out, tree)
 
 
-def constrain_activations(mesh: Mesh | None):
+def constrain_shares(tree, like, mesh: Mesh | None):
+    """Arrays [S, ...], one a share: split over `DATA` by share, the rest as `by_rules` has `like`.
+
+    Args:
+      tree: such arrays.
+      like: the same tree of arrays without the first axis, parameters.
+      mesh: none for a single device.
+    """
+    if mesh is None or mesh.size == 1:
+        return tree
+
+    def laid_out(x, rule):
+        sharding = NamedSharding(mesh, PartitionSpec(DATA, *rule.spec))
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+    return jax.tree.map(laid_out, tree, by_rules(like, mesh))
+
+
+@contextlib.contextmanager
+def constrain_activations(mesh: Mesh | None) -> Iterator[None]:
     """A context in which the model's activations are laid out as modules state them.
 
     The compiler would find most of it from batch and parameters. Told at both ends of each pair
-    of products, it cannot settle on splitting anything but examples, heads and hidden units.
+    of products, it cannot settle on splitting anything but examples, heads and hidden units. A
+    table of which devices have rows each is looked up where these are.
     """
 
     def interceptor(call, args, kwargs, context):
@@ -161,7 +240,14 @@ def constrain_activations(mesh: Mesh | None):
         inputs = constrain(args[0], mesh, *before)
         return constrain(call(inputs, *args[1:], **kwargs), mesh, *after)
 
-    return nn.intercept_methods(interceptor)
+    def rows(table, ids, dtype):
+        by = BATCH if _SHARE.get() is None else (FSDP,)
+        if split_table.is_split(table, ids, mesh, by):
+            return split_table.look_up(table, ids, dtype, mesh, by)
+        return table[ids].astype(dtype)
+
+    with nn.intercept_methods(interceptor), looking_up(rows):
+        yield
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, name: str = "batch_size") -> None:

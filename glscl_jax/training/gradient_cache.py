@@ -5,15 +5,20 @@ of all micro-batches are computed first, keeping nothing for a backward pass; th
 its gradient with respect to the features; then each micro-batch runs again, and pulls its
 features' gradient back to the parameters (Gao et al., "Scaling Deep Contrastive Learning Batch
 Size under Memory Limited Setup", 2021). One more forward pass, and activations of one micro-batch.
+
+Left to itself the compiler sums the gradient over the devices of `data` after each micro-batch.
+So each of them sums the gradient of its own examples, and there is one sum over all at the end.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from glscl_jax.runtime.sharding import BATCH, constrain
+from glscl_jax.models.encoders.parameters import BATCH, DATA, FSDP
+from glscl_jax.runtime.sharding import Share, constrain, constrain_shares, within
 
 
 def take_part(batch, index: jax.Array, count: int, mesh: Mesh | None = None):
@@ -80,14 +85,56 @@ def cached_gradient(
     slopes = jax.grad(joint, argnums=(0, 1), has_aux=True)
     (direct, by_feature), aux = slopes(params, floating)
 
-    def add(total, index):
-        _, pull_back = jax.vjp(lambda params: _by_kind(encode_part(params, index))[0], params)
-        (grads,) = pull_back(take_part(by_feature, index, count, mesh))
-        return jax.tree.map(lambda x, grad: x + grad.astype(x.dtype), total, grads), None
+    def pull_back(part, slopes, index):
+        _, pull = jax.vjp(lambda params: _by_kind(encode(params, part, index))[0], params)
+        return pull(slopes)[0]
 
-    start = jax.tree.map(lambda grad: grad.astype(jnp.float32), direct)
-    total, _ = jax.lax.scan(add, start, indices)
-    return jax.tree.map(lambda x, param: x.astype(param.dtype), total, params), aux
+    def add(total, index):
+        parts = (take_part(x, index, count, mesh) for x in (batch, by_feature))
+        grads = by_shares(functools.partial(pull_back, index=index), *parts, mesh=mesh)
+        total = jax.tree.map(lambda x, grad: x + grad.astype(x.dtype), total, grads)
+        return constrain_shares(total, params, mesh), None
+
+    shares = share_count(mesh)
+    start = jax.tree.map(lambda x: jnp.zeros((shares, *x.shape), jnp.float32), params)
+    total, _ = jax.lax.scan(add, constrain_shares(start, params, mesh), indices)
+    return jax.tree.map(
+        lambda x, grad, param: (x.sum(0) + grad.astype(jnp.float32)).astype(param.dtype),
+        total,
+        direct,
+        params,
+    ), aux
+
+
+def share_count(mesh: Mesh | None) -> int:
+    """How many sums of a gradient there are while micro-batches run: the size of `DATA`."""
+    return mesh.shape[DATA] if mesh else 1
+
+
+def by_shares(pull_back: Callable, part, slopes, *, mesh: Mesh | None):
+    """The gradients [S, ...] of the S shares of a micro-batch, summed over no two of them.
+
+    Args:
+      pull_back: (examples, slopes of their features) -> gradient.
+      part: arrays [B / count, ...].
+      slopes: arrays [B / count, ...].
+      mesh: see `cached_gradient`.
+    """
+    shares = share_count(mesh)
+    if shares == 1:
+        return jax.tree.map(lambda grad: grad[None], pull_back(part, slopes))
+
+    def cut(x):
+        # A device holds neighbouring rows: nothing moves.
+        rows = x.reshape(shares, x.shape[0] // shares, *x.shape[1:])
+        return constrain(rows, mesh, DATA, FSDP)
+
+    def of_share(part, slopes, number):
+        with within(Share(number, shares)):
+            return pull_back(part, slopes)
+
+    cuts = (jax.tree.map(cut, x) for x in (part, slopes))
+    return jax.vmap(of_share, spmd_axis_name=DATA)(*cuts, jnp.arange(shares))
 
 
 def _by_kind(tree):

@@ -155,13 +155,17 @@ def test_formulas_by_hand():
     size, found = formulas.sizes(TINY, 6, 20), formulas.cost(step)
     assert size.embedding == 1024 * 128
     assert formulas.blocks_of(step) == 4
-    assert found.sent["data"] == 4 * size.layers / 2 * 2 * 3 / 4
+    assert found.sent["data"] == 4 * (size.layers + size.embedding) / 2 * 2 * 3 / 4
+    # Layers are gathered twice and their gradient is summed; of the token embedding rows are sent,
+    # 16 texts' for each place along data, and their slopes.
+    assert found.sent["fsdp"] == 1 / 2 * 4 * (4 * size.layers + 2 * 16 * 20 * 128)
     # Texts are gathered once, and each device gets the sum of its own texts' gradient.
     row = (1 + 8) * 128 * 4
-    assert found.sent["data+fsdp"] == 7 / 8 * (8 * size.embedding + 64 * row * 2)
-    # Micro-batches sum the gradient as often as there are, whatever their number.
+    assert found.sent["data+fsdp"] == 7 / 8 * 64 * row * 2
+    # Micro-batches sum the gradient over data once, and over fsdp as often as there are.
     halves = formulas.cost(Step(TINY, 6, 20, 64, step.axes, 32, 16))
-    assert halves.sent["data"] == 2 * found.sent["data"]
+    assert halves.sent["data"] == found.sent["data"]
+    assert halves.sent["fsdp"] == 1 / 2 * 4 * (10 * size.layers + 3 * 16 * 20 * 128)
 
 
 def test_a_chip_s_links():

@@ -10,6 +10,8 @@ import pytest
 
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.models.heads.concept_losses import LossWeights
+from glscl_jax.profiling import hlo
+from glscl_jax.profiling.collectives import collectives
 from glscl_jax.runtime import sharding
 from glscl_jax.training import objective
 from glscl_jax.training.gradient_cache import cached_gradient, join_parts, take_part
@@ -91,6 +93,25 @@ def test_every_device_has_its_share_of_a_part_at_hand():
     part = take(batch, 1)["frames"]
     assert {shard.device for shard in part.addressable_shards} == set(mesh.devices.flat)
     assert {shard.data.shape for shard in part.addressable_shards} == {(1, 2)}
+
+
+@pytest.mark.slow
+def test_over_data_the_gradient_is_summed_once_however_many_micro_batches_there_are():
+    mesh = mesh_of({"data": 4, "fsdp": 2})
+    start = jax.device_put(params(), sharding.by_rules(params(), mesh))
+    batch = sharding.put_batch(train_batch(4 * MICRO), mesh)
+    options = {"microbatch": MICRO, "model": MODEL, "weights": WEIGHTS, "mesh": mesh}
+    compute = jax.jit(lambda params, batch: objective.gradient(params, batch, KEY, **options)[0])
+    module = hlo.Module(compute.lower(start, batch).compile().as_text())
+    sums = [
+        x
+        for x in collectives(module, dict(mesh.shape))
+        if "data" in x.axes and x.kind in ("all-reduce", "reduce-scatter")
+    ]
+    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params())) / 2  # Along fsdp.
+    # 2 (n-1)/n of it to all others, and the loss's features. At each micro-batch it would be 4
+    # times as much.
+    assert sum(x.sent for x in sums) < 1.1 * 2 * 3 / 4 * held
 
 
 def memory(size, microbatch):

@@ -95,12 +95,19 @@ def fused(query: jax.Array, key: jax.Array, value: jax.Array, seen: AttentionMas
     not by a bias, whose gradient that kernel has only for a batch of one.
     """
     on_gpu = target.platform() == "gpu" and query.dtype.name in HALF
+    all_queries = keys = seen.lengths
+    if keys is not None:
+        # Under jax.vmap the kernel takes lengths for each row that is mapped over, or fails: these
+        # zeros are mapped where the queries are.
+        rows = 0 * query[:, 0, 0, 0].astype(jnp.int32)
+        all_queries, keys = rows + query.shape[1], rows + keys
     return nn.dot_product_attention(
         query,
         key,
         value,
         is_causal=seen.causal,
-        key_value_seq_lengths=seen.lengths,
+        query_seq_lengths=all_queries,
+        key_value_seq_lengths=keys,
         implementation="cudnn" if on_gpu else "xla",
     )
 

@@ -15,7 +15,7 @@ from glscl_jax.models.encoders.attention import ALL, AttentionMask, is_fused, pa
 from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.parameters import FSDP, Traits, state
 from glscl_jax.models.encoders.probe import Probe
-from glscl_jax.models.encoders.products import matmul, spread
+from glscl_jax.models.encoders.products import look_up, matmul, spread
 from glscl_jax.models.encoders.rotary import rotary_angles
 from glscl_jax.models.encoders.sinusoids import sinusoids
 from glscl_jax.models.encoders.transformer import Linear, Transformer, layer_norm
@@ -150,7 +150,7 @@ class TextTower(nn.Module):
         scale = 1.0 if is_learned else width**0.5
         init = initializers.normal(0.02 if is_learned else 1 / scale)
         embedding = self.param("token_embedding", init, (config.vocab_size, width))
-        x = embedding[ids].astype(self.dtype)
+        x = look_up(embedding, ids, self.dtype)
         if is_learned:
             position = self.param(
                 "positional_embedding", initializers.normal(0.01), (config.context_length, width)

@@ -8,7 +8,7 @@ parameter's gradient is summed over examples and devices in a type of its own.
 import contextlib
 import contextvars
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from glscl_jax import target
 
 _CHOSEN = contextvars.ContextVar("gradient_dtype", default="")
+_ROWS: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("rows", default=None)
 
 
 @contextlib.contextmanager
@@ -79,6 +80,22 @@ def _summed_matmul_backward(flat, dtype, kept, slope):
 
 
 _summed_matmul.defvjp(_summed_matmul_forward, _summed_matmul_backward)
+
+
+@contextlib.contextmanager
+def looking_up(rows: Callable[[jax.Array, jax.Array, jnp.dtype], jax.Array]) -> Iterator[None]:
+    """Has `look_up` done by `rows` while its body traces: by who knows where a table's rows are."""
+    token = _ROWS.set(rows)
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
+
+
+def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Rows of table [N,D] by ids int [A,L]: [A,L,D] in `dtype`; the gradient is of its type."""
+    rows = _ROWS.get()
+    return rows(table, ids, dtype) if rows else table[ids].astype(dtype)
 
 
 def spread(parameter: jax.Array, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
