@@ -5,7 +5,6 @@ import pathlib
 from glscl_jax.input_pipeline.annotations import tables
 from glscl_jax.input_pipeline.annotations.benchmark import Benchmark, Count, Figures, Result
 from glscl_jax.input_pipeline.annotations.clip import Clip
-from glscl_jax.input_pipeline.annotations.paragraph import paragraph
 from glscl_jax.input_pipeline.annotations.source import Source, stem
 from glscl_jax.input_pipeline.annotations.tables import Faults
 
@@ -37,7 +36,7 @@ def read_didemo(source: pathlib.Path, videos: pathlib.Path | None = None) -> lis
         by_stem = {stem(name): row for name, row in ids[path].items()}
         tables.check_told(by_stem, path, told, data_path)
         clips += [
-            Clip(name, files.video(name), (paragraph(told[stem(name)]),), START, END, split)
+            Clip(name, files.video(name), (tables.paragraph(told[stem(name)]),), START, END, split)
             for name in ids[path]
         ]
     return clips
