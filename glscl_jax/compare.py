@@ -37,10 +37,11 @@ class Run:
 
     @property
     def label(self) -> str:
-        """Checkpoint, step and post-processing."""
+        """Checkpoint, step, and what else than the head's own score ranked."""
         checkpoint, method = self.card["checkpoint"], self.card["rerank"]["method"]
         step = "converted" if checkpoint["step"] is None else f"step {checkpoint['step']}"
         changed = "" if method == "none" else f", {LABELS[method]}"
+        changed += ", by single vectors" if self.card.get("single_vector") else ""
         return f"{self.directory}: {checkpoint['directory']} ({step}){changed}"
 
 

@@ -41,6 +41,7 @@ from glscl_jax.evaluation import compile_for, encodings, from_features, rank_fil
 from glscl_jax.evaluation.evaluator import Evaluator
 from glscl_jax.evaluation.options import NO_CHECKPOINT, Options
 from glscl_jax.evaluation.run_card_text import LABELS, terminal, title
+from glscl_jax.evaluation.single_vectors import beside_exact
 from glscl_jax.evaluation.task import facts
 from glscl_jax.retrieval import encoding, metrics
 from glscl_jax.runtime import config_file, launch, launch_flags, mirror, processes, program
@@ -95,11 +96,22 @@ def _evaluate(options: Options, kept: Mapping[str, mirror.Kept]) -> dict | None:
     encoded, origin = evaluator.encode(task.split)
     encoding.check_encoded(encoded, task.loaded.head)
     scores, result, rerank = evaluator.rank(encoded)
+    beside = None
+    if options.single_vector:
+        with stages("exact score"):
+            beside = beside_exact(encoded, task.loaded.head, task.mesh, scores)
     if jax.process_index():
         return None
 
     with stages("intervals"):
-        card = facts(task, encoded, result, legacy=options.legacy_ties, rerank=rerank)
+        card = facts(
+            task,
+            encoded,
+            result,
+            legacy=options.legacy_ties,
+            rerank=rerank,
+            single_vector=beside,
+        )
     card |= {"features": origin, "seconds": stages.seconds}
     print(f"\n{title(card)}\n{metrics.table(result)}\n{terminal(card)}", flush=True)
     rank_files.write_ranks(task.out, result, encoded)
@@ -159,6 +171,12 @@ def _define_flags() -> None:
         "legacy_ties",
         Options.legacy_ties,
         "Also count ties as the released metric does: each tied item is a hit.",
+    )
+    flags.DEFINE_boolean(
+        "single_vector",
+        Options.single_vector,
+        "Rank by one vector a caption and one a video, where the head has them, and say how far"
+        " that is from its own score.",
     )
     flags.DEFINE_enum(
         "rerank", Options.rerank, list(LABELS), "Post-processing; dual_softmax is transductive."

@@ -8,7 +8,7 @@ import jax
 from glscl_jax import paths
 from glscl_jax.checkpoints.workdir import PLACES
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation import rank_files, report, run_card
+from glscl_jax.evaluation import rank_files, report, run_card, single_vectors
 from glscl_jax.evaluation.options import NO_CHECKPOINT, Options
 from glscl_jax.evaluation.run_card import Stages
 from glscl_jax.evaluation.run_card_text import title
@@ -53,6 +53,8 @@ class Evaluator:
         task = open_task(
             options.checkpoint, options.config, options.split, options.step, options.out
         )
+        if options.single_vector:
+            single_vectors.head_of(task.loaded.head)
         videos = task.data.splits[task.split]
         if options.top_k is not None and not 1 <= options.top_k <= videos:
             raise UserError(f"--top_k {options.top_k}: split {task.split!r} has {videos} videos")
@@ -97,7 +99,9 @@ class Evaluator:
     def rank(self, encoded: EncodedSplit) -> tuple[Scored, metrics.Retrieval, dict]:
         """The scores by which to rank, the ranks, and what the run card says of post-processing."""
         options, task = self.options, self.task
-        scores = split_scores.Scored(encoded, task.loaded.head, task.mesh)
+        head = task.loaded.head
+        head = single_vectors.head_of(head) if options.single_vector else head
+        scores = split_scores.Scored(encoded, head, task.mesh)
         facts = {"method": options.rerank}
         if options.rerank == "none":
             # Never whole, so scoring and ranking are one.
@@ -139,6 +143,7 @@ class Evaluator:
             examples=self.options.examples,
             intervals={name: card[name]["interval_95"] for name in rank_files.DIRECTIONS},
             notes=run_card.caveats(card),
+            ranked="by single vectors" if card["single_vector"] else "after post-processing",
         )
 
 

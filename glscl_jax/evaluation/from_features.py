@@ -17,7 +17,7 @@ from glscl_jax import paths
 from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, parameters_sha256
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.evaluation import rank_files, run_card
+from glscl_jax.evaluation import rank_files, run_card, single_vectors
 from glscl_jax.evaluation.options import Options
 from glscl_jax.evaluation.run_card_text import terminal, title
 from glscl_jax.files import read_json
@@ -44,10 +44,12 @@ def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
     """
     if options.checkpoint is None or jax.process_count() > 1 or options.rerank != "none":
         raise UserError("--features takes a --checkpoint, one process, and no --rerank")
+    options.check()
     stages, mesh = run_card.Stages(), sharding.make_mesh()
     with stages("load"):
         where = sharding.replicated(mesh)
         loaded = load_model(options.checkpoint, where, options.step, encodes=False)
+        head = single_vectors.head_of(loaded.head) if options.single_vector else loaded.head
         config = options.config or Workdir(loaded.directory).config()
         split = options.split or config.data.test_split
         kept = read_features(directory, split, tokens=loaded.head.reads_tokens)
@@ -61,9 +63,13 @@ def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
         encode = precomputed_features.HeadEncoder(loaded.model, mesh, config.eval_batch_size)
         encoded = encode(loaded.params, kept)
     with stages("score and rank"):
-        result = Scored(encoded, loaded.head, mesh).retrieval()
+        scores = Scored(encoded, head, mesh)
+        result, beside = scores.retrieval(), None
+        if options.single_vector:
+            beside = single_vectors.beside_exact(encoded, loaded.head, mesh, scores)
     with stages("intervals"):
         card = _card(loaded, sha256, config, split, kept, encoded, result, options)
+    card |= {"single_vector": beside}
     card |= {"notes": run_card.notes({**card, **run_card.machine_facts(mesh)})}
     card |= {**run_card.machine_facts(mesh), "seconds": stages.seconds}
     print(f"\n{title(card)}\n{metrics.table(result)}\n{terminal(card)}", flush=True)

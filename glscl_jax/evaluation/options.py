@@ -28,6 +28,7 @@ class Options:
       out: where the results go; None for the checkpoint's directory.
       save_features: a directory to keep features in, and to read them from; None for none.
       legacy_ties: whether ties are also counted as the released metric does.
+      single_vector: whether to rank by the head's single vectors, not by its own score.
       rerank: "none", "qbnorm" or "dual_softmax".
       qb_split: QB-Norm's bank; None for `config.data.train_split`.
       qb_k: a bank query votes for its so many best items.
@@ -47,6 +48,7 @@ class Options:
     out: str | os.PathLike | None = None
     save_features: str | os.PathLike | None = None
     legacy_ties: bool = False
+    single_vector: bool = False
     rerank: str = "none"
     qb_split: str | None = None
     qb_k: int = 1
@@ -80,6 +82,8 @@ class Options:
         """Raises a `UserError` for what is wrong whatever checkpoint and data are."""
         if self.rerank not in LABELS:
             raise UserError(f"--rerank {self.rerank}: take one of {', '.join(LABELS)}")
+        if self.single_vector and self.rerank != "none":
+            raise UserError("--single_vector ranks without post-processing: leave --rerank out")
         _ = self.query_bank  # It checks its settings as it is made.
         if self.dsl_temperature <= 0:
             raise UserError(f"--dsl_temperature {self.dsl_temperature:g}: take one above 0")

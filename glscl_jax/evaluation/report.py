@@ -40,6 +40,7 @@ def write_report(
     examples: int = 5,
     intervals: dict[str, dict[str, Sequence[float]]] | None = None,
     notes: Sequence[str] = (),
+    ranked: str = "after post-processing",
 ) -> pathlib.Path:
     """Writes report.html into `directory`, whole or not at all.
 
@@ -55,6 +56,7 @@ def write_report(
       intervals: by direction ("t2v", "v2t") and figure ("R@1" ...), the low and the high end of
         its 95 % interval.
       notes: what a reader of the figures must not overlook; the page tells of ties itself.
+      ranked: how scores of `scores_of` that are not the head's came about.
 
     Returns:
       the file's path.
@@ -70,7 +72,7 @@ def write_report(
     groups = {
         name: [explain(int(a), retrieval.t2v) for a in queries] for name, queries in chosen.items()
     }
-    page = _render(title, retrieval, encoded, groups, head, intervals or {}, notes)
+    page = _render(title, retrieval, encoded, groups, head, intervals or {}, notes, ranked)
     path = pathlib.Path(directory) / NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,7 @@ def _sha256(text: str) -> str:
 
 
 def _render(
-    title, retrieval, encoded, groups: dict[str, list[Example]], head, intervals, notes
+    title, retrieval, encoded, groups: dict[str, list[Example]], head, intervals, notes, ranked
 ) -> bytes:
     videos = len(encoded.clip_ids)
     environment = jinja2.Environment(
@@ -123,6 +125,7 @@ def _render(
             for name, label in plots.DIRECTIONS.items()
         },
         notes=notes,
+        ranked=ranked,
         videos=videos,
         captions=len(encoded.captions),
         pictures=_pictures(retrieval, videos),

@@ -135,6 +135,8 @@ def caveats(card: dict) -> list[str]:
     data, found = card["data"], []
     if (method := card["rerank"]["method"]) != "none":
         found.append(f"post-processed: {LABELS[method]}")
+    if single := card.get("single_vector"):
+        found.append(_beside_exact(card, single))
     if data["partial"]:
         found.append(f"a part of the data set only: {data['partial']}")
     if data["failed"]:
@@ -150,6 +152,17 @@ def caveats(card: dict) -> list[str]:
         found.append(f"trained with {card['trained_otherwise']}")
     # Cards of earlier versions say nothing of the head.
     return found + card.get("head", {}).get("remarks", [])
+
+
+def _beside_exact(card: dict, single: dict) -> str:
+    """What ranking by single vectors is, and how far from the exact score's."""
+    told = ", ".join(
+        f"{label} R@1 {card[name]['mean']['R@1']:.1f}, by its own score "
+        f"{single[name]['exact']['R@1']:.1f}, the same best item for "
+        f"{single[name]['same_best']:.1f} % of queries"
+        for name, label in DIRECTIONS.items()
+    )
+    return f"ranked by one vector a text and one a video, not by the head's own score: {told}"
 
 
 def write_card(out: pathlib.Path, card: dict) -> None:

@@ -20,10 +20,11 @@ def page(card: dict) -> str:
 
 
 def title(card: dict) -> str:
-    """Checkpoint, data set and split; post-processing, where there is some."""
+    """Checkpoint, data set and split; what else than the head's own score ranked, if it did."""
     checkpoint = card["checkpoint"]
     method = card["rerank"]["method"]
     changed = "" if method == "none" else f", {LABELS[method]}"
+    changed += ", by single vectors" if card.get("single_vector") else ""
     step = "converted" if checkpoint["step"] is None else f"step {checkpoint['step']}"
     return (
         f"{checkpoint['directory']} ({step}) on {card['data']['dataset']},"
@@ -68,6 +69,8 @@ def _table(card: dict) -> str:
         if "legacy" in facts:
             rows["ties as released"] = "legacy"
         lines += [_row(shown, facts[tie]) for shown, tie in rows.items()]
+        if single := card.get("single_vector"):
+            lines.append(_row("by the head's own score", single[name]["exact"]))
         if card["published"]:
             lines.append(_row("published", card["published"][name]))
     return "\n".join(lines)

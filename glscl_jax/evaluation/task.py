@@ -257,7 +257,13 @@ def _sha256(content: bytes) -> str:
 
 
 def facts(
-    task: Task, encoded: EncodedSplit, result: metrics.Retrieval, *, legacy: bool, rerank: dict
+    task: Task,
+    encoded: EncodedSplit,
+    result: metrics.Retrieval,
+    *,
+    legacy: bool,
+    rerank: dict,
+    single_vector: dict | None,
 ) -> dict:
     """The run card, but for times.
 
@@ -267,12 +273,14 @@ def facts(
       result: the ranks.
       legacy: whether ties are counted as the released metric does, too.
       rerank: post-processing: "method", a key of `run_card_text.LABELS`, and its settings.
+      single_vector: of ranks by single vectors, `single_vectors.beside_exact`; None of others.
     """
     loaded, settings = task.loaded, task.data.settings
     checkpoint = run_card.checkpoint_facts(loaded, task.sha256)
     cut = Cut.of(encoded.captions, task.tokenizer, task.config.data.num_words)
     row = None
-    if loaded.head.name == published_results.HEAD:
+    # What is published is of the head's own score.
+    if loaded.head.name == published_results.HEAD and single_vector is None:
         row = published_results.find(
             settings.dataset, task.split, checkpoint["variant"], rerank["method"]
         )
@@ -308,5 +316,6 @@ def facts(
         "config": json.loads(task.config.to_json_best_effort()),
         "trained_otherwise": task.trained_otherwise(),
         "rerank": rerank,
+        "single_vector": single_vector,
     }
     return {**card, "notes": run_card.notes(card)}

@@ -54,6 +54,7 @@ def run(text: str, config: ConfigDict, chosen: inherited.Chosen, workdir: str) -
     paths.expand(config)
     source = inherited.read_source(config.init_from) if config.init_from else None
     if source:
+        source = inherited.leave_head(source, config, chosen)
         inherited.check(config, source, chosen)
     config = inherited.resolve(config, source, chosen)
     compiler = Compiler(topology)

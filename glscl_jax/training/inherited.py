@@ -6,6 +6,9 @@ refused, since parameters mean something else under other settings. Chosen is wh
 gives, or what a config file changes from configs/common.py. Of two things a config file's word is
 only for a model that starts fresh: the name of CLIP's sizes (`model.clip.variant`) and the
 tokenizer; the command line's word stands for them, too.
+
+One choice is no contradiction: another head. The checkpoint's encoders and module over time are
+taken, its head is left behind, and the chosen one starts fresh.
 """
 
 import dataclasses
@@ -32,6 +35,7 @@ _OWN = ("dtype", "remat", "scan", "attention", "towers")
 # Changes training and no score: it follows, but may be chosen.
 _FREE = ("head.lim_dropout",)
 _VARIANT, _TOKENIZER, _WORDS = "model.clip.variant", "data.tokenizer", "data.num_words"
+_HEAD = "head.name"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Source:
       tokenizer_name: of it, as a config has it.
       num_words: places of a caption in its training; None of a converted one.
       resumes: whether it is the run itself, which is resumed, and no other checkpoint.
+      left_head: the name of its head, of which nothing is taken; "" where its head is, or it has
+        none that learned.
     """
 
     directory: pathlib.Path
@@ -55,6 +61,7 @@ class Source:
     tokenizer_name: str
     num_words: int | None
     resumes: bool
+    left_head: str = ""
 
     @property
     def has_temporal(self) -> bool:
@@ -121,6 +128,25 @@ def _source(directory: pathlib.Path, resumes: bool) -> Source:
         num_words=data.get("num_words"),
         resumes=resumes,
     )
+
+
+def leave_head(source: Source, config: ConfigDict, chosen: Chosen) -> Source:
+    """The checkpoint without its head, where somebody chose another; a run that goes on is itself.
+
+    Args:
+      source: the checkpoint.
+      config: as it was given.
+      chosen: of the config.
+    """
+    theirs = source.settings.get(_HEAD)
+    if (
+        source.resumes
+        or theirs in (None, config.model.head.name)
+        or f"model.{_HEAD}" not in chosen.all
+    ):
+        return source
+    rest = {path: x for path, x in source.settings.items() if not path.startswith("head.")}
+    return dataclasses.replace(source, settings=rest, left_head=theirs)
 
 
 def resolve(config: ConfigDict, source: Source | None, chosen: Chosen) -> ConfigDict:
@@ -248,9 +274,12 @@ def describe(source: Source, config: ConfigDict, model: GLSCLConfig) -> str:
     """
     clip = model.clip
     missing = [] if source.has_temporal or model.temporal == "None" else ["temporal module"]
-    begins = () if "head.name" in source.settings else learned_parts(model)
-    missing += ["LIM" if part == "lim" else part for part in begins]
+    parts = ["LIM" if part == "lim" else part for part in learned_parts(model)]
+    missing += [] if _HEAD in source.settings or source.left_head else parts
     rest = f"; it has no {' and no '.join(missing)}" if missing else ""
+    if source.left_head:
+        fresh = f"starts fresh ({', '.join(parts)})" if parts else "has nothing to learn"
+        rest += f"; its head {source.left_head} is left behind, the head {model.head.name} {fresh}"
     return (
         f"starting from {source.directory}: {config.model.clip.variant or 'a CLIP of its own size'}"
         f", {clip.image_size} pixels, {clip.activation}, tokenizer {config.data.tokenizer}, "

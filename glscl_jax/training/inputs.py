@@ -161,11 +161,13 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
     return tokenizer
 
 
-def origin(config, workdir: Workdir) -> inherited.Source | None:
+def origin(config, workdir: Workdir, chosen: inherited.Chosen) -> inherited.Source | None:
     """What the run goes on from: itself, if it has saved a step, else `config.init_from`."""
     if steps_on_disk(workdir.checkpoints):
         return inherited.read_source(workdir.path, resumes=True)
-    return inherited.read_source(config.init_from) if config.init_from else None
+    if not config.init_from:
+        return None
+    return inherited.leave_head(inherited.read_source(config.init_from), config, chosen)
 
 
 def check_fit(loaded: dict, settings: recipe.Recipe, model: GLSCL) -> None:

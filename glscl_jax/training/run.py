@@ -18,7 +18,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.prepared_data import PreparedData
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
-from glscl_jax.models.glscl import GLSCL, init_params
+from glscl_jax.models.glscl import GLSCL, init_params, learned_parts
 from glscl_jax.profiling import trace
 from glscl_jax.runtime import launch, processes, sharding
 from glscl_jax.training import inherited, inputs, precomputed_features, rand_augment, recipe, steps
@@ -101,7 +101,7 @@ def check_asked(config: ConfigDict, workdir: Workdir, options: Options) -> input
     chosen = inherited.Chosen.of(config, options.commanded)
     paths.expand(config)
     launch.check_agreement(config, places=PLACES)
-    source = processes.by_all(lambda: inputs.origin(config, workdir))
+    source = processes.by_all(lambda: inputs.origin(config, workdir, chosen))
     processes.check_same({"a run to go on with": bool(source and source.resumes)})
     resolved = inherited.resolve(config, source, chosen)
     if options.features:
@@ -161,13 +161,17 @@ def other_params(run: Run) -> dict | None:
     """
     if run.source is None or run.source.resumes:
         return None
-    loaded = load_model(run.source.directory, sharding.replicated(run.mesh)).params
+    found = load_model(run.source.directory, sharding.replicated(run.mesh))
+    loaded = found.params
     if jax.process_count() > 1:
         sha256 = parameters_sha256(loaded)
         processes.check_same({"config.init_from's parameters": sha256})
     if isinstance(run.data, PrecomputedFeatures):
         sha256 = parameters_sha256(loaded)
         precomputed_features.check_checkpoint(run.data, sha256, str(run.config.init_from))
+    if run.source.left_head:
+        left = learned_parts(found.config)
+        loaded = {part: tree for part, tree in loaded.items() if part not in left}
     inputs.check_fit(loaded, run.settings, run.model)
     return loaded
 

@@ -197,6 +197,30 @@ def test_post_processing_says_so_and_where_its_bank_is_from(workdir, evaluated, 
     assert DUAL_SOFTMAX in compare.table(*runs, compare.compare(*runs))
 
 
+def test_single_vectors_stand_beside_the_exact_score(workdir, evaluated, evaluate, tmp_path):
+    done = evaluate(
+        f"--checkpoint={workdir}",
+        f"--save_features={evaluated[1]}",
+        "--single_vector",
+        "--examples=1",
+        f"--out={tmp_path}",
+    )
+    card, exact = results(tmp_path), results(workdir)
+    assert exact["single_vector"] is None
+    pages = [(tmp_path / name).read_text() for name in ("results.md", "report.html")]
+    for name in ("t2v", "v2t"):
+        assert card["single_vector"][name]["exact"] == exact[name]["mean"]
+        assert 0 <= card["single_vector"][name]["same_best"] <= 100
+        # It is another ranking, or this would show nothing.
+        assert card[name]["mean"] != exact[name]["mean"]
+    for shown in (done.stdout, *pages):
+        assert "ranked by one vector a text and one a video" in shown
+    assert pages[0].count("| by the head's own score |") == 2
+    assert "by single vectors" in pages[1]
+    run = compare.read_run(tmp_path)
+    assert "by single vectors" in compare.table(run, run, compare.compare(run, run))
+
+
 def test_a_checkpoint_is_needed(evaluate):
     assert "--checkpoint is missing" in evaluate.refused()
 
@@ -213,6 +237,7 @@ def test_a_checkpoint_is_needed(evaluate):
         (["--rerank=qbnorm", "--qb_theta=0"], "theta"),
         (["--rerank=dsl"], "dual_softmax"),
         (["--rerank=dual_softmax", "--dsl_temperature=0"], "--dsl_temperature 0"),
+        (["--single_vector", "--rerank=qbnorm"], "--single_vector ranks without post-processing"),
         (["--examples=0"], "--examples 0: take 1 or more"),
         (["--out=README.md"], "--out README.md"),
         (["--config=configs/demo.py:tiny", "--config.data.tokenizer=other"], "with the tokenizer"),

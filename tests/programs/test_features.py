@@ -103,6 +103,25 @@ def test_a_run_from_features_is_that_of_frozen_encoders(clip, features, shapes, 
 
 
 @pytest.mark.slow
+def test_another_head_trains_from_a_glscl_s_features(clip, shapes, forks, tmp_path):
+    data = f"--config.data.dir={shapes / 'data'}"
+    whole, short, kept = (tmp_path / name for name in ("whole", "short", "kept"))
+    flags = (f"--config.init_from={clip}", data, "--config.model.head.name=glscl")
+    forks("glscl_jax.train", *arguments(whole, *flags))
+    forks("glscl_jax.evaluate", f"--checkpoint={whole}", data, f"--encodings={kept}")
+    flags = (f"--config.init_from={whole}", f"--features={kept}")
+    done = forks("glscl_jax.train", *arguments(short, *flags))
+    assert "its head glscl is left behind, the head wti starts fresh" in done.stdout
+    assert f"trained to step {STEPS}" in done.stdout
+    where = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+    one, other = (load_model(path, where).params for path in (whole, short))
+    assert "lim" not in other
+    for tower in ("vision", "text"):
+        pair = one["clip"][tower], other["clip"][tower]
+        jax.tree.map(np.testing.assert_array_equal, *pair)
+
+
+@pytest.mark.slow
 def test_another_s_features_train_a_head_too(forks, refusal, tmp_path):
     rng = np.random.default_rng(0)
     for split, videos in (("train", 24), ("val", 8)):

@@ -125,6 +125,28 @@ def test_a_run_can_start_from_another_s_parameters(trained, shapes, forks, tmp_p
         np.testing.assert_array_equal(one, other)
 
 
+def test_another_head_starts_fresh_on_a_run_s_encoders(trained, shapes, forks, tmp_path):
+    flags = ("--config.num_steps=1", "--config.seed=5", "--config.model.head.name=wti")
+    done = forks(
+        "glscl_jax.train",
+        *arguments(shapes, tmp_path / "run", *flags),
+        f"--config.init_from={trained[0]}",
+    )
+    assert (
+        "its head glscl is left behind, the head wti starts fresh (token_weights, " in done.stdout
+    )
+    where = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+    theirs, ours = (load_model(path, where).params for path in (trained[0], tmp_path / "run"))
+    assert theirs.keys() == {"clip", "temporal", "lim"}
+    assert ours.keys() == {"clip", "temporal", "token_weights", "frame_weights"}
+    # Its one step had the rate 0.
+    for part in ("clip", "temporal"):
+        jax.tree.map(np.testing.assert_array_equal, ours[part], theirs[part])
+    # It goes on as a run under its own head, whatever it started from.
+    again = forks("glscl_jax.train", *arguments(shapes, tmp_path / "run", *flags))
+    assert "nothing to train" in again.stdout
+
+
 def test_killed_or_told_to_end_at_any_moment_it_ends_the_same(trained, shapes, forks, tmp_path):
     workdir = tmp_path / "ended"
     kill, tell = sorted(random.Random().sample(range(2, STEPS), 2))

@@ -19,7 +19,7 @@ from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
-from glscl_jax.training import inherited
+from glscl_jax.training import inherited, recipe
 from tests.builders import SMALL_CLIP, params_of
 
 # Of no published size, with a tokenizer of its own and another activation than the default.
@@ -97,6 +97,55 @@ def test_from_a_whole_model(glscl):
     told = (found.queries, found.lim_heads, found.temperature, found.lim_weight)
     assert told == (5, 4, 7.0, 0.25)
     assert inherited.resolve(config, glscl, inherited.Chosen.of(config)).data.num_words == 16
+
+
+def test_another_head_leaves_the_checkpoint_s_behind(glscl):
+    config = changed({"model.head.name": "wti", "model.head.temperature": 5.0})
+    chosen = inherited.Chosen.of(config)
+    # It says nothing of the head any more, so that nothing chosen of one contradicts it.
+    source = inherited.leave_head(glscl, config, chosen)
+    inherited.check(config, source, chosen)
+    found = inherited.resolve(config, source, chosen)
+    assert (found.model.head.name, found.model.head.temperature) == ("wti", 5.0)
+    assert found.model.head.queries == common.base().model.head.queries
+    # But all else stays its own.
+    assert found.model.temporal_layers == TRAINED.temporal_layers
+    assert found.model.clip.activation == "gelu"
+    config = changed({"model.head.name": "wti", "model.temporal": "seqLSTM"})
+    assert "temporal 'seqTransf', now 'seqLSTM'" in refused(config, source)
+
+
+def test_the_same_head_or_none_that_was_chosen_is_gone_on_with(glscl):
+    config = common.base()
+    same = inherited.Chosen.of(config, ["model.head.name"])
+    for chosen in (inherited.Chosen.of(config), same):
+        assert inherited.leave_head(glscl, config, chosen) is glscl
+    # The default's name is another head's where it is given for a run under one.
+    wti = dataclasses.replace(glscl, settings={"temporal": "seqTransf", "head.name": "wti"})
+    assert inherited.leave_head(wti, config, inherited.Chosen.of(config)) is wti
+    assert inherited.leave_head(wti, config, same).left_head == "wti"
+    # A run's own head cannot change.
+    config = changed({"model.head.name": "wti"})
+    itself = dataclasses.replace(glscl, goes_on=True)
+    assert inherited.leave_head(itself, config, inherited.Chosen.of(config)) is itself
+    assert "head.name 'glscl', now 'wti'" in refused(config, itself)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("wti", "the head wti starts fresh (token_weights, frame_weights)"),
+        ("mean", "the head mean has nothing to learn"),
+    ],
+)
+def test_what_is_left_and_what_starts_fresh_is_told(glscl, name, told):
+    config = changed({"model.head.name": name})
+    chosen = inherited.Chosen.of(config)
+    source = inherited.leave_head(glscl, config, chosen)
+    resolved = inherited.resolve(config, source, chosen)
+    line = inherited.describe(source, resolved, recipe.read(resolved).model)
+    assert line.endswith(f"its head glscl is left behind, {told}")
+    assert "it has no" not in line
 
 
 def test_a_config_file_s_variant_and_tokenizer_are_for_fresh_models(clip_alone):

@@ -6,7 +6,6 @@ import pathlib
 from glscl_jax.input_pipeline.annotations import tables
 from glscl_jax.input_pipeline.annotations.benchmark import Benchmark, Count, Figures, Result
 from glscl_jax.input_pipeline.annotations.clip import Clip
-from glscl_jax.input_pipeline.annotations.paragraph import paragraph
 from glscl_jax.input_pipeline.annotations.source import Source
 from glscl_jax.input_pipeline.annotations.tables import Faults, RowError
 
@@ -58,7 +57,7 @@ def _clip(name: str, value, files: Source, split: str) -> Clip:
     end = float(math.ceil(tables.seconds(entry["duration"], "duration")))
     if not end:
         raise RowError("duration 0: give the video's")
-    return Clip(name, files.video(name), (paragraph(entry["sentences"]),), 0.0, end, split)
+    return Clip(name, files.video(name), (tables.paragraph(entry["sentences"]),), 0.0, end, split)
 
 
 ACTIVITYNET = Benchmark(

@@ -5,11 +5,14 @@ import pathlib
 from glscl_jax.input_pipeline.annotations import tables
 from glscl_jax.input_pipeline.annotations.benchmark import Benchmark, Count, Figures, Result
 from glscl_jax.input_pipeline.annotations.clip import Clip
-from glscl_jax.input_pipeline.annotations.paragraph import paragraph
 from glscl_jax.input_pipeline.annotations.source import Source, stem
-from glscl_jax.input_pipeline.annotations.tables import Faults
+from glscl_jax.input_pipeline.annotations.tables import Faults, RowError
 
 SPLITS = ("train", "val", "test")
+# Beside the annotations in the authors' repository (LisaAnne/LocalizingMoments, data/): a line a
+# video, Flickr's number of it and the hash by which Multimedia Commons calls its file. The number
+# is the second part of an id.
+HASHES = "yfcc100m_hash.txt"
 # Annotators saw the first 30 s.
 START, END = 0.0, 31.0
 
@@ -20,7 +23,8 @@ def read_didemo(source: pathlib.Path, videos: pathlib.Path | None = None) -> lis
     Args:
       source: the folder that holds, however deep, `{train,val,test}_list.txt`,
         `{train,val,test}_data.json` and the videos. Ids name a video's ending or not, and the
-        file may have another: `x.3gp` is also found as `x.mp4` or `x.3gp.mp4`.
+        file may have another: `x.3gp` is also found as `x.mp4` or `x.3gp.mp4`. With
+        `yfcc100m_hash.txt` a video is also found by its hash in YFCC100M.
       videos: another folder, where the videos are.
 
     Raises:
@@ -30,6 +34,7 @@ def read_didemo(source: pathlib.Path, videos: pathlib.Path | None = None) -> lis
     lists = {split: files.annotation(f"{split}_list.txt") for split in SPLITS}
     ids = {path: tables.id_list(path) for path in lists.values()}
     tables.check_apart(ids)
+    hashes = _hashes(files.annotation(HASHES)) if files.has(HASHES) else {}
     clips = []
     for split, path in lists.items():
         data_path = files.annotation(f"{split}_data.json")
@@ -37,10 +42,37 @@ def read_didemo(source: pathlib.Path, videos: pathlib.Path | None = None) -> lis
         by_stem = {stem(name): row for name, row in ids[path].items()}
         tables.check_told(by_stem, path, told, data_path)
         clips += [
-            Clip(name, files.video(name), (paragraph(told[stem(name)]),), START, END, split)
+            Clip(
+                name,
+                files.video(name, hashes.get(_number(name), "")),
+                (tables.paragraph(told[stem(name)]),),
+                START,
+                END,
+                split,
+            )
             for name in ids[path]
         ]
     return clips
+
+
+def _number(name: str) -> str:
+    """Flickr's number of a video, of an id `user_number_hash`; "" of another."""
+    return name.split("_")[1] if name.count("_") else ""
+
+
+def _hashes(path: pathlib.Path) -> dict[str, str]:
+    """Flickr's number -> the hash in YFCC100M."""
+    hashes, faults = {}, Faults(path)
+    for line, text in tables.lines(path):
+        with faults.at(f"line {line}"):
+            number, tab, told = text.partition("\t")
+            if not tab or not number.isdecimal():
+                raise RowError("not a number and a hash with a tab between: fetch the file anew")
+            name = tables.video_id(told)
+            if hashes.setdefault(number, name) != name:
+                raise RowError(f"{number} has another hash above: keep one")
+    faults.check()
+    return hashes
 
 
 def _descriptions(path: pathlib.Path) -> dict[str, list[str]]:

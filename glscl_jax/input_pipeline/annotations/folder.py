@@ -141,7 +141,7 @@ class _Check:
         if not given.keys() & set(COLUMNS):
             return None
         row = _row(line, given, self._splits)
-        if told := self._outside(row.video):
+        if told := self._outside(_file(row)):
             raise RowError(f"video {row.video!r}: {told}")
         first = self._first_of_clip.setdefault(row.clip_id, row)
         if first.split != row.split:
@@ -192,10 +192,15 @@ def _clips(rows: Iterable[_Row], videos: pathlib.Path) -> list[Clip]:
     for row in rows:
         members[row.clip_id].append(row)
     return [
-        Clip(clip_id, videos / r.video, tuple(x.caption for x in same), r.start, r.end, r.split)
+        Clip(clip_id, videos / _file(r), tuple(x.caption for x in same), r.start, r.end, r.split)
         for clip_id, same in members.items()
         for r in same[:1]
     ]
+
+
+def _file(row: _Row) -> str:
+    """The path of a row's video below their folder: as it is written, or a table has it."""
+    return source_files.file_of(row.video, with_ending=True) or row.video
 
 
 def _row(line: int, given: dict, splits: SplitNames) -> _Row:

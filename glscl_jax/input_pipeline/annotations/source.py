@@ -5,7 +5,7 @@ import contextlib
 import contextvars
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from glscl_jax.errors import UserError
 
@@ -24,6 +24,8 @@ PICTURE_SUFFIXES = frozenset(
 WAY_OUT = "put what it leads to there, or give --follow_links"
 # How a tree is walked is one for all that reads it.
 _FOLLOWED = contextvars.ContextVar("follow_links", default=False)
+# And so is what its videos are called.
+_NAMES = contextvars.ContextVar("named_by", default=None)
 
 
 @contextlib.contextmanager
@@ -34,6 +36,22 @@ def links_followed(follow: bool) -> Iterator[None]:
         yield
     finally:
         _FOLLOWED.reset(before)
+
+
+@contextlib.contextmanager
+def named_by(names: Callable[..., str] | None) -> Iterator[None]:
+    """By what table of ids, a `file_names.FileNames`, the body finds videos; None for none."""
+    before = _NAMES.set(names)
+    try:
+        yield
+    finally:
+        _NAMES.reset(before)
+
+
+def file_of(video_id: str, *, with_ending: bool) -> str:
+    """The file that the table of `named_by` has for an id, "" where there is none."""
+    names = _NAMES.get()
+    return names(video_id, with_ending=with_ending) if names else ""
 
 
 def _walked(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
@@ -186,11 +204,16 @@ class Source:
         Raises:
           UserError: there is more than one.
         """
-        for name in filter(None, (video_id, alias)):
+        # What a table says of an id is what it is.
+        told = file_of(video_id, with_ending=False)
+        if "/" in told:
+            return self._only([self.videos / told], self.videos)
+        wanted = told or video_id
+        for name in (told,) if told else filter(None, (video_id, alias)):
             found = self._by_name.get(name) or self._by_stem.get(stem(name))
             if found:
                 return self._only(found, self.videos)
-        return self.videos / (video_id if stem(video_id) != video_id else f"{video_id}.mp4")
+        return self.videos / (wanted if stem(wanted) != wanted else f"{wanted}.mp4")
 
     def _only(self, found: list[pathlib.Path], folder: pathlib.Path) -> pathlib.Path:
         if len(found) > 1:

@@ -4,7 +4,7 @@ import codecs
 import json
 import math
 import pathlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations.bad_rows import Faults, RowError
@@ -115,6 +115,15 @@ def caption(value, name: str = "caption") -> str:
     if not has_letters(told):
         raise RowError(f"{name} {told!r} has no letters: write one or delete the line")
     return told
+
+
+def paragraph(sentences: Iterable) -> str:
+    """All that is said of a video as one caption: stripped, in its order, with a space between.
+
+    Raises:
+      RowError: one is no text, or there is nothing to read in all of them.
+    """
+    return caption(" ".join(string(one, "sentence") for one in sentences))
 
 
 def has_letters(caption: str) -> bool:

@@ -37,6 +37,7 @@ class Options:
       source: the folder of annotations and videos.
       dataset: whose annotation files it holds, a key of `annotations.READERS`.
       videos: the folder of the videos, where that is another.
+      names: a table of which file each id is, where names do not say so; see `file_names`.
       validation_size: training videos to hold out as split val; None for the data set's usual.
       allow_partial: whether to go on where something is missing or bad.
       follow_links: whether to follow links that lead out of the folders.
@@ -63,6 +64,7 @@ class Options:
     source: str | os.PathLike
     dataset: str = "folder"
     videos: str | os.PathLike | None = None
+    names: str | os.PathLike | None = None
     validation_size: int | None = None
     allow_partial: bool = False
     follow_links: bool = False

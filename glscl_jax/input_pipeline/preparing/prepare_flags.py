@@ -18,6 +18,12 @@ def define() -> None:
     flags.DEFINE_enum("dataset", Options.dataset, readers, "Whose annotation files --source holds.")
     paths.define("source", None, "Folder of annotations and videos.", required=True)
     paths.define("videos", None, "Folder of the videos, where that is another.")
+    paths.define(
+        "names",
+        None,
+        "A CSV file with the columns id and file: what file below the folder of the videos each id"
+        " is, where its name does not say so.",
+    )
     flags.DEFINE_boolean(
         "allow_partial",
         False,

@@ -4,10 +4,13 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations
 from glscl_jax.input_pipeline.annotations import Reading, validation
 from glscl_jax.input_pipeline.annotations.bad_rows import BadRow, BadRows
+from glscl_jax.input_pipeline.annotations.file_names import read_names
+from glscl_jax.input_pipeline.annotations.source import named_by
 from glscl_jax.input_pipeline.preparing import failures
 from glscl_jax.input_pipeline.preparing.checkup import finding
 from glscl_jax.input_pipeline.preparing.options import Options
@@ -23,11 +26,18 @@ def read(options: Options, data_dir: pathlib.Path | None) -> Reading:
     Raises:
       UserError: nothing of them can be taken.
     """
+    names = None
     try:
-        reading = annotations.read(options.dataset, options.folder, options.video_folder)
+        if options.names:
+            names = read_names(paths.local(options.names, "--names"))
+        with named_by(names):
+            reading = annotations.read(options.dataset, options.folder, options.video_folder)
     except BadRows as error:
         _tell(error.rows, (), data_dir)
         raise UserError(f"{error}{_listed(data_dir)}") from error
+    if names:
+        names.check_used()
+        print(names.describe(), flush=True)
     print("\n".join(reading.notes), end="\n" * bool(reading.notes), flush=True)
     _tell(reading.bad, reading.left_out, data_dir)
     size = options.validation_size
