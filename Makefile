@@ -155,7 +155,9 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 	@$(call install,-r requirements-search.txt)
 	@touch $@
 
-.venv/search: .venv/dev .venv/search-alone
+.venv/search: .venv/dev .venv/search-alone requirements-qdrant.txt
+	@echo "installing requirements-qdrant.txt into .venv"
+	@$(call install,-r requirements-qdrant.txt)
 	@touch $@
 
 # What the benchmarks compare with; without its dependencies, which are all here.

@@ -247,7 +247,7 @@ class Index:
                 nearest.Found(items, scores, True, len(rows))
                 for items, scores in zip(best.items, best.scores, strict=True)
             ]
-        near = Neighbours(self._store.folder)
+        near = Neighbours.of(self._store)
         singles = (jax.tree.map(lambda x, n=n: x[n : n + 1], text) for n in range(count_of(text)))
         return [nearest.best(now.scan, near, one, rows, top, count, proof) for one in singles]
 

@@ -44,6 +44,12 @@ def _define_flags() -> None:
     flags.DEFINE_integer("workers", None, "Threads that decode; one a core by default.")
     flags.DEFINE_string("only", None, 'Videos whose names match this alone, e.g. "2024/*.mp4".')
     flags.DEFINE_boolean("neighbours", None, "Keep a vector a window, for query --candidates.")
+    flags.DEFINE_string(
+        "qdrant",
+        None,
+        "With --neighbours: the address of a Qdrant server that keeps the vectors, e.g."
+        " http://localhost:6333; empty for the index itself.",
+    )
     flags.DEFINE_boolean("follow_links", None, "Follow links that lead out of the folder.")
 
 

@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 import pathlib
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ TIMES = "times"
 DTYPES = ("float32", "bfloat16", "float16")
 _WINDOW, _STRIDE = 10.0, 5.0
 # What an index remembers of how it was made, beside what its features depend on.
-_REMEMBERED = ("metadata", "only", "follow_links", "neighbours")
+_REMEMBERED = ("metadata", "only", "follow_links", "neighbours", "qdrant")
 _RANGES = {
     "batch_size": Whole(1),
     "workers": Optional(Whole(1)),
@@ -65,6 +66,7 @@ class Options:
       only: a pattern of names (`fnmatch`), e.g. "2024/*.mp4"; other videos of the folder are as if
         they were not there; all.
       neighbours: whether to keep a vector a window by which `--candidates` finds them; no.
+      qdrant: the address of a Qdrant server that keeps them; "" for LanceDB in the index.
       follow_links: whether links are followed that lead out of the folder; no.
     """
 
@@ -83,6 +85,7 @@ class Options:
     workers: int | None = None
     only: str | None = None
     neighbours: bool | None = None
+    qdrant: str | None = None
     follow_links: bool | None = None
 
 
@@ -125,6 +128,10 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
     there = (directory / INDEX).is_file()
     about = Store.open(directory).about if there else {}
     asked = _remembering(asked, about)
+    if asked.qdrant and asked.neighbours:
+        engine.module("qdrant_client", engine.QDRANT)
+    elif options.get("qdrant"):
+        raise UserError("--qdrant keeps the neighbours of windows: add --neighbours")
     cut = Cut(asked.window, asked.stride)
     found = video_folder.videos_of(_videos(asked, about), bool(asked.follow_links), asked.only)
     taken = "another process is indexing there"
@@ -197,6 +204,10 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
     if asked.metadata is not None:
         lies["metadata"] = str(paths.local(asked.metadata, "--metadata").absolute())
     lies |= {name: getattr(asked, name) for name in _REMEMBERED if name not in lies}
+    if asked.qdrant:
+        # A server may have those of many indexes.
+        known = store.about.get("collection") if store else None
+        lies["collection"] = known or f"glscl_{uuid.uuid4().hex}"
     if store:
         store.check_provenance(made)
     else:
@@ -222,6 +233,9 @@ class _Run:
     def run(self, found: list[video_folder.Video]) -> Report:
         """Brings the index up to date with the videos that were found."""
         store = self._store
+        if self._asked.neighbours:
+            # Before hours of work, as it may be a server that is not reached.
+            Neighbours.of(store).sweep()
         self._metadata = self._read_metadata(found)
         known = store.known()
         todo = video_folder.changes(found, known)
@@ -247,11 +261,11 @@ class _Run:
 
     def _find_neighbours(self) -> None:
         """Keeps a vector of each window, where that is asked for."""
-        near = Neighbours(self._store.folder)
         snapshot = self._store.snapshot()
         if self._asked.neighbours and len(snapshot.rows):
             arrays = {name: x for name, x in snapshot.arrays.items() if name != TIMES}
             head = self._model.head
+            near = Neighbours.of(self._store)
             near.bring_up_to_date(head, scan.windows_of(head, arrays), snapshot.rows)
 
     def _read_metadata(self, found: Sequence[video_folder.Video]) -> metadata.Metadata:

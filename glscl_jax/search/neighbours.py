@@ -1,47 +1,45 @@
-"""Windows whose one vector is near that of a query, found by LanceDB.
-
-Vectors are of unit length and the metric is the cosine: quantised indexes lose most neighbours by
-the dot product of vectors that are not. The index (IVF_RQ) has a bit a number, and is made in a
-twentieth of the time of one by product quantisation; of the many that it finds (`_REFINED`) the
-vectors themselves are compared. Tests measure what of the true neighbours is left.
-"""
-
-import pathlib
+"""Windows whose one vector is near that of a query, found by LanceDB or Qdrant."""
 
 import jax
 import numpy as np
-import pyarrow as pa
 
 from glscl_jax.errors import UserError
 from glscl_jax.models.heads.head import Head
-from glscl_jax.search import engine
+from glscl_jax.search.lance_vectors import LanceVectors
+from glscl_jax.search.qdrant_vectors import QdrantVectors
 from glscl_jax.search.scan import Windows
-from glscl_jax.search.window_table import damaged
+from glscl_jax.search.store import Store
+from glscl_jax.search.vectors import Vectors
 
-_NAME = "neighbours"
-# From so many vectors on an index is made; of fewer all are looked at.
-INDEXED = 20_000
-_PROBED_SHARE, _LEAST_PROBED = 0.25, 16
-# Of so many by a bit a number the vectors themselves are compared: of each asked, and in all.
-_REFINED, _LEAST_REFINED = 5, 500
 _ROWS = 2048
 
 
 class Neighbours:
-    """The vectors of a folder."""
+    """One vector a window, in an engine that finds the nearest.
 
-    def __init__(self, folder: pathlib.Path):
-        self._folder = folder
-        self._database = engine.module("lancedb").connect(str(folder))
-        try:
-            self._table = self._database.open_table(_NAME)
-        except (ValueError, FileNotFoundError):
-            self._table = None
+    Args:
+      vectors: the engine's.
+    """
+
+    def __init__(self, vectors: Vectors):
+        self._vectors = vectors
+
+    @classmethod
+    def of(cls, store: Store) -> "Neighbours":
+        """Those of an index, where it says that they are.
+
+        Raises:
+          UserError: what they need is not installed, or the address is none.
+        """
+        about = store.about
+        if not (address := about.get("qdrant")):
+            return cls(LanceVectors(store.folder))
+        return cls(QdrantVectors.at(address, about["collection"], about["generation"]))
 
     @property
     def there(self) -> bool:
         """Whether the index has any."""
-        return self._table is not None
+        return self._vectors.there
 
     def bring_up_to_date(self, head: Head, windows: Windows, rows: np.ndarray) -> int:
         """Adds vectors of windows that have none and takes out those of windows that are gone.
@@ -55,14 +53,12 @@ class Neighbours:
           how many were added.
 
         Raises:
-          UserError: the head has no one vector.
+          UserError: the head has no one vector, or the engine is not reached.
         """
-        known = self._rows()
-        if gone := np.setdiff1d(known, rows).tolist():
-            for start in range(0, len(gone), 1000):
-                listed = ", ".join(map(str, gone[start : start + 1000]))
-                self._table.delete(f"row in ({listed})")
-        new = np.setdiff1d(rows, known)
+        known = self._vectors.rows()
+        gone, new = np.setdiff1d(known, rows), np.setdiff1d(rows, known)
+        if len(gone):
+            self._vectors.remove(gone)
         make = jax.jit(head.video_vector)
         for start in range(0, len(new), _ROWS):
             some = new[start : start + _ROWS]
@@ -70,9 +66,9 @@ class Neighbours:
             vectors = make(part)
             if vectors is None:
                 raise UserError(f"--neighbours: the head {head.name} has no one vector for them")
-            self._add(some, np.asarray(vectors, np.float32))
-        if self._table is not None and (len(new) or gone):
-            self._index(len(rows))
+            self._vectors.add(some, np.asarray(vectors, np.float32))
+        if len(new) or len(gone):
+            self._vectors.settle(len(rows))
         return len(new)
 
     def nearest(self, vector: np.ndarray, count: int, rows: np.ndarray) -> np.ndarray:
@@ -84,62 +80,20 @@ class Neighbours:
           rows: int64, ascending, the windows that are asked for.
 
         Raises:
-          UserError: the index has no vectors.
+          UserError: the index has no vectors, or the engine is not reached.
         """
-        if self._table is None:
+        if not self.there:
             raise UserError(
                 "--candidates: the index has no neighbours: run python -m glscl_jax.search index"
                 " with --neighbours once, or leave the flag out, for an exact scan"
             )
-        known = self._rows()
+        known = self._vectors.rows()
         late = np.setdiff1d(rows, known)
-        # What a filter leaves out is found, too, and dropped: so more is looked for.
-        wanted, found = count, np.zeros(0, np.int64)
-        while len(known):
-            size = min(wanted, len(known))
-            query = self._table.search(vector).distance_type("cosine").limit(size)
-            if self._table.list_indices():
-                query = query.refine_factor(_refined(size)).nprobes(self._probes(len(known)))
-            near = query.select(["row", "_distance"]).to_arrow()["row"].to_numpy()
-            found = near[np.isin(near, rows)][:count]
-            if len(found) >= min(count, len(rows) - len(late)) or wanted >= len(known):
-                break
-            wanted *= 4
-        return np.union1d(found, late)
+        if not (there := len(rows) - len(late)):
+            return late
+        among = rows if there < len(known) else None
+        return np.union1d(self._vectors.nearest(vector, min(count, there), among), late)
 
-    def _rows(self) -> np.ndarray:
-        if self._table is None:
-            return np.zeros(0, np.int64)
-        try:
-            return self._table.search().select(["row"]).to_arrow()["row"].to_numpy()
-        except Exception as error:
-            raise damaged(self._folder, error) from error
-
-    def _add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        table = pa.table({"row": pa.array(rows, pa.int64()), "vector": flat})
-        if self._table is None:
-            self._table = self._database.create_table(_NAME, table)
-        else:
-            self._table.add(table)
-
-    def _index(self, count: int) -> None:
-        """Makes the vector index, or takes what is new into it."""
-        if self._table.list_indices() or count < INDEXED:
-            self._table.optimize()
-            return
-        config = engine.module("lancedb.index").IvfRq(
-            distance_type="cosine", num_partitions=_partitions(count)
-        )
-        self._table.create_index("vector", config=config)
-
-    def _probes(self, count: int) -> int:
-        return max(_LEAST_PROBED, int(_PROBED_SHARE * _partitions(count)))
-
-
-def _refined(count: int) -> int:
-    return max(_REFINED, -(-_LEAST_REFINED // count))
-
-
-def _partitions(count: int) -> int:
-    return max(1, int(np.sqrt(count)))
+    def sweep(self) -> None:
+        """Removes what is left of numberings of the windows before this one."""
+        self._vectors.sweep()

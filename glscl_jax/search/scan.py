@@ -1,32 +1,29 @@
 """Every query against every window, with the head's own score, in blocks of one compiled shape.
 
-Features are read where they lie, mapped into memory, block by block; on a CPU without a copy. What
-a head computes once a video (`Head.prepare`) lies beside them. Kept of the scores are the best k.
+What a head computes once a video (`Head.prepare`) lies beside the features. Kept of the scores are
+the best k.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval.ranking import TopK
 from glscl_jax.retrieval.score_blocks import pad_rows
 from glscl_jax.runtime import sharding
+from glscl_jax.search.blocks import Block, WindowBlocks
 from glscl_jax.search.feature_files import Arrays
 
-# Windows in a block; on a CPU its temporaries are to stay in the cache.
-_BLOCK, _BLOCK_ON_CPU = 4096, 1024
 # Queries at once; fewer are filled up to a power of two, so that few shapes are compiled.
 _MOST_QUERIES = 64
-# If fewer than this share of the windows is asked for, these alone are read.
-_SPARSE = 0.5
 _FEATURES, _PREPARED, _OUTLINE = "features.", "prepared.", "outline."
 
 
@@ -89,26 +86,30 @@ class Scan:
     Args:
       windows: of arrays that can be sliced and indexed, such as files mapped into memory.
       head: what scores them.
-      block: windows at once.
+      block: windows at once; by default what the devices do best with.
       mesh: the devices that share each block; by default all of this process.
+      kept_bytes: see `WindowBlocks`.
 
     Attributes:
-      windows, head, block: likewise; a block is a multiple of the devices.
-      count: of all windows, those that were taken out among them.
+      windows, head: likewise.
+      blocks: in which they come to the devices.
+      block: windows at once of some that are asked for by their numbers.
     """
 
     def __init__(
-        self, windows: Windows, head: Head, *, block: int | None = None, mesh: Mesh | None = None
+        self,
+        windows: Windows,
+        head: Head,
+        *,
+        block: int | None = None,
+        mesh: Mesh | None = None,
+        kept_bytes: int | None = None,
     ):
-        self.head = head
-        self.count = count_of(windows.features)
+        self.windows, self.head = windows, head
         self._mesh = mesh or sharding.make_mesh(jax.local_devices())
         self._on_cpu = self._mesh.devices.flat[0].platform == "cpu"
-        if block is None:
-            block = _BLOCK_ON_CPU if self._on_cpu else _BLOCK
-        self.block = -(-block // self._mesh.size) * self._mesh.size
-        self.windows = windows
-        self._split = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
+        self.blocks = WindowBlocks(windows, self._mesh, size=block, kept_bytes=kept_bytes)
+        self.block = self.blocks.sparse_size
 
     @property
     def bounded(self) -> bool:
@@ -138,15 +139,13 @@ class Scan:
         size = count_of(text)
         best = jax.device_put(np.full((size, k), -np.inf, np.float32))
         items = jax.device_put(np.full((size, k), -1, np.int32))
-        places = []
-        for number, (numbers, real, block) in enumerate(self._blocks(rows)):
-            places.append(numbers)
-            scores = self._made(_score, text, block)
-            best, items = _merge(best, items, scores, real, number * self.block)
-            # Else the host would queue all blocks up on the devices before the first are done.
-            jax.block_until_ready(best)
-        items = np.asarray(items)
-        return np.concatenate(places)[np.maximum(items, 0)], np.asarray(best)
+        for block in self.blocks.over(rows):
+            scores = self.block_scores(text, block)
+            best, items = _merge(best, items, scores, block.real, block.first)
+            if not block.kept:
+                # Else the host would queue all blocks up on the devices before the first are done.
+                jax.block_until_ready(best)
+        return self.blocks.rows_at(rows, np.asarray(items)).astype(np.int64), np.asarray(best)
 
     def scores(self, text: Features, rows: np.ndarray, *, bound: bool = False) -> np.ndarray:
         """Scores, or what they cannot be above, of A queries and some windows.
@@ -163,40 +162,17 @@ class Scan:
         for start, part in enumerate(_parts(text, self._mesh)):
             size = min(count_of(part), count_of(text) - start * _MOST_QUERIES)
             line, column = found[start * _MOST_QUERIES :][:size], 0
-            for _, real, block in self._blocks(rows):
-                made = np.asarray(self._made(_bound if bound else _score, part, block))
-                made = made[:size, real]
+            for block in self.blocks.over(rows):
+                made = np.asarray(self.block_scores(part, block, bound=bound))
+                made = made[:size, block.real]
                 line[:, column : column + made.shape[1]] = made
                 column += made.shape[1]
         return found
 
-    def _made(self, program: Callable, text: Features, block: Windows) -> jax.Array:
-        return program(text, block, head=self.head, wide=self._on_cpu)
-
-    def _blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, Windows]]:
-        """Yields each block's rows, which of them are asked for, and it on the devices."""
-        sparse = len(rows) < _SPARSE * self.count
-        for start in range(0, len(rows) if sparse else self.count, self.block):
-            if sparse:
-                numbers = rows[start : start + self.block]
-                real = np.ones(len(numbers), bool)
-                part = jax.tree.map(lambda x, n=numbers: np.asarray(x[n]), self.windows)
-            else:
-                stop = min(start + self.block, self.count)
-                numbers = np.arange(start, stop)
-                asked = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
-                real = np.zeros(stop - start, bool)
-                real[asked - start] = True
-                if not len(asked):
-                    continue
-                part = jax.tree.map(lambda x, n=slice(start, stop): x[n], self.windows)
-            missing = self.block - len(numbers)
-            part = jax.tree.map(lambda x: pad_rows(x, self.block), part)
-            yield (
-                pad_rows(numbers, self.block),
-                np.pad(real, (0, missing)),
-                jax.device_put(part, self._split),
-            )
+    def block_scores(self, text: Features, block: Block, *, bound: bool = False) -> jax.Array:
+        """Scores, or bounds, of A queries on the devices and one block: float32 [A,n] there."""
+        program = _bound if bound else _score
+        return program(text, block.windows, head=self.head, wide=self._on_cpu)
 
 
 def _parts(text: Features, mesh: Mesh) -> list[Features]:
@@ -235,7 +211,9 @@ def _widened(features: Features, wide: bool) -> Features:
     def widen(x):
         return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
-    return jax.tree.map(widen, features)
+    # Or the compiler merges this into the products, which then go number by number: of a query over
+    # a ViT-B/32's windows that takes four times as long.
+    return jax.lax.optimization_barrier(jax.tree.map(widen, features))
 
 
 @jax.jit

@@ -6,12 +6,26 @@ import pytest
 
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.mean import MeanHead
-from glscl_jax.search import candidates, neighbours
+from glscl_jax.search import candidates, lance_vectors, qdrant_vectors
+from glscl_jax.search.lance_vectors import LanceVectors
 from glscl_jax.search.neighbours import Neighbours
+from glscl_jax.search.qdrant_vectors import QdrantVectors
 from glscl_jax.search.scan import Scan, to_arrays, windows_of
 from tests.builders import features
 
-pytestmark = pytest.mark.usefixtures("lance")
+pytestmark = [
+    pytest.mark.usefixtures("lance"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
+
+
+@pytest.fixture(params=["lance", "qdrant"])
+def near(request, tmp_path):
+    """Neighbours in either engine, Qdrant's in its client's local mode."""
+    if request.param == "lance":
+        return Neighbours(LanceVectors(tmp_path))
+    client = pytest.importorskip("qdrant_client", reason="pip install -r requirements-qdrant.txt")
+    return Neighbours(QdrantVectors(client.QdrantClient(":memory:"), "memory", "glscl", 1))
 
 
 def gallery(head, count, seed=0, spread=0.5):
@@ -29,10 +43,9 @@ def one(text, number):
 
 
 @pytest.mark.parametrize("head", [GLSCLHead(), MeanHead()], ids=lambda head: head.name)
-def test_proved_candidates_are_the_best(tmp_path, head, lance):
+def test_proved_candidates_are_the_best(near, head):
     text, windows, scan = gallery(head, 300)
     rows = np.flatnonzero(np.random.default_rng(1).random(300) < 0.8)
-    near = Neighbours(tmp_path)
     assert near.bring_up_to_date(head, windows, rows[:-20]) == len(rows) - 20
     proved = scored = 0
     for number in range(8):
@@ -59,7 +72,7 @@ def test_candidates_that_miss_the_best_are_not_proved(tmp_path):
     head, rows = GLSCLHead(temperature=0.2), np.arange(300)
     # The mean says little of frames that are far from each other.
     text, windows, scan = gallery(head, 300, spread=3.0)
-    near = Neighbours(tmp_path)
+    near = Neighbours(LanceVectors(tmp_path))
     near.bring_up_to_date(head, windows, rows)
     missed = 0
     for number in range(8):
@@ -78,35 +91,53 @@ def test_a_head_without_a_bound_says_so(tmp_path):
     head = MeanHead()
     text, windows, _ = gallery(head, 40)
     scan = Scan(windows.replace(outline=None), head, block=64)
-    near = Neighbours(tmp_path)
+    near = Neighbours(LanceVectors(tmp_path))
     near.bring_up_to_date(head, windows, np.arange(40))
     for proof in candidates.PROOFS:
         found = candidates.best(scan, near, one(text, 0), np.arange(40), 3, 10, proof)
         assert (found.exact, found.scored) == (None, 10)
 
 
-def test_neighbours_follow_what_comes_and_goes(tmp_path):
+@pytest.mark.parametrize("listed", [0, 20_000], ids=["looked for", "asked by number"])
+def test_neighbours_follow_what_comes_and_goes(near, listed, monkeypatch):
+    monkeypatch.setattr(qdrant_vectors, "_LISTED", listed)
+    head = GLSCLHead()
+    text, windows, _ = gallery(head, 30)
+    assert not near.there
+    near.bring_up_to_date(head, windows, np.arange(10))
+    assert near.there
+    assert near.bring_up_to_date(head, windows, np.arange(5, 30)) == 20
+    vector = np.asarray(head.text_vector(text))[0]
+    # Those without a vector are found at any rate.
+    assert near.nearest(vector, 99, np.arange(30)).tolist() == list(range(30))
+    assert near.nearest(vector, 1, np.arange(6)).tolist() == [0, 1, 2, 3, 4, 5]
+    scores = np.asarray(head.video_vector(windows.features)) @ vector
+    best = 5 + np.argsort(-scores[5:])[:4]
+    assert near.nearest(vector, 4, np.arange(5, 30)).tolist() == sorted(best)
+    # A filter does not empty the answer.
+    assert near.nearest(vector, 3, np.array([7, 8, 21])).tolist() == [7, 8, 21]
+
+
+def test_vectors_that_are_sent_in_parts(near, monkeypatch):
+    for name in ("_SENT_NUMBERS", "_SCROLLED", "_DELETED"):
+        monkeypatch.setattr(qdrant_vectors, name, 7)
+    monkeypatch.setattr(lance_vectors, "_DELETED", 7)
     head = GLSCLHead()
     _, windows, _ = gallery(head, 30)
-    near = Neighbours(tmp_path)
-    near.bring_up_to_date(head, windows, np.arange(10))
-    assert near.bring_up_to_date(head, windows, np.arange(5, 30)) == 20
-    again = Neighbours(tmp_path)
-    vector = np.ones(again._table.schema.field("vector").type.list_size, np.float32)
-    assert again.nearest(vector, 99, np.arange(30)).tolist() == list(range(30))
-    assert set(again.nearest(vector, 4, np.arange(5, 30))) <= set(range(5, 30))
-    # A filter does not empty the answer.
-    assert again.nearest(vector, 3, np.array([7, 8, 21])).tolist() == [7, 8, 21]
+    near.bring_up_to_date(head, windows, np.arange(30))
+    assert near.bring_up_to_date(head, windows, np.arange(20, 30)) == 0
+    assert sorted(near._vectors.rows()) == list(range(20, 30))
 
 
 def test_the_index_of_neighbours_finds_them(tmp_path, monkeypatch):
     """Recall of the quantised index against all vectors; by the dot product it was below 0.1."""
-    monkeypatch.setattr(neighbours, "INDEXED", 1000)
+    monkeypatch.setattr(lance_vectors, "INDEXED", 1000)
     head = GLSCLHead()
     text, windows, _ = gallery(head, 2000)
-    near = Neighbours(tmp_path)
+    kept = LanceVectors(tmp_path)
+    near = Neighbours(kept)
     near.bring_up_to_date(head, windows, np.arange(2000))
-    assert near._table.list_indices()
+    assert kept.indexed
     vectors = np.asarray(head.video_vector(windows.features))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     recalls = []

@@ -74,6 +74,17 @@ def test_features_are_mapped_and_types_come_back(tmp_path):
     np.testing.assert_array_equal(found.items, kept.items)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_scored_as_the_numbers_it_is(dtype):
+    head = GLSCLHead()
+    text, video = features(3, 30)
+    half = windows_of(head, to_arrays(head, video, dtype))
+    wide = half.replace(features=jax.tree.map(lambda x: x.astype(np.float32), half.features))
+    rows = np.arange(30)
+    found = Scan(half, head, block=8).scores(text, rows)
+    np.testing.assert_allclose(found, Scan(wide, head, block=8).scores(text, rows), atol=1e-6)
+
+
 def test_what_was_left_behind_the_last_row_is_written_over(tmp_path):
     files = FeatureFiles(tmp_path / "features")
     files.put(0, {"x": np.arange(6, dtype=np.float32).reshape(3, 2)})
