@@ -19,6 +19,7 @@ PROGRAMS = (
     "glscl_jax.evaluate",
     "glscl_jax.input_pipeline.prepare",
     "glscl_jax.input_pipeline.rendered",
+    "glscl_jax.search.export_program",
     "glscl_jax.search.index_program",
     "glscl_jax.search.query_program",
     "glscl_jax.search.serve_program",
