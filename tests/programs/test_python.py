@@ -16,6 +16,8 @@ from tests.source_tree import modules
 PROGRAMS = (
     "convert.clip",
     "convert.glscl",
+    "convert.pull",
+    "convert.push",
     "glscl_jax.evaluate",
     "glscl_jax.input_pipeline.prepare",
     "glscl_jax.input_pipeline.rendered",
