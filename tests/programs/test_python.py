@@ -16,9 +16,13 @@ from tests.source_tree import modules
 PROGRAMS = (
     "convert.clip",
     "convert.glscl",
+    "convert.pull",
+    "convert.push",
+    "convert.queries",
     "glscl_jax.evaluate",
     "glscl_jax.input_pipeline.prepare",
     "glscl_jax.input_pipeline.rendered",
+    "glscl_jax.search.export_program",
     "glscl_jax.search.index_program",
     "glscl_jax.search.query_program",
     "glscl_jax.search.serve_program",

@@ -8,7 +8,10 @@ import pytest
 from glscl_jax.runtime import named_programs
 from tests.conftest import REPO
 
-CHOICES = {"convert": "clip or glscl", "glscl_jax.search": "index, query or serve"}
+CHOICES = {
+    "convert": "clip, glscl, queries, push or pull",
+    "glscl_jax.search": "index, query, serve or export",
+}
 
 
 @pytest.mark.parametrize("name", CHOICES)
