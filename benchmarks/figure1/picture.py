@@ -76,14 +76,16 @@ def _draw_demo(axes, results: Results) -> None:
 
 
 def _draw_published(axes) -> None:
-    points = PUBLISHED.values()
+    known = {name: point for name, point in PUBLISHED.items() if point.recall is not None}
+    points = known.values()
     style = {"color": pictures.ORANGE, "markersize": 4.5, "zorder": 3}
     label = "as published"
     axes.plot([x.gflop for x in points], [x.recall for x in points], "D", label=label, **style)
-    for method, point in PUBLISHED.items():
+    for method, point in known.items():
         _name(axes, method, point.gflop, point.recall)
-    for number, (head, method) in enumerate(METHODS.items()):
-        point, own = PUBLISHED[method], PAPER.pairs(head) / _GIGA
+    drawn = {head: method for head, method in METHODS.items() if method in known}
+    for number, (head, method) in enumerate(drawn.items()):
+        point, own = known[method], PAPER.pairs(head) / _GIGA
         axes.plot(
             [point.gflop, own],
             [point.recall] * 2,

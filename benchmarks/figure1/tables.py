@@ -50,7 +50,7 @@ def _paper(costs: Costs) -> list[str]:
         method = METHODS.get(name)
         published = PUBLISHED[method] if method else None
         told = (
-            [f"{published.recall} ({method})", f"{published.gflop}"]
+            [f"{published.recall or MISSING} ({method})", f"{published.gflop}"]
             if published
             else [MISSING, MISSING]
         )

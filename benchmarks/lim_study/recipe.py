@@ -23,7 +23,7 @@ MODEL = GLSCLConfig(
 LIM_LAYERS, LIM_HEADS, LIM_FEED_FORWARD = 2, 8, 256
 
 END_TO_END, FROM_FEATURES = PROTOCOLS = ("end_to_end", "from_features")
-# The encoders' parameters: `training.precomputed_features` has the pattern, too, and needs ml_collections.
+# The encoders' parameters, as in `training.precomputed_features`, which needs ml_collections.
 TOWERS = "^clip/(vision|text)/"
 _OPTIM = OptimConfig(learning_rate=5e-4, coef_lr=1.0, frozen=())
 OPTIM = {

@@ -210,7 +210,8 @@ def test_the_picture(tmp_path):
         picture.draw(found, target)
     text = pictures[0].read_text(encoding="utf-8")
     assert text == pictures[1].read_text(encoding="utf-8")
-    for name in ("no module over time", *NAMES, *tables.PUBLISHED, "end to end", "from features"):
+    known = [name for name, x in tables.PUBLISHED.items() if x.recall is not None]
+    for name in ("no module over time", *NAMES, *known, "end to end", "from features"):
         assert f"{name}<" in text, name
 
 
