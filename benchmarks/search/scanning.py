@@ -1,10 +1,13 @@
 """The exact scan of features on the disk, and what a window's outline takes."""
 
+import os
 import pathlib
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 
 from benchmarks.search.made import FRAMES, HEAD, TOP, features
@@ -24,15 +27,23 @@ def written(folder: pathlib.Path, count: int, dtype: str) -> FeatureFiles:
     return files
 
 
-def best_of(run: Callable[[], object], times: int = 5) -> float:
-    """Seconds of the fastest of some runs, after a first that compiles."""
+def best_of(run: Callable[[], object], times: int = 5) -> tuple[float, float]:
+    """Seconds of the fastest of some runs, and of CPU of the cheapest, after one that compiles."""
     run()
-    taken = []
+    taken, spent = [], []
     for _ in range(times):
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), time.process_time()
         run()
         taken.append(time.perf_counter() - begun)
-    return min(taken)
+        spent.append(time.process_time() - before)
+    return min(taken), min(spent)
+
+
+def reading(arrays: list[np.ndarray]) -> tuple[float, float]:
+    """As `best_of`: what it takes to read all bytes once, by a thread a core."""
+    parts = [part for x in arrays for part in np.array_split(x.reshape(-1).view(np.int64), 64)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return best_of(lambda: list(pool.map(np.max, parts)))
 
 
 def scan(folder: pathlib.Path, count: int, dtype: str) -> None:
@@ -47,12 +58,14 @@ def scan(folder: pathlib.Path, count: int, dtype: str) -> None:
     for asked in (1, 16):
         video = features(random, asked)
         text = TextFeatures(video.frames[:, 0], video.queries)
-        seconds = best_of(lambda text=text: scanning.top(text, TOP, rows))
+        seconds, cpu = best_of(lambda text=text: scanning.top(text, TOP, rows))
         print(
             f"{dtype}: {each:,} bytes a window, {asked} queries at once: {seconds:.3f} s,"
-            f" {each * count / seconds / 1e9:.1f} GB/s",
+            f" {cpu:.3f} s of CPU, {each * count / seconds / 1e9:.1f} GB/s",
             flush=True,
         )
+    seconds, cpu = reading([x for x in jax.tree.leaves(windows) if x.size % 8 == 0])
+    print(f"{dtype}: the bytes alone are read in {seconds:.3f} s, {cpu:.3f} s of CPU", flush=True)
     shutil.rmtree(folder)
 
 
