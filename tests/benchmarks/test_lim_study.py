@@ -26,7 +26,7 @@ from glscl_jax.input_pipeline.prepared_data import open_data
 from glscl_jax.input_pipeline.tokenizer_files import read_tokenizer
 from glscl_jax.models.heads.concept_losses import LossWeights
 from glscl_jax.models.heads.glscl import GLSCLHead
-from glscl_jax.training import kept_features, recipe
+from glscl_jax.training import precomputed_features, recipe
 from tests.heads import Alone, encodings
 
 SIZES = {
@@ -59,9 +59,9 @@ def test_the_recipe_is_the_demo_s():
 
 
 def test_from_features_the_towers_are_frozen():
-    assert demo.TOWERS == kept_features.TOWERS
+    assert demo.TOWERS == precomputed_features.TOWERS
     config = config_file.get_config()
-    config.optim.frozen = (kept_features.TOWERS,)
+    config.optim.frozen = (precomputed_features.TOWERS,)
     assert demo.OPTIM[demo.FROM_FEATURES] == recipe.read(config).optim
 
 

@@ -12,9 +12,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from glscl_jax.models.heads.explanation import Explanation
 from glscl_jax.models.heads.features import Features
 from glscl_jax.models.heads.head import HEADS, Cost, Head
-from glscl_jax.models.heads.told import Told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,9 @@ class SingleVector(Head):
         texts = self.head.text_vector(text)
         return jnp.einsum("AE,BE->AB", texts, vectors, precision=jax.lax.Precision.HIGHEST)
 
-    def tell(self, text: Features, video: Features) -> Told:
-        """As the head tells of its own score, which this one stands for."""
-        return self.head.tell(text, video)
+    def explain(self, text: Features, video: Features) -> Explanation:
+        """As the head explains its own score, which this one stands for."""
+        return self.head.explain(text, video)
 
     def cost(self, width: int, words: int, frames: int) -> Cost:
         """The mean of a video, and an inner product of sentence and concepts a pair."""
