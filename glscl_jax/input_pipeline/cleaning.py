@@ -1,14 +1,14 @@
 """How captions are cleaned before they are cut into tokens, by the names of `CLEANINGS`.
 
-Each is its family's own: a text that is cleaned otherwise is other tokens.
+Each is its family's own: a text that is cleaned otherwise is other tokens. This file is written
+beside an exported text side (`convert.query_side`), too: it imports nothing of the library, and
+`ftfy` for a text that has something to mend alone.
 """
 
 import html
 import re
 import string
 from collections.abc import Callable
-
-import ftfy
 
 # A word's boundary to SentencePiece, which writes it for a space.
 BOUNDARY = "▁"
@@ -23,7 +23,7 @@ def clip(caption: str) -> str:
     # what all the rest of tokenizing does.
     if not (text.isascii() and text.isprintable()) or "&" in text:
         # Twice, because captions scraped from the web hold "&amp;amp;".
-        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+        text = _mended(text)
     return re.sub(r"\s+", " ", text).strip().lower()
 
 
@@ -53,6 +53,8 @@ def none(caption: str) -> str:
 
 
 def _mended(caption: str) -> str:
+    import ftfy
+
     return html.unescape(html.unescape(ftfy.fix_text(caption)))
 
 

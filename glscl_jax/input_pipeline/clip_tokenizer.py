@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
-from tokenizers import models, pre_tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
 
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_text
-from glscl_jax.input_pipeline import cleaning, published_tokenizer
+from glscl_jax.input_pipeline import cleaning, published_tokenizer, tokenizer_json
 from glscl_jax.input_pipeline.published_tokenizer import (
     CONFIG_FILE,
     END,
@@ -24,7 +24,7 @@ from glscl_jax.input_pipeline.published_tokenizer import (
     START,
     VOCABULARY_FILE,
 )
-from glscl_jax.input_pipeline.tokenizer import Frame, Tokenizer
+from glscl_jax.input_pipeline.tokenizer import Frame, Portable, Tokenizer
 
 PAD_ID = 0
 
@@ -156,6 +156,17 @@ class CLIPTokenizer(Tokenizer):
         }
         for name, text in files.items():
             write_text(directory / name, text)
+
+    def portable(self, length: int) -> Portable:
+        """A `tokenizer.json`; a special token that is spelled out is words to it, as any other."""
+        rules = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        # Most of the cleaning, for whoever passes it over.
+        space = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
+        rules.normalizer = normalizers.Sequence(
+            [space, normalizers.Strip(), normalizers.Lowercase()]
+        )
+        content = tokenizer_json.framed(rules, self.frame, length)
+        return Portable("tokenizers", ONE_FILE, content, "lower")
 
     def words(self, captions: list[str]) -> list[list[int]]:
         """The ids of captions, each whole and without start and end."""

@@ -17,7 +17,7 @@ import tokenizers
 
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json, write_text
-from glscl_jax.input_pipeline import cleaning
+from glscl_jax.input_pipeline import cleaning, tokenizer_json
 from glscl_jax.input_pipeline.published_tokenizer import (
     CAPTIONS_FILE,
     CONFIG_FILE,
@@ -25,7 +25,7 @@ from glscl_jax.input_pipeline.published_tokenizer import (
     PIECES_FILE,
     damaged,
 )
-from glscl_jax.input_pipeline.tokenizer import Frame, Tokenizer
+from glscl_jax.input_pipeline.tokenizer import Frame, Portable, Tokenizer
 from glscl_jax.models.encoders.texts import TOKENIZERS
 
 # That transformers registers with every SentencePiece tokenizer of SigLIP.
@@ -154,6 +154,12 @@ class JSONTokenizer(FamilyTokenizer):
         ids = [number for token, number in vocab.items() if spelled or not _is_span(token)]
         super().__init__(content, reading, config, max(ids, default=-1) + 1)
 
+    def portable(self, length: int) -> Portable:
+        """Its `tokenizer.json`, with what stands around captions."""
+        rules = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        content = tokenizer_json.framed(rules, self.frame, length)
+        return Portable("tokenizers", self.file, content, self._reading.cleaning)
+
     def _words(self, texts: list[str]) -> list[list[int]]:
         found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [each.ids for each in found]
@@ -179,6 +185,14 @@ class SentencePieceTokenizer(FamilyTokenizer):
             known = "|".join(map(re.escape, sorted(self._tokens, key=len, reverse=True)))
             self._split = re.compile(rf"({known})")
             self._unknown = config.get("unk_token", SIGLIP_TOKENS["unk_token"])
+
+    def portable(self, length: int) -> Portable:
+        """Its model; of SigLIP's, a token that is spelled out is pieces to it, as any other."""
+        del length
+        clean, before = self._reading.cleaning, ""
+        if self.kind == "siglip":
+            clean, before = "siglip", self._unknown
+        return Portable("sentencepiece", self.file, self._content, clean, before)
 
     def _words(self, texts: list[str]) -> list[list[int]]:
         if self.kind != "siglip":

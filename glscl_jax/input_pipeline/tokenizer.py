@@ -39,6 +39,25 @@ class Frame:
     pad_left: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Portable:
+    """A tokenizer for whoever has not this library.
+
+    Attributes:
+      library: what runs it: "tokenizers" or "sentencepiece".
+      file: the name of its file.
+      content: of that. A `tokenizer.json` frames captions, cuts and fills them up by itself.
+      cleaning: what is done to a caption before, a name of `cleaning.CLEANINGS`.
+      before: what is put before a caption for sentencepiece alone, whose ids are taken away again.
+    """
+
+    library: str
+    file: str
+    content: bytes
+    cleaning: str
+    before: str = ""
+
+
 class Tokenizer(abc.ABC):
     """Captions to ids.
 
@@ -66,6 +85,10 @@ class Tokenizer(abc.ABC):
           max_length: the places that transformers cuts a caption to, when asked to cut; as the
             tokenizer has them by itself if nothing is said.
         """
+
+    @abc.abstractmethod
+    def portable(self, length: int) -> Portable:
+        """The same for whoever has not this library, of captions of L = `length` places."""
 
     @abc.abstractmethod
     def words(self, captions: list[str]) -> list[list[int]]:

@@ -38,7 +38,7 @@ def test_convert_hands_on_to_its_programs(forks):
 @pytest.mark.parametrize("given", [(), ("export",), ("--verify",)])
 def test_convert_without_a_program(forks, given):
     told = one_line_error(forks("convert", *given, check=False))
-    assert "give clip, glscl, push or pull first" in told
+    assert "give clip, glscl, queries, push or pull first" in told
 
 
 def test_what_a_wheel_holds_beside_python():

@@ -18,6 +18,7 @@ PROGRAMS = (
     "convert.glscl",
     "convert.pull",
     "convert.push",
+    "convert.queries",
     "glscl_jax.evaluate",
     "glscl_jax.input_pipeline.prepare",
     "glscl_jax.input_pipeline.rendered",

@@ -9,7 +9,7 @@ from glscl_jax.runtime import named_programs
 from tests.conftest import REPO
 
 CHOICES = {
-    "convert": "clip, glscl, push or pull",
+    "convert": "clip, glscl, queries, push or pull",
     "glscl_jax.search": "index, query, serve or export",
 }
 

@@ -160,7 +160,7 @@ class TextTower(nn.Module):
             x = x * scale + sinusoids(length, width).astype(self.dtype)
         if config.text_pooling == "class":
             last = self.param("class_embedding", init, (width,))
-            last = jnp.broadcast_to(spread(last, x[:, :1]) * scale, (len(ids), 1, width))
+            last = jnp.broadcast_to(spread(last, x[:, :1]) * scale, (ids.shape[0], 1, width))
             x = jnp.concatenate([x, last], axis=1)
         return x
 

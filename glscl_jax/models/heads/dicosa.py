@@ -89,7 +89,7 @@ class Confidence(nn.Module):
     def text(self, sentence: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Sentences [A,D] -> their part of the hidden layer [A,K,4C], the last layer [A,4C+1]."""
         out = jnp.concatenate([self.out_kernel, self.out_bias])
-        out = jnp.broadcast_to(out, (len(sentence), *out.shape))
+        out = jnp.broadcast_to(out, (sentence.shape[0], *out.shape))
         return self.of_text(self._cut(sentence)), out
 
     def video(self, frames: jax.Array) -> jax.Array:

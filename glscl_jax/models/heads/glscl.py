@@ -158,7 +158,7 @@ class GLSCLHead(Head):
         """The sentence's direction, and the concepts: float32 [A,(1+K)*D]."""
         sentence = text.sentence.astype(jnp.float32)
         sentence /= jnp.linalg.norm(sentence, axis=-1, keepdims=True)
-        concepts = text.queries.astype(jnp.float32).reshape(len(sentence), -1)
+        concepts = text.queries.astype(jnp.float32).reshape(sentence.shape[0], -1)
         return jnp.concatenate([sentence, concepts], axis=1)
 
     def video_vector(self, video: VideoFeatures) -> jax.Array:
