@@ -1,12 +1,12 @@
 # make install   the environment alone: .venv with the package in it (. .venv/bin/activate)
-# make demo      renders, prepares, trains and evaluates the demo in demo/ (about 12 minutes)
+# make demo      renders, prepares, trains, evaluates and searches the demo in demo/ (about 12 minutes)
 # make test      lint and tests (about 18 minutes on 2 cores of an AMD EPYC)
 # make slow      the tests of several processes, which make test leaves out
 # make lint      ruff, and the types of glscl_jax/models, retrieval and training
 # make aot       the compiler for TPUs into .venv (170 MB): train --compile_for, and its tests
 # make buckets   clients and servers of buckets into .venv and .venv-moto, and the tests with them
 # make search    what search needs into .venv (300 MB), and its tests
-# make serve     the demo's test clips as a page to search, after make demo and make search
+# make serve     the demo's test clips as a page to search, after make demo
 # make bench     the slow tests and the speed tables
 # make lock      the exact versions anew, after requirements*.txt changed (needs uv)
 # make clean     forgets the demo
@@ -29,6 +29,11 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_P
 # Large pages: a step of a large model touches gigabytes, and the kernel clears a page at a time.
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
+# The demo's test clips, which are 500 to 999 and of a few seconds: whole videos are the windows.
+# An index is of one checkpoint: a demo that was trained anew is indexed anew.
+INDEX = rm -rf demo/index && $(PY) -m glscl_jax.search index --index demo/index \
+	--videos demo/videos/videos --only='00[5-9]*' --checkpoint demo/run --window=0 --batch_size=50
+
 ifeq ($(filter cpu pip no,$(TORCH)),)
 $(error TORCH=$(TORCH): say cpu, pip or no)
 endif
@@ -41,14 +46,17 @@ help:
 install: .venv/runtime
 	@echo "ready: . .venv/bin/activate"
 
-demo: .venv/runtime
+demo: .venv/search-alone
 	$(PY) -m glscl_jax.input_pipeline.rendered --out demo/videos
 	$(PY) -m glscl_jax.input_pipeline.prepare --dataset folder --source demo/videos \
 		--data_dir demo/data --frame_rate 2 --image_size 32
 	$(KEEP_MEMORY) $(PY) -m glscl_jax.train --config configs/demo.py \
 		--workdir demo/run $(DEMO_FLAGS)
 	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py
-	@echo "make serve shows a page to search its test clips by a sentence"
+	$(INDEX)
+	$(PY) -m glscl_jax.search query --index demo/index --top=3 \
+		"a red square goes right, and later a green cross moves up"
+	@echo "make serve shows a page to search them by a sentence"
 
 test: lint .venv/torch-$(TORCH)
 	$(PY) -m pytest -n 2
@@ -69,12 +77,8 @@ buckets: .venv/buckets
 search: .venv/search
 	$(PY) -m pytest tests/search
 
-# The demo's test clips, which are 500 to 999 and of a few seconds: whole videos are the windows.
 serve: .venv/search-alone
-	$(PY) -m glscl_jax.search index --index demo/index --videos demo/videos/videos \
-		--only='00[5-9]*' --checkpoint demo/run --window=0 --batch_size=50
-	$(PY) -m glscl_jax.search query --index demo/index --top=3 \
-		"a red square goes right, and later a green cross moves up"
+	@test -e demo/index/index.json || { $(INDEX); }
 	$(PY) -m glscl_jax.search serve --index demo/index
 
 bench: .venv/bench slow
