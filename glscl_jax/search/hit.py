@@ -17,12 +17,12 @@ class Hit:
       rank: from 1.
       score: the head's.
       row: the window's number in the index; it stays while the index is not compacted.
-      video: the path of its file within the folder of the videos.
+      video: its file, from the folder of the videos; of a prepared data set the clip's id.
       start, end: of the window, in seconds.
       time: of the frame that the query looked at most, in seconds from the video's first frame.
       times: of all its frames, likewise.
       weights: how much each of them counted.
-      metadata: the values of its video in metadata.csv, by column.
+      metadata: the columns of metadata.csv; of a prepared data set `file` and `captions`.
     """
 
     rank: int

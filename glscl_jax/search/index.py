@@ -92,8 +92,13 @@ class Index:
 
     @property
     def videos(self) -> pathlib.Path:
-        """The folder that it is of."""
+        """The folder that it is of: of videos, or a prepared data set."""
         return pathlib.Path(self._store.about["videos"])
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it is of a prepared data set, whose clips have no file to show or play."""
+        return self._store.is_prepared
 
     @property
     def reading(self) -> dict:

@@ -2,12 +2,14 @@
 
     python -m glscl_jax.search index --checkpoint runs/mine --videos videos --index my_index
     python -m glscl_jax.search index --index my_index
+    python -m glscl_jax.search index --checkpoint runs/mine --data_dir data --index clips_index
 
 Videos are cut into windows, of which frames are read as the run of the checkpoint read them. The
 second line does what has changed since: what is new is added, what changed is read again, what went
 is taken out; flags that are left out are as they were. A run that was interrupted goes on in the
 same way. What cannot be read is listed in failed.csv of the index. `metadata.csv` in the folder, of
-a column `video` and any others, is what one may filter by.
+a column `video` and any others, is what one may filter by. The third line takes the clips of a
+prepared data set as windows, by their ids and with their captions.
 """
 
 import dataclasses
@@ -19,11 +21,19 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.preparing.failures import FAILED_FILE
 from glscl_jax.runtime import program
 from glscl_jax.search.indexer import DTYPES, Options, index_videos
+from glscl_jax.search.store import NOT_SHOWN, Store
 
 
 def _define_flags() -> None:
     paths.define("index", None, "The directory of the index.")
     paths.define("videos", None, "The folder of videos.")
+    paths.define(
+        "data_dir",
+        None,
+        "A prepared data set in its place, or its address in a bucket: its clips are the windows.",
+        bucket=True,
+    )
+    flags.DEFINE_string("split", None, "Of that; test.")
     paths.define(
         "checkpoint",
         None,
@@ -62,6 +72,8 @@ def main(_) -> None:
     report = index_videos(**options)
     told = f"{report.windows:,} windows of {report.videos:,} videos, {report.added:,} of them new"
     print(f"{options['index']}: {told}")
+    if Store.open(paths.local(options["index"], "--index")).is_prepared:
+        print(NOT_SHOWN)
     if report.failed:
         print(
             f"{len(report.failed):,} could not be read, or not whole, the first"

@@ -1,13 +1,14 @@
-"""Makes an index of a folder of videos, or brings one up to date."""
+"""Makes an index of a folder of videos, or of a prepared data set, or brings one up to date."""
 
 import dataclasses
+import fnmatch
 import functools
 import itertools
 import os
 import pathlib
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,12 +28,26 @@ from glscl_jax.search.store import INDEX, Store, unwritten
 from glscl_jax.search.window_reader import Reading, ReadWindow, read_all
 from glscl_jax.search.windows import Cut
 
+if TYPE_CHECKING:
+    from glscl_jax.search.prepared_split import PreparedSplit
+
 _LOCK = ".lock"
 TIMES = "times"
 DTYPES = ("float32", "bfloat16", "float16")
 _WINDOW, _STRIDE = 10.0, 5.0
 # What an index remembers of how it was made, beside what its features depend on.
-_REMEMBERED = ("metadata", "only", "follow_links", "neighbours", "qdrant")
+_REMEMBERED = (
+    "metadata",
+    "only",
+    "follow_links",
+    "neighbours",
+    "qdrant",
+    "data_dir",
+    "split",
+)
+# What says nothing of clips that are prepared.
+_OF_VIDEOS = ("metadata", "window", "stride", "frame_rate", "pictures_rate", "follow_links")
+_SPLIT = "test"
 _RANGES = {
     "batch_size": Whole(1),
     "workers": Optional(Whole(1)),
@@ -52,6 +67,8 @@ class Options:
     Attributes:
       index: the directory of the index.
       videos: a folder.
+      data_dir: a prepared data set in its place, whose clips are the windows.
+      split: of that; "test".
       checkpoint: a directory that `train` or `convert` wrote.
       step: of a work directory; the best by validation R@1.
       metadata: a file of what is known of the videos; `metadata.csv` in the folder, if there is
@@ -63,7 +80,7 @@ class Options:
       dtype: in which features are kept; float32.
       batch_size: windows that are encoded and stored at once.
       workers: threads that decode; None for one a core.
-      only: a pattern of names (`fnmatch`), e.g. "2024/*.mp4"; other videos of the folder are as if
+      only: a pattern of names (`fnmatch`), e.g. "2024/*.mp4", or of clips' ids; others are as if
         they were not there; all.
       neighbours: whether to keep a vector a window by which `--candidates` finds them; no.
       qdrant: the address of a Qdrant server that keeps them; "" for LanceDB in the index.
@@ -72,6 +89,8 @@ class Options:
 
     index: str | os.PathLike
     videos: str | os.PathLike | None = None
+    data_dir: str | os.PathLike | None = None
+    split: str | None = None
     checkpoint: str | os.PathLike | None = None
     step: int | None = None
     metadata: str | os.PathLike | None = None
@@ -109,7 +128,7 @@ class Report:
 
 
 def index_videos(index: str | os.PathLike, **options) -> Report:
-    """Indexes a folder: adds what is new or changed, takes out what is gone.
+    """Indexes a folder or a split: adds what is new or changed, takes out what is gone.
 
     Args:
       index: the directory; made if it is not there.
@@ -127,20 +146,58 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
     directory = paths.local(asked.index, "--index").absolute()
     there = (directory / INDEX).is_file()
     about = Store.open(directory).about if there else {}
+    _check_source(asked, about, directory)
     asked = _remembering(asked, about)
     if asked.qdrant and asked.neighbours:
         engine.module("qdrant_client", engine.QDRANT)
     elif options.get("qdrant"):
         raise UserError("--qdrant keeps the neighbours of windows: add --neighbours")
-    cut = Cut(asked.window, asked.stride)
-    found = video_folder.videos_of(_videos(asked, about), bool(asked.follow_links), asked.only)
+    cut, prepared, found = Cut(asked.window, asked.stride), _prepared(asked), []
+    if prepared:
+        cut = Cut(0.0)
+        asked = dataclasses.replace(asked, frame_rate=prepared.data.settings.frame_rate)
+        asked = dataclasses.replace(asked, data_dir=prepared.data_dir, split=prepared.split)
+    else:
+        found = video_folder.videos_of(_videos(asked, about), bool(asked.follow_links), asked.only)
     taken = "another process is indexing there"
     with lock.claimed(directory, _LOCK, f"--index {directory}", taken):
-        store, model, reading = _opened(asked, directory, cut)
+        store, model, reading = _opened(asked, directory, cut, prepared)
         try:
-            return _Run(store, model, reading, asked).run(found)
+            run = _Run(store, model, reading, asked)
+            return run.run_prepared(prepared) if prepared else run.run(found)
         except OSError as error:
             raise unwritten(directory, error) from error
+
+
+def _check_source(asked: Options, about: dict[str, Any], directory: pathlib.Path) -> None:
+    """Raises a `UserError` for videos and prepared clips in one, or flags of the other."""
+    if asked.videos is not None and asked.data_dir is not None:
+        raise UserError("give one of --videos and --data_dir")
+    kind = "data_dir" if about.get("data_dir") else "videos"
+    other = {"data_dir": "videos", "videos": "data_dir"}[kind]
+    if about and getattr(asked, other) is not None:
+        raise UserError(
+            f"--index {directory} was made of --{kind} {about[kind]}: index --{other} into another"
+            " directory"
+        )
+    if asked.data_dir is None and not about.get("data_dir"):
+        if asked.split is not None:
+            raise UserError("--split is of a prepared data set: name it by --data_dir")
+        return
+    if given := [name for name in _OF_VIDEOS if getattr(asked, name) is not None]:
+        raise UserError(
+            f"--{given[0]} says nothing of clips that are prepared, which are windows as they are:"
+            " leave it out"
+        )
+
+
+def _prepared(asked: Options) -> "PreparedSplit | None":
+    if not asked.data_dir:
+        return None
+    # Here, as it takes TensorFlow.
+    from glscl_jax.search.prepared_split import PreparedSplit
+
+    return PreparedSplit.open(asked.data_dir, asked.split or _SPLIT)
 
 
 def _remembering(asked: Options, about: dict[str, Any]) -> Options:
@@ -165,7 +222,9 @@ def _videos(asked: Options, about: dict[str, Any]) -> pathlib.Path:
     return paths.local(asked.videos or about["videos"], "--videos").absolute()
 
 
-def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, Retriever, Reading]:
+def _opened(
+    asked: Options, directory: pathlib.Path, cut: Cut, prepared: "PreparedSplit | None"
+) -> tuple[Store, Retriever, Reading]:
     """The index to write to, the model and how videos are read; all must go together."""
     store = Store.open(directory) if (directory / INDEX).is_file() else None
     checkpoint = asked.checkpoint or (store and store.about["checkpoint"])
@@ -198,6 +257,9 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
     )
     told = {"dtype": asked.dtype, **dataclasses.asdict(reading)}
     made = provenance.of_model(model) | {"reading": told}
+    if prepared:
+        prepared.check(images)
+        made |= prepared.made_of
     if not paths.is_address(checkpoint):
         checkpoint = str(paths.local(checkpoint, "--checkpoint").absolute())
     lies = {"checkpoint": checkpoint, "step": model.step}
@@ -213,7 +275,8 @@ def _opened(asked: Options, directory: pathlib.Path, cut: Cut) -> tuple[Store, R
     else:
         store = Store.create(directory, {"made_of": made, "videos": "", **lies})
     store.sweep()
-    store.change(videos=str(_videos(asked, store.about)), **lies)
+    videos = prepared.data_dir if prepared else str(_videos(asked, store.about))
+    store.change(videos=videos, **lies)
     return store, model, reading
 
 
@@ -233,9 +296,7 @@ class _Run:
     def run(self, found: list[video_folder.Video]) -> Report:
         """Brings the index up to date with the videos that were found."""
         store = self._store
-        if self._asked.neighbours:
-            # Before hours of work, as it may be a server that is not reached.
-            Neighbours.of(store).sweep()
+        self._reach_neighbours()
         self._metadata = self._read_metadata(found)
         known = store.known()
         todo = video_folder.changes(found, known)
@@ -249,15 +310,56 @@ class _Run:
         if known:
             told = f"{todo.unchanged:,} videos are indexed already"
             print(f"{told}, {len(todo.stale):,} changed or went", flush=True)
-        for batch in self._batches(wanted):
+        total = sum(self._expected(video, known) for video, known in wanted)
+        if wanted:
+            self._add_all(read_all(wanted, self._reading, self._workers), total)
+        return self._finished(removed, todo.unchanged)
+
+    def run_prepared(self, split: "PreparedSplit") -> Report:
+        """Adds what is not there yet of a split."""
+        from glscl_jax.search.prepared_split import FIELDS
+
+        store, only = self._store, self._asked.only
+        self._reach_neighbours()
+        self._metadata = metadata.Metadata(FIELDS)
+        known = store.known()
+        stale = [name for name in known if only and not fnmatch.fnmatchcase(name, only)]
+        store.update_columns(self._metadata, [])
+        there = frozenset(known.keys() - set(stale))
+        if there:
+            print(f"{len(there):,} clips are indexed already", flush=True)
+        frames = self._reading.num_frames
+        read = split.windows(there, only, frames, self._workers, self._metadata)
+        self._add_all(read, len(split) - len(there))
+        # Last, as it is known by now whether the pattern matches anything.
+        store.remove(stale)
+        return self._finished(len(stale), len(there))
+
+    def _reach_neighbours(self) -> None:
+        """Before hours of work, as it may be a server that is not reached."""
+        if self._asked.neighbours:
+            Neighbours.of(self._store).sweep()
+
+    @property
+    def _workers(self) -> int:
+        return self._asked.workers or os.cpu_count() or 1
+
+    def _add_all(self, read: Iterable[ReadWindow], total: int) -> None:
+        """Adds windows that were read, so many at once as are encoded."""
+        size, good = self._asked.batch_size, self._good(read)
+        batches = iter(lambda: list(itertools.islice(good, size)), [])
+        for batch in progress.track(batches, "indexing", total, "windows", each=size):
             self._add(batch)
+
+    def _finished(self, removed: int, unchanged: int) -> Report:
+        store = self._store
         store.compact()
         store.tidy()
         self._find_neighbours()
         failed_windows.write(self._failed, store.directory / FAILED_FILE)
         now = store.known()
         windows = sum(len(one.starts) for one in now.values())
-        return Report(self._added, removed, todo.unchanged, windows, len(now), self._failed)
+        return Report(self._added, removed, unchanged, windows, len(now), self._failed)
 
     def _find_neighbours(self) -> None:
         """Keeps a vector of each window, where that is asked for."""
@@ -286,17 +388,6 @@ class _Run:
             )
         return read
 
-    def _batches(self, wanted: list) -> Iterator[list[ReadWindow]]:
-        """Windows that were read, so many at once as are encoded."""
-        if not wanted:
-            return
-        size = self._asked.batch_size
-        total = sum(self._expected(video, known) for video, known in wanted)
-        workers = self._asked.workers or os.cpu_count() or 1
-        good = self._good(read_all(wanted, self._reading, workers))
-        batches = iter(lambda: list(itertools.islice(good, size)), [])
-        yield from progress.track(batches, "indexing", total, "windows", each=size)
-
     def _expected(self, video: video_folder.Video, known: video_folder.Known | None) -> int:
         """How many windows a video will give, by what its header says."""
         try:
@@ -305,7 +396,7 @@ class _Run:
             return 1
         return len(self._reading.cut.windows(length or 0.0)) - len(known.starts if known else ())
 
-    def _good(self, read: Iterator[ReadWindow]) -> Iterator[ReadWindow]:
+    def _good(self, read: Iterable[ReadWindow]) -> Iterator[ReadWindow]:
         """The windows that have frames; notes the others, and those that lack some."""
         for one in read:
             if one.fault:

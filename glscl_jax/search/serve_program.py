@@ -18,6 +18,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.runtime import program
 from glscl_jax.search import engine, server
 from glscl_jax.search import index as searched
+from glscl_jax.search.store import NOT_SHOWN
 
 _LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
@@ -56,6 +57,8 @@ def main(_) -> None:
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/"
     print(f"{len(index):,} windows: {address}{f'?token={token}' if token else ''}", flush=True)
+    if index.is_prepared:
+        print(NOT_SHOWN, flush=True)
     settings = uvicorn.Config(
         app, log_level="error", access_log=False, timeout_graceful_shutdown=3, server_header=False
     )

@@ -27,6 +27,7 @@ from glscl_jax.input_pipeline.annotations import source
 from glscl_jax.search import engine, question
 from glscl_jax.search.batching import Batcher, Busy
 from glscl_jax.search.index import MOST_HITS, Index
+from glscl_jax.search.store import NOT_SHOWN
 from glscl_jax.search.thumbnails import Thumbnails
 
 _COOKIE = "glscl_token"
@@ -148,6 +149,7 @@ class _Pages:
 
     async def page(self, request):
         told = {"windows": len(self._index), "columns": self._index.columns}
+        told["not_shown"] = NOT_SHOWN if self._index.is_prepared else ""
         response = self._responses.HTMLResponse(self._page.render(told))
         if self._token and "token" in request.query_params:
             response.set_cookie(_COOKIE, self._token, httponly=True, samesite="strict")
@@ -185,6 +187,8 @@ class _Pages:
 
     def _file(self, request) -> tuple[pathlib.Path, dict]:
         """The file of a window, which the index names."""
+        if self._index.is_prepared:
+            raise _NotHere(NOT_SHOWN)
         row = _whole(request.path_params, "row", 0, 2**53)
         record = self._index.record(row)
         if record is None:

@@ -28,6 +28,7 @@ from glscl_jax.search.video_folder import Known, Video
 from glscl_jax.search.window_table import OWN, WindowTable
 
 INDEX, FORMAT = "index.json", 1
+NOT_SHOWN = "clips of a prepared data set have no file here: they are neither shown nor played"
 # `compact` acts where at least so many rows were taken out, and this share of all.
 _HOLES, _HOLE_SHARE = 1024, 0.25
 _COPIED_ROWS = 4096
@@ -126,6 +127,11 @@ class Store:
         store._table.replace(OWN.empty_table())
         store._write()
         return store
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it is of a prepared data set, and of no folder of videos."""
+        return bool(self.about.get("data_dir"))
 
     def check_provenance(self, made_of: Mapping[str, Any]) -> None:
         """Raises a `UserError` unless it was made of this: a checkpoint, how videos are read."""

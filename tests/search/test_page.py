@@ -99,3 +99,29 @@ def test_a_narrow_screen_in_the_dark(page):
     ask(page, "green")
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_mend(page, scheme):
+    """Accessibility, by axe-core, of all that the page can show."""
+    why = "pip install axe-playwright-python"
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=why).Axe()
+
+    def check(what):
+        wrong = axe.run(page).response["violations"]
+        assert not [(one["id"], one["nodes"][0]["html"]) for one in wrong], what
+
+    page.emulate_media(color_scheme=scheme)
+    check("at first")
+    ask(page, "a red circle")
+    page.click("summary")
+    check("with results, and the columns")
+    page.locator("#hits .see").first.click()
+    until(page, "document.querySelector('video')?.readyState >= 1")
+    check("while a video plays")
+    page.keyboard.press("Escape")
+    # As of a prepared data set.
+    page.evaluate("document.querySelector('#hits .see').textContent = 'no picture'")
+    check("without a picture")
+    ask(page, "green", "yeer > 3")
+    check("with an error")
