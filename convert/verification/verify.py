@@ -5,6 +5,7 @@ the same seeded frames and texts.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -17,8 +18,8 @@ from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.attention import Seen
 from glscl_jax.models.encoders.clip import CLIP
 from glscl_jax.models.encoders.clip_config import CLIPConfig
-from glscl_jax.models.encoders.rotary import turns_of
-from glscl_jax.models.encoders.transformer import ResidualBlock
+from glscl_jax.models.encoders.rotary import Turns, turns_of
+from glscl_jax.models.encoders.transformer import Blocks, ResidualBlock
 from glscl_jax.models.glscl import GLSCL, GLSCLConfig
 
 # In float32; 1e-5 is what to expect. Values beyond 1 are rounded in proportion to their size, and
@@ -189,6 +190,13 @@ def stages(params: Mapping, config: CLIPConfig | GLSCLConfig, inputs: Inputs) ->
 
 def _ends(params: Mapping, config: GLSCLConfig, inputs: Inputs) -> tuple[Stages, dict]:
     """What comes out of the towers and after them, and what goes into their first blocks."""
+    arrays = inputs.ids, inputs.mask, inputs.frames, inputs.frame_mask
+    return jax.device_get(_whole(params, config, *arrays))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _whole(params, config: GLSCLConfig, *arrays) -> tuple[dict, dict]:
+    """As `_ends`: one program for all weights of a config."""
     first = {}
 
     def watch(call, args, kwargs, context):
@@ -220,12 +228,8 @@ def _ends(params: Mapping, config: GLSCLConfig, inputs: Inputs) -> tuple[Stages,
             "score": config.head.score(text, video),
         }
 
-    @jax.jit
-    def run(params, *arrays):
-        with nn.intercept_methods(watch):
-            return GLSCL(config).apply({"params": params}, *arrays, method=forward), first
-
-    return jax.device_get(run(params, inputs.ids, inputs.mask, inputs.frames, inputs.frame_mask))
+    with nn.intercept_methods(watch):
+        return GLSCL(config).apply({"params": params}, *arrays, method=forward), first
 
 
 def directions(*shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -286,13 +290,19 @@ def _blocks(name: str, tower: Mapping, config: CLIPConfig, x, mask) -> Stages:
     # embedding is a stage as well, loops over them.
     settings = config.text_blocks if name == "text" else config.vision_blocks
     layers = len(blocks["ln_1"]["scale"])
-    block = ResidualBlock(settings, jnp.dtype("float32"))
     turns = None
     if name == "vision" and config.rotary:
         turns = turns_of(config.side, settings.head_width, config.class_token, x.shape[1])
-    step = jax.jit(lambda params, x: block.apply({"params": params}, x, seen, turns)[0])
     found = {first_stage(name): np.asarray(x)[real]}
     for layer in range(layers):
-        x = step(jax.tree.map(lambda array, layer=layer: array[layer], blocks), x)
+        params = jax.tree.map(lambda array, layer=layer: array[layer], blocks)
+        x = _block(params, x, seen, turns, settings)
         found[f"{name}: block {layer + 1}"] = np.asarray(x)[real]
     return found
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _block(params, x, seen: Seen, turns: Turns | None, settings: Blocks) -> jax.Array:
+    """One block of a tower, whichever: x [B,L,D] -> [B,L,D]."""
+    block = ResidualBlock(settings, jnp.dtype("float32"))
+    return block.apply({"params": params}, x, seen, turns)[0]
