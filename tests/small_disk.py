@@ -7,19 +7,24 @@ line on stdout, as JSON.
 """
 
 import ctypes
+import functools
 import json
 import os
 import pathlib
 import runpy
+import shutil
 import subprocess
 import sys
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 
 
+@functools.cache
 def possible() -> bool:
     """Whether this system lets a user mount one."""
-    done = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
+    if not (unshare := shutil.which("unshare")):
+        return False
+    done = subprocess.run([unshare, "-rm", "true"], capture_output=True, check=False)
     return done.returncode == 0
 
 
