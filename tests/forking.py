@@ -108,6 +108,8 @@ if __name__ == "__main__":
     # What is imported stays: no fork looks through it for garbage, an eighth of a short run's time.
     gc.collect()
     gc.freeze()
+    # Most of what tracing leaves is none for long, either.
+    gc.set_threshold(20_000, 20, 10)
     under_way = {}
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line), under_way)), flush=True)

@@ -64,6 +64,8 @@ def failures(printed) -> set[str]:
     return {line.split()[1].removeprefix("test_") for line in lines}
 
 
+# These two are of the tests' own machinery.
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_failure_and_the_rest_is_run(tmp_path):
     numbers = {"a": (), "b": (0, 1), "c": (), "d": (3, 4)}
     printed = suite(tmp_path, **{x: DYING.format(numbers=numbers[x]) for x in numbers})
@@ -72,6 +74,7 @@ def test_a_worker_that_dies_is_one_failure_and_the_rest_is_run(tmp_path):
     assert "crashed while running" in printed
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_is_ended_by_name(tmp_path):
     printed = suite(tmp_path, a=HANGING, b="def test_it(): pass")
     assert failures(printed) == {"a.py::test_python", "a.py::test_native"}

@@ -9,17 +9,21 @@ from xdist.scheduler import LoadFileScheduling
 # By what their tests take.
 LONG = (
     "test_train",
-    "test_configs",
     "test_evaluate",
+    "test_parity",
     "test_sharding",
-    "test_gradient_cache",
-    "test_identity",
-    "test_steps",
-    "test_models",
     "test_pipeline",
-    "test_inherited",
-    "test_trace",
+    "test_models",
     "test_clip",
+    "test_identity",
+    "test_glscl",
+    "test_families",
+    "test_steps",
+    "test_videoprism",
+    "test_report",
+    "test_prepare",
+    "test_inherited",
+    "test_python",
 )
 
 
@@ -58,7 +62,7 @@ class Scheduling(LoadFileScheduling):
 
 
 def pytest_collection_modifyitems(items):
-    """Files of a minute first: a worker that began one last would be waited for."""
+    """Files of half a minute and more first: a worker that began one last would be waited for."""
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 

@@ -1,5 +1,6 @@
 """Checkpoints that the disk has changed are refused; what is whole is read, old ones as well."""
 
+import json
 import random
 import shutil
 
@@ -15,6 +16,7 @@ from glscl_jax.checkpoints.run_checkpoints import Checkpoints
 from glscl_jax.checkpoints.train_state import TrainState
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
+from tests import small_disk
 
 ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
@@ -183,3 +185,15 @@ def test_an_average_that_is_switched_off_leaves_the_parameters(tmp_path):
     assert found.ema is None
     np.testing.assert_array_equal(found.params["w"], np.full((3, 2), 3.0))
     checkpoints.close()
+
+
+@pytest.mark.skipif(not small_disk.possible(), reason="no user may mount a small disk here")
+def test_a_full_disk_keeps_the_last_good_checkpoint(forks, tmp_path):
+    small = ("tests.small_disk", tmp_path, "8m", tmp_path / "checkpoints")
+    told, kept = forks(*small, "tests.saving", tmp_path).stdout.splitlines()
+    assert told.startswith("the checkpoint at step 6 could not be written to ")
+    assert "No space left on device" in told
+    assert "; the last good one is step 3: make room" in told
+    # The failed one has no final name.
+    assert "3" in json.loads(kept)
+    assert "6" not in json.loads(kept)

@@ -352,10 +352,9 @@ def test_tokenizers_that_do_not_fit(tmp_path, what, monkeypatch, capsys):
 # ---- The program -----------------------------------------------------------------------------
 
 
-def test_the_program(run_program, forks, directory, tmp_path):
+def test_the_program(forks, directory, tmp_path):
     out = tmp_path / "out"
-    # An interpreter of its own, once.
-    finished = run_program("convert.clip", directory, out)
+    finished = forks("convert.clip", directory, out)
     assert "parameters in float32, from Hugging Face directory" in finished.stdout
     assert (out / "params").is_dir()
     back = forks("convert.clip", out, tmp_path / "clip.pt", "--to=pytorch")

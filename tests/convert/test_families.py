@@ -65,7 +65,7 @@ def same_tensors(one, other):
 @pytest.mark.parametrize(
     ("variant", "model"),
     [
-        ("tiny-bigG", "CLIPModel"),
+        pytest.param("tiny-bigG", "CLIPModel", marks=pytest.mark.slow),
         ("tiny-MetaCLIP2", "MetaClip2Model"),
         ("tiny-SigLIP", "SiglipModel"),
     ],
@@ -148,7 +148,9 @@ def test_sizes_of_no_model_by_name(variant, changes, message):
     assert "convert the directory with its config" in str(caught.value)
 
 
-@pytest.mark.parametrize("variant", ["tiny-bigG", "tiny-MetaCLIP2"])
+@pytest.mark.parametrize(
+    "variant", ["tiny-bigG", pytest.param("tiny-MetaCLIP2", marks=pytest.mark.slow)]
+)
 def test_wide_heads_and_end_tokens_in_files(tmp_path, variant):
     """As the larger models of open_clip are published; torch.nn stands in for it."""
     clip = VARIANTS[variant]

@@ -186,7 +186,7 @@ def test_intervals_and_notes_stand_with_the_figures(split, tmp_path):
     )
 
 
-@pytest.mark.parametrize("concepts", [1, 43, 44, 64])
+@pytest.mark.parametrize("concepts", [1, 43, 44, pytest.param(64, marks=pytest.mark.slow)])
 def test_any_number_of_concepts_is_drawn(tmp_path, concepts):
     split, rng = Split(), np.random.default_rng(0)
     text, video = (

@@ -460,7 +460,7 @@ def test_validations_leave_no_files_open(data, train, tokenizer, tmp_path):
     kept = train()
     next(kept)
     assert files() == 1  # that of the training that goes on meanwhile
-    for _ in range(50):
+    for _ in range(8):
         assert sum(batch.real for batch in validate()) == 7
     # Nor do batches that are read in part and closed, or dropped, or that end in an error.
     closed = validate("train")

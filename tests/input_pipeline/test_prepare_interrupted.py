@@ -1,9 +1,8 @@
 """What was there stays until the new is whole, whatever ends `prepare`."""
 
 import csv
+import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,8 +11,8 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import prepare
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.prepared_data import open_data
+from tests import small_disk
 from tests.input_pipeline.preparing import files_of, run
-from tests.server import REPO
 
 PROGRAM = "glscl_jax.input_pipeline.prepare"
 
@@ -52,7 +51,7 @@ def test_what_was_there_stays_until_the_new_is_whole(faulty, tmp_path, monkeypat
 
 
 def test_killed_outright_it_goes_on_from_what_is_decoded(videos, forks, tmp_path, monkeypatch):
-    source, data_dir, segments = tmp_path / "source", tmp_path / "data", 200
+    source, data_dir, segments = tmp_path / "source", tmp_path / "data", 120
     source.mkdir()
     long = "a.mp4"
     (source / long).write_bytes(next((videos / "videos").iterdir()).read_bytes())
@@ -114,25 +113,15 @@ def test_one_writer_at_a_time(videos, tmp_path, forks):
 
 
 @pytest.mark.parametrize("size", ["4k", pytest.param("200k", marks=pytest.mark.slow)])
-def test_a_full_disk_is_one_line(videos, tmp_path, size):
+@pytest.mark.skipif(not small_disk.possible(), reason="no user may mount a small disk here")
+def test_a_full_disk_is_one_line(videos, tmp_path, size, forks):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this system lets no user mount a small disk (unshare -rm)")
-    # A small disk of its own, which the rest of the system does not see.
-    mount = f"mount -t tmpfs -o size={size} none {disk}"
-    script = f"{mount} && $0 $@; code=$?; ls -A {disk}/data; exit $code"
-    program = [sys.executable, "-m", PROGRAM, "--source", str(videos)]
-    flags = ["--data_dir", str(disk / "data"), "--frame_rate=12", "--jpeg_quality=100"]
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script, *program, *flags],
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    flags = ("--data_dir", disk / "data", "--frame_rate=12", "--jpeg_quality=100")
+    small = ("tests.small_disk", disk, size, disk / "data")
+    done = forks(*small, PROGRAM, "--source", videos, *flags, check=False)
     assert done.returncode == 2, done.stderr
     error = done.stderr.splitlines()[-1]
     assert error == f"error: {disk / 'data'}: No space left on device: nothing was made; make room"
     # What was decoded until then, if anything, for when there is room.
-    assert done.stdout.split() in ([], [".preparing"])
+    assert json.loads(done.stdout.splitlines()[-1]) in ([], [".preparing"])

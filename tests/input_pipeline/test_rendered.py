@@ -3,8 +3,6 @@
 import collections
 import itertools
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import read_folder
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.rendered import COLOURS, MOTIONS, SHAPES, Event, Scene
-from tests.server import REPO
 
 CONTENT = {*COLOURS, *SHAPES, *MOTIONS}
 
@@ -207,17 +204,11 @@ def test_videos_decode_to_what_was_drawn(told, tmp_path):
     np.testing.assert_allclose(twice.times, [0, 0.5, 1, 1.5, 2, 2.5])
 
 
-def test_the_program_goes_on_where_it_was_stopped(tmp_path):
+def test_the_program_goes_on_where_it_was_stopped(forks, tmp_path):
     def call(*more):
-        program = [sys.executable, "-m", "glscl_jax.input_pipeline.rendered", "--out"]
-        sizes = ["--clips=8", "--held_out=4"]
-        return subprocess.run(
-            [*program, str(tmp_path / "out"), *sizes, *more],
-            cwd=REPO,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        sizes = "--clips=8", "--held_out=4"
+        program = "glscl_jax.input_pipeline.rendered"
+        return forks(program, "--out", tmp_path / "out", *sizes, *more, check=False)
 
     first = call()
     assert first.returncode == 0, first.stderr

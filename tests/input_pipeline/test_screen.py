@@ -161,7 +161,10 @@ DEEP = {
 }
 
 
-@pytest.mark.parametrize(("name", "transfer"), [("a.mkv", 16), ("a.mp4", 18), ("b.mp4", 16)])
+@pytest.mark.parametrize(
+    ("name", "transfer"),
+    [pytest.param("a.mkv", 16, marks=pytest.mark.slow), ("a.mp4", 18), ("b.mp4", 16)],
+)
 def test_high_dynamic_range_is_mapped(tmp_path, name, transfer):
     # Four greys, of which the brightest is as bright as paper (203 cd/m2), and a lamp.
     nits = np.repeat([5, 26, 100, 203, 1000], 32)

@@ -19,6 +19,9 @@ from tests.builders import params_of
 
 # Of OpenAI's build there are tests elsewhere.
 OTHERS = ("tiny-MetaCLIP2", "tiny-CLIPA", "tiny-SigLIP", "tiny-PE-G", "tiny-VideoPrism")
+# These two have towers like OpenAI's and settings that conversion's tests compare with theirs.
+ALIKE = ("tiny-MetaCLIP2", "tiny-CLIPA")
+MADE = [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in OTHERS]
 HEAD = GLSCLHead(queries=3, lim_layers=1, lim_feed_forward=16)
 
 
@@ -47,7 +50,7 @@ def test_a_variant_is_known_whatever_its_vocabulary_and_activation():
     assert variant_of(dataclasses.replace(clip, vision_layers=5)) is None
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", MADE)
 def test_every_family_feeds_the_head(name):
     """Tokens, sentence and frames of one width, of which GLSCL makes a finite score."""
     clip = dataclasses.replace(VARIANTS[name], vision_layers=1, text_layers=1)

@@ -5,6 +5,7 @@ import importlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,8 +15,12 @@ from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
-from glscl_jax.training import inputs, recipe
+from glscl_jax.models.glscl import GLSCL, init_params
+from glscl_jax.runtime import sharding
+from glscl_jax.training import inputs, recipe, run, steps
+from glscl_jax.training.optim import make_optimizer
 from tests import benchmark_files
+from tests.builders import train_batch
 from tests.server import REPO
 
 NAMES = sorted(
@@ -23,8 +28,6 @@ NAMES = sorted(
 )
 # What has files here; VATEX's recipe is MSVD's (below).
 PREPARED = [name for name in NAMES if name != "vatex"]
-# The demo's and one's own videos are trained on elsewhere (test_train, test_own_videos).
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in PREPARED if name != "msvd"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,7 +84,30 @@ def test_an_epoch_passes_over_the_pairs(name, prepared):
     assert bool(data.settings.partial) == (name not in ("demo", "folder"))
 
 
-@pytest.mark.parametrize("name", ["msvd", *SLOW])
+def test_a_benchmark_s_tiny_has_a_step():
+    """Recipe, model, losses and augmentation fit: what `test_tiny_trains` runs is traced."""
+    config = importlib.import_module("configs.msvd").get_config("tiny")
+    assert config.data.augment
+    settings = recipe.read(config)
+    model, mesh = GLSCL(settings.model), sharding.make_mesh(jax.devices()[:1])
+    optimizer = make_optimizer(settings.optim, 4)
+    state = jax.eval_shape(
+        lambda: steps.init_state(init_params(model, 0), optimizer, settings.optim)
+    )
+    state = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        state,
+        sharding.by_rules(state, mesh),
+    )
+    step = run.jitted_step(config, settings, model, optimizer, mesh, state)
+    after, metrics = jax.eval_shape(step, state, train_batch(config.batch_size))
+    assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, state)
+    assert metrics.losses.total.shape == ()
+
+
+# The demo's is trained on in test_train.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PREPARED)
 def test_tiny_trains(name, prepared, forks, tmp_path):
     printed = forks(
         "glscl_jax.train",

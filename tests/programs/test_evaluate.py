@@ -149,6 +149,7 @@ def test_features_of_another_checkpoint_are_refused(workdir, evaluated, evaluate
     assert "another checkpoint (" in evaluate.refused(*arguments, f"--step={other}")
 
 
+@pytest.mark.slow
 def test_an_interrupted_encode_goes_on(workdir, evaluate, tmp_path):
     # 32 clips in batches of 8, of which the first is all there is.
     arguments = [f"--checkpoint={workdir}", "--split=train", "--noreport"]

@@ -8,6 +8,12 @@ import pytest
 from glscl_jax.input_pipeline.tokenizer_files import read_tokenizer
 from tests.conftest import one_line_error
 
+FLAGS = [
+    "--config.data.frame_rate=1.0",
+    "--config.model.clip.image_size=224",
+    '--config.data.validation_split=""',
+    "--config.batch_size=5",
+]
 CAPTION = "a small red circle moves from left to right then from right to left and stops"
 
 
@@ -45,14 +51,15 @@ def test_all_that_does_not_fit_is_told_with_flags_that_help(forks, prepared, tmp
     assert first == "error: 4 things do not fit:"
     assert not any(tmp_path.iterdir())
     flags = [word for line in lines for word in line.split() if word.startswith("--config")]
-    assert flags == [
-        "--config.data.frame_rate=1.0",
-        "--config.model.clip.image_size=224",
-        '--config.data.validation_split=""',
-        "--config.batch_size=5",
-    ]
+    assert flags == FLAGS
+
+
+@pytest.mark.slow
+def test_with_these_flags_it_trains_and_is_evaluated(forks, prepared, tmp_path):
+    train = ("glscl_jax.train", "--config=configs/folder.py:tiny", f"--workdir={tmp_path}")
+    train += (f"--config.data.dir={prepared}", "--config.num_steps=1")
     # As a shell hands them on; and with patches so large that the test is quick.
-    flags = [flag.replace('""', "") for flag in flags]
+    flags = [flag.replace('""', "") for flag in FLAGS]
     out = forks(*train, *flags, "--config.model.clip.patch_size=224").stdout
     assert f"trained to step 1; the run's files are in {tmp_path}" in out
     cut = "5 of 5 train captions (100.0 %) are cut: they have more tokens than"

@@ -182,6 +182,7 @@ def test_addresses_of_buckets_stay_as_they_are():
     assert not any(map(paths.is_address, ("gs:/b", "hdfs://b/x", "a/gs://b", "", "s3")))
 
 
+@pytest.mark.slow
 def test_programs_are_at_home(forks, shapes, tmp_path):
     home = {"HOME": str(tmp_path)}
     (tmp_path / "data").symlink_to(shapes / "data")

@@ -1,5 +1,6 @@
 """Training as a user runs it: processes that log, save, are killed, and go on exactly."""
 
+import gzip
 import json
 import random
 import re
@@ -14,6 +15,7 @@ import pytest
 from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.runtime import sharding
 from glscl_jax.runtime.preemption import PREEMPTED_STATUS
+from tests import small_disk
 from tests.conftest import REPO, one_line_error, program_environment
 from tests.events import tensorboard_scalars
 
@@ -39,9 +41,9 @@ def arguments(shapes, workdir, *more):
 
 @pytest.fixture(scope="module")
 def trained(shapes, forks, tmp_path_factory):
-    """A run that nobody disturbed: (its work directory, what it printed)."""
+    """A run that nobody disturbed, traced for two steps: (work directory, what it printed)."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    process = forks("glscl_jax.train", *arguments(shapes, workdir))
+    process = forks("glscl_jax.train", *arguments(shapes, workdir), "--profile=2:3")
     return workdir, process.stdout
 
 
@@ -94,6 +96,33 @@ def test_tensorboard_has_the_same_scalars(trained):
     assert tensorboard_scalars(events).keys() == logged
 
 
+def test_the_files_lie_where_tensorboard_looks(trained):
+    (time,) = (trained[0] / "profile" / "plugins" / "profile").iterdir()
+    (plane,) = time.glob("*.xplane.pb")
+    raw = plane.read_bytes()
+    planes = jax.profiler.ProfileData.from_serialized_xspace(raw).planes
+    names = [event.name for plane in planes for line in plane.lines for event in line.events]
+    assert names.count("train") == 2
+
+
+def test_perfetto_finds_the_steps_and_what_ran_in_them(trained):
+    (path,) = trained[0].glob("profile/plugins/profile/*/perfetto_trace.json.gz")
+    with gzip.open(path) as file:
+        events = json.load(file)["traceEvents"]
+    steps = {
+        event["args"]["step_num"]: (event["ts"], event["ts"] + event["dur"])
+        for event in events
+        if event.get("name") == "train"
+    }
+    assert sorted(map(int, steps)) == [2, 3]
+    # The step's matrix products, each within one of the two or right after it.
+    products = [event for event in events if event.get("name", "").startswith("dot")]
+    start, end = min(a for a, _ in steps.values()), max(b for _, b in steps.values())
+    inside = [event for event in products if start <= event["ts"] <= end]
+    assert len(inside) > 20
+    assert len(inside) == len(products)
+
+
 def test_the_best_and_the_last_checkpoints_are_kept(trained):
     workdir, _ = trained
     kept = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
@@ -114,10 +143,17 @@ def test_a_finished_run_has_nothing_left_to_do(trained, shapes, forks):
 
 
 def test_a_run_can_start_from_another_s_parameters(trained, shapes, forks, tmp_path):
-    # The first step's rate is 0, so after it the parameters are still those that came in.
+    # The first step's rate is 0, so after it the parameters are still those that came in. A step
+    # that other tests have compiled.
     forks(
         "glscl_jax.train",
-        *arguments(shapes, tmp_path / "run", "--config.num_steps=1", "--config.seed=5"),
+        "--config=configs/demo.py:tiny",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.dir={shapes / 'data'}",
+        "--config.data.validation_split=",
+        "--config.num_steps=4",
+        "--config.checkpoint_every=1",
+        "--config.keep_checkpoints=4",
         f"--config.init_from={trained[0]}",
     )
     best = parameters(trained[0], step=None)
@@ -147,13 +183,27 @@ def test_another_head_starts_fresh_on_a_run_s_encoders(trained, shapes, forks, t
     assert "nothing to train" in again.stdout
 
 
-def test_killed_or_told_to_end_at_any_moment_it_ends_the_same(trained, shapes, forks, tmp_path):
+def test_told_to_end_at_any_moment_it_ends_the_same(trained, shapes, forks, tmp_path):
+    workdir, tell = tmp_path / "ended", random.Random().randrange(2, STEPS)
+    print("told to end after step", tell)
+    end_and_go_on(tell, shapes, workdir, forks)
+    assert_ended_alike(workdir, trained[0])
+
+
+@pytest.mark.slow
+def test_killed_and_then_told_to_end_it_ends_the_same(trained, shapes, forks, tmp_path):
     workdir = tmp_path / "ended"
     kill, tell = sorted(random.Random().sample(range(2, STEPS), 2))
     print("killed after step", kill, "told to end after step", tell)
     process = until(kill, forks.start("glscl_jax.train", *arguments(shapes, workdir)))
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+    end_and_go_on(tell, shapes, workdir, forks)
+    assert_ended_alike(workdir, trained[0])
+
+
+def end_and_go_on(tell, shapes, workdir, forks):
+    """Starts the run, tells it to end once it has done step `tell`, and starts it again."""
     process = until(tell, forks.start("glscl_jax.train", *arguments(shapes, workdir)))
     process.send_signal(signal.SIGTERM)
     told, status = process.stdout.read(), process.wait()
@@ -164,10 +214,13 @@ def test_killed_or_told_to_end_at_any_moment_it_ends_the_same(trained, shapes, f
         assert (workdir / "checkpoints" / str(saved)).is_dir()
         again = forks("glscl_jax.train", *arguments(shapes, workdir))
         assert f"from step {saved} " in again.stdout
-    for one, other in zip(parameters(trained[0]), parameters(workdir), strict=True):
+
+
+def assert_ended_alike(workdir, trained):
+    for one, other in zip(parameters(trained), parameters(workdir), strict=True):
         np.testing.assert_array_equal(one, other)
     # The log, too, reads as if nothing had happened (but for speeds and each restart's first step).
-    whole = {row["step"]: row["loss/total"] for row in figures(trained[0]) if "loss/total" in row}
+    whole = {row["step"]: row["loss/total"] for row in figures(trained) if "loss/total" in row}
     pieced = [(row["step"], row["loss/total"]) for row in figures(workdir) if "loss/total" in row]
     assert all(whole[step] == loss for step, loss in pieced)
     assert len({step for step, _ in pieced}) == len(pieced)
@@ -181,34 +234,21 @@ def until(step, process):
     raise AssertionError(f"it ended before step {step} with {process.wait()}")
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(shapes, run_program, tmp_path):
+@pytest.mark.slow
+@pytest.mark.skipif(not small_disk.possible(), reason="no user may mount a small disk here")
+def test_a_full_disk_keeps_the_last_good_checkpoint(shapes, forks, tmp_path):
+    """As the checkpoints' own test has it, with all that a run does around them."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    # A small disk of its own, which the rest of the system does not see.
-    small = [
-        "unshare",
-        "-rm",
-        "sh",
-        "-c",
-        f"mount -t tmpfs -o size=30m none {disk} && $0 $@; "
-        f"code=$?; ls {disk}/run/checkpoints >&2; exit $code",
-    ]
-    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this system lets no user mount a small disk (unshare -rm)")
-    done = subprocess.run(
-        [*small, sys.executable, "-m", "glscl_jax.train", *arguments(shapes, disk / "run")],
-        cwd=REPO,
-        env=program_environment(run_program.cache),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    small = ("tests.small_disk", disk, "30m", disk / "run" / "checkpoints")
+    train = ("glscl_jax.train", *arguments(shapes, disk / "run"))
+    done = forks(*small, *train, check=False)
     error = one_line_error(done)
     assert "could not be written" in error
     assert "No space left on device" in error
     assert "the last good one is step 3" in error
     # It is still there when the program has ended, and the failed one has no final name.
-    kept = done.stderr.split(error)[1].split()
+    kept = json.loads(done.stdout.splitlines()[-1])
     assert "3" in kept
     assert "6" not in kept
 

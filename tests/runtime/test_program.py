@@ -1,5 +1,6 @@
 """How programs start: flags with dashes, first arguments that run something else, and help."""
 
+import functools
 import os
 import pty
 import subprocess
@@ -10,27 +11,11 @@ import pytest
 from glscl_jax.runtime.program import underscore
 from tests.conftest import REPO, one_line_error
 
-SCRIPT = """
-'Explains the script.'
-from absl import flags
-from glscl_jax.runtime import program
-from glscl_jax.errors import UserError
-FLAG = flags.DEFINE_string("two_words", None, "Says what is printed.")
-def main(argv):
-    print("main", argv[1:], FLAG.value)
-def other(argv):
-    "Explains the other."
-    if argv[1] == "bad":
-        raise UserError("bad is bad")
-    print("other", argv, FLAG.value)
-program.run(main, ("WHAT",), {"other": program.Command(other, ("ONE", "TWO"))})
-"""
 
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments], cwd=REPO, capture_output=True, text=True
-    )
+@pytest.fixture(scope="module")
+def run(forks):
+    """Runs the script; what came of it."""
+    return functools.partial(forks, "tests.script", check=False)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +37,7 @@ def test_dashes_in_the_names_of_flags(given, meant):
     assert underscore(given) == meant
 
 
-def test_a_first_argument_can_run_something_else():
+def test_a_first_argument_can_run_something_else(run):
     assert run("a-b", "--two-words=x-y").stdout == "main ['a-b'] x-y\n"
     assert run("other", "1", "2", "--two-words", "x-y").stdout == "other ['other', '1', '2'] x-y\n"
     assert "bad is bad" in one_line_error(run("other", "bad", "2"))
@@ -64,7 +49,7 @@ def test_a_first_argument_can_run_something_else():
 @pytest.mark.parametrize(
     "asked", ["--help", "--helpfull", pytest.param("-h", marks=pytest.mark.slow)]
 )
-def test_help_explains_the_program_and_its_own_flags_first(asked):
+def test_help_explains_the_program_and_its_own_flags_first(run, asked):
     # Before what is wrong with the other arguments.
     helped = run("--nonsense", asked)
     assert (helped.returncode, helped.stderr) == (0, "")

@@ -176,7 +176,11 @@ def text_tower(rows, **axes):
 
 
 @pytest.mark.parametrize(
-    ("rows", "spec"), [(1000, PartitionSpec("fsdp", None)), (1001, PartitionSpec(None, "fsdp"))]
+    ("rows", "spec"),
+    [
+        pytest.param(1000, PartitionSpec("fsdp", None), marks=pytest.mark.slow),
+        (1001, PartitionSpec(None, "fsdp")),
+    ],
 )
 def test_a_token_embedding_of_any_number_of_rows_is_split(rows, spec):
     """MetaCLIP 2 has an odd number of them, in 3.7 GB."""

@@ -1,0 +1,23 @@
+"""Explains the script."""
+
+from absl import flags
+
+from glscl_jax.errors import UserError
+from glscl_jax.runtime import program
+
+FLAG = flags.DEFINE_string("two_words", None, "Says what is printed.")
+
+
+def main(argv):
+    print("main", argv[1:], FLAG.value)
+
+
+def other(argv):
+    """Explains the other."""
+    if argv[1] == "bad":
+        raise UserError("bad is bad")
+    print("other", argv, FLAG.value)
+
+
+if __name__ == "__main__":
+    program.run(main, ("WHAT",), {"other": program.Command(other, ("ONE", "TWO"))})
