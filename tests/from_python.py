@@ -22,7 +22,7 @@ def main(source: str, out: pathlib.Path) -> dict:
     """What each returned; OUT gets data, run and val."""
     report = prepare_source(source, out / "data", frame_rate=2.0, image_size=32)
     config = demo.get_config("tiny")
-    config.data.dir, config.num_steps, config.batch_size = str(out / "data"), 2, 8
+    config.data.dir, config.num_steps, config.batch_size = str(out / "data"), 4, 8
     before = config.to_dict()
     status = [train(config, out / "run"), train(config, str(out / "run"))]
     card = evaluate(out / "run", config=config, split="val", out=out / "val", report=False, top_k=2)

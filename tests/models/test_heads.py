@@ -255,7 +255,8 @@ def pairs(clip, count=4, frames=2, words=5):
 def test_a_head_trains_whole_in_blocks_and_in_micro_batches(head):
     settings = recipe.read(config_with(head))
     model = GLSCL(settings.model)
-    params, batch = init_params(model, 0), pairs(model.config.clip)
+    params = jax.jit(lambda: init_params(model, 0))()
+    batch = pairs(model.config.clip)
     run = functools.partial(gradient, model=model, weights=settings.losses)
     whole, losses = jax.jit(run)(params, batch, None)
     assert set(losses.own) == ({"spread"} if head == "best frame" else set())

@@ -7,9 +7,11 @@ import json
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
+from glscl_jax.checkpoints import model_dir
 from glscl_jax.input_pipeline import annotations, prepare, rendered
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
@@ -17,6 +19,7 @@ from glscl_jax.input_pipeline.prepared_data import Settings, open_data
 from glscl_jax.input_pipeline.preparing import builder
 from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
 
+ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 FOLDERS = {"source": "videos", "data_dir": "data"}
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
@@ -153,10 +156,10 @@ def merges(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(train, shapes, merges, tmp_path_factory):
-    """The work directory of a run that has come to step 2."""
+    """The work directory of a run that has come to step 2; what it had at step 4 lies beside it."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     train(workdir, shapes / "data", f"--config.data.tokenizer={merges}")
-    shutil.rmtree(workdir / "checkpoints" / "4")
+    shutil.move(workdir / "checkpoints" / "4", workdir.parent / "4")
     return workdir
 
 
@@ -168,26 +171,42 @@ def run(trained, shapes, tmp_path):
     return tmp_path / "run", tmp_path / "data"
 
 
-def others_data(forks, folder, data):
-    """Puts data of other videos, with the same settings, in the place of `data`."""
+@pytest.fixture(scope="module")
+def others_data(forks, tmp_path_factory):
+    """Puts data of other videos, with the same settings, in the place of its argument."""
+    folder, made = (tmp_path_factory.mktemp(name) for name in ("videos", "others"))
     forks("glscl_jax.input_pipeline.rendered", f"--out={folder}", "--clips=32", "--held_out=8",
           "--seed=1")  # fmt: skip
-    forks("glscl_jax.input_pipeline.prepare", f"--source={folder}", f"--data_dir={data}",
-          "--frame_rate=2", "--image_size=32", "--overwrite")  # fmt: skip
+    forks("glscl_jax.input_pipeline.prepare", f"--source={folder}", f"--data_dir={made}",
+          "--frame_rate=2", "--image_size=32")  # fmt: skip
+
+    def put(place):
+        shutil.rmtree(place)
+        shutil.copytree(made, place)
+
+    return put
 
 
-def test_a_run_goes_by_what_its_data_and_tokenizer_are(run, train, forks, merges, tmp_path):
+def test_a_run_goes_by_what_its_data_and_tokenizer_are(
+    trained, run, train, others_data, merges, tmp_path
+):
     workdir, data = run
     data.rename(tmp_path / "moved")
     elsewhere = shutil.copy(merges, tmp_path / "copied.txt")
     tokenizer = f"--config.data.tokenizer={elsewhere}"
     done = train(workdir, tmp_path / "moved", tokenizer)
     assert "from step 2 to 4" in done.stdout
+    # As if nothing had been in between.
+    one, other = (
+        jax.tree.leaves(model_dir._load_params(path, ONE))
+        for path in (trained.parent / "4", workdir / "checkpoints" / "4")
+    )
+    assert all(map(np.array_equal, one, other))
     assert json.loads((workdir / "config.json").read_text())["data"]["dir"].endswith("moved")
 
     # The same places, other contents.
     kept = {path: path.read_bytes() for path in workdir.glob("*.json")}
-    others_data(forks, tmp_path / "videos", tmp_path / "moved")
+    others_data(tmp_path / "moved")
     told = train.refused(workdir, tmp_path / "moved", tokenizer)
     assert "was trained on other data (annotations" in told
     assert "splits.train.records" in told
@@ -215,21 +234,39 @@ def test_how_data_is_read_is_fixed(trained, shapes, train, merges):
         assert told in train.refused(trained, shapes / "data", tokenizer, flag)
 
 
-def test_a_run_that_did_not_write_down_its_data_goes_on_in_its_place(run, train, merges, tmp_path):
+@pytest.fixture
+def without_data(run):
+    """As `run`, of a run that did not write down its data."""
     workdir, data = run
     (workdir / "data.json").unlink()
-    tokenizer = f"--config.data.tokenizer={merges}"
     config = json.loads((workdir / "config.json").read_text())
     config["data"]["dir"] = str(data)
     (workdir / "config.json").write_text(json.dumps(config))
+    return workdir, data
+
+
+def test_a_run_that_did_not_write_down_its_data_does_not_move(
+    without_data, train, merges, tmp_path
+):
+    workdir, data = without_data
     shutil.copytree(data, tmp_path / "copy")
+    tokenizer = f"--config.data.tokenizer={merges}"
     told = train.refused(workdir, tmp_path / "copy", tokenizer)
     assert "does not say what data it had: go on with that once" in told
+
+
+@pytest.mark.slow
+def test_a_run_that_did_not_write_down_its_data_goes_on_in_its_place(
+    without_data, train, merges, tmp_path
+):
+    workdir, data = without_data
+    shutil.copytree(data, tmp_path / "copy")
+    tokenizer = f"--config.data.tokenizer={merges}"
     assert "from step 2" in train(workdir, data, tokenizer).stdout
     assert "nothing to train" in train(workdir, tmp_path / "copy", tokenizer).stdout
 
 
-def test_evaluate_changes_the_runs_own_config(run, forks, refusal, tmp_path):
+def test_evaluate_changes_the_runs_own_config(run, forks, refusal, others_data, tmp_path):
     workdir, data = run
     evaluate = functools.partial(forks, "glscl_jax.evaluate", f"--checkpoint={workdir}")
     data.rename(tmp_path / "moved")
@@ -245,7 +282,7 @@ def test_evaluate_changes_the_runs_own_config(run, forks, refusal, tmp_path):
     flags = ("--config.eval_batch_size=16", kept, out, "--noreport")
     evaluate(again, *flags)
     assert json.loads((tmp_path / "out" / "results.json").read_text())["features"] == "read"
-    others_data(forks, tmp_path / "videos", tmp_path / "again")
+    others_data(tmp_path / "again")
     refused = functools.partial(refusal, "glscl_jax.evaluate")
     assert "features of another annotations" in refused(f"--checkpoint={workdir}", again, *flags)
 

@@ -110,7 +110,7 @@ def test_a_recipe_is_trained(returned):
     out, printed, values = returned
     assert values["status"] == [0, 0]
     assert values["config untouched"]
-    assert 2 in steps_on_disk(out / "run" / "checkpoints")
+    assert 4 in steps_on_disk(out / "run" / "checkpoints")
     assert printed.count("nothing to train") == 1
 
 

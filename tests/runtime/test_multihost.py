@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -227,6 +228,41 @@ def test_two_processes_evaluate_as_one_does(shapes, forks, tmp_path, alone):
     for name in (rank_files.RANKS, rank_files.TOP):
         one, two = ((tmp_path / folder / name).read_text() for folder in ("one", "two"))
         assert ranks_in(one) == ranks_in(two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("another step", "checkpoint.step is 8 in process 0, 6 in process 1"),
+        (
+            "another model",
+            "checkpoint.model.head.temperature is 3.0 in process 0, 4.0 in process 1",
+        ),
+        ("other parameters", "parameters is "),
+    ],
+)
+def test_processes_must_have_the_same_checkpoint(forks, tmp_path, alone, other, told):
+    """Whatever it is in which the directory of another host differs."""
+    theirs = tmp_path / "theirs"
+    shutil.copytree(alone, theirs)
+    last, before = (theirs / "checkpoints" / str(step) for step in (STEPS, STEPS - 2))
+    if other == "another step":
+        shutil.rmtree(last)
+    elif other == "another model":
+        model = json.loads((theirs / "model.json").read_text())
+        model["head"]["temperature"] = 4.0
+        (theirs / "model.json").write_text(json.dumps(model))
+    else:
+        # The same step and settings: only their hash tells these numbers apart.
+        shutil.rmtree(last / "params")
+        shutil.copytree(before / "params", last / "params")
+    runs = [
+        ("glscl_jax.evaluate", f"--checkpoint={where}", f"--out={tmp_path / 'out'}", *flags)
+        for flags, where in zip(together(2), (alone, theirs), strict=True)
+    ]
+    assert told in refused_together(forks, *runs)
+    assert not (tmp_path / "out").exists()
 
 
 def ranks_in(text):

@@ -286,7 +286,15 @@ def test_a_run_in_one_line(shapes, forks, converted, tmp_path):
     )
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
-    # It goes on by itself: nothing of the checkpoint is needed any more.
+    # Nothing of the checkpoint is needed any more.
+    again = forks("glscl_jax.train", *arguments(shapes, workdir, tmp_path / "gone"))
+    assert "nothing to train" in again.stdout
+
+
+@pytest.mark.slow
+def test_it_goes_on_by_itself(shapes, forks, converted, tmp_path):
+    workdir = tmp_path / "run"
+    forks("glscl_jax.train", *arguments(shapes, workdir, converted))
     shutil.rmtree(workdir / "checkpoints" / "2")
     again = forks("glscl_jax.train", *arguments(shapes, workdir, tmp_path / "gone"))
     assert "from step 1 to 2" in again.stdout
