@@ -133,8 +133,8 @@ def by_shares(pull_back: Callable, part, slopes, *, mesh: Mesh | None):
         with within(Share(number, shares)):
             return pull_back(part, slopes)
 
-    cuts = (jax.tree.map(cut, x) for x in (part, slopes))
-    return jax.vmap(of_share, spmd_axis_name=DATA)(*cuts, jnp.arange(shares))
+    parts, slopes = (jax.tree.map(cut, x) for x in (part, slopes))
+    return jax.vmap(of_share, spmd_axis_name=DATA)(parts, slopes, jnp.arange(shares))
 
 
 def _by_kind(tree):
