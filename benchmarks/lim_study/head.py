@@ -12,7 +12,7 @@ from glscl_jax.models.heads.concept_losses import intra_diversity
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures
 from glscl_jax.models.heads.gim import gim_similarity, gram_matrices
 from glscl_jax.models.heads.glscl import GLSCLHead
-from glscl_jax.models.heads.head import NoLosses, register
+from glscl_jax.models.heads.head import NoLosses
 from glscl_jax.models.heads.lim import lim_similarity
 
 
@@ -26,7 +26,6 @@ class WeighedText(TextFeatures):
 _REFERENCE = Options()
 
 
-@register
 @dataclasses.dataclass(frozen=True)
 class StudyHead(GLSCLHead):
     """The GIM's score and, beside it, that of a LIM with options.

@@ -126,7 +126,7 @@ def test_the_same_head_or_none_that_was_chosen_is_gone_on_with(glscl):
     assert inherited.leave_head(wti, config, same).left_head == "wti"
     # A run's own head cannot change.
     config = changed({"model.head.name": "wti"})
-    itself = dataclasses.replace(glscl, goes_on=True)
+    itself = dataclasses.replace(glscl, resumes=True)
     assert inherited.leave_head(itself, config, inherited.Chosen.of(config)) is itself
     assert "head.name 'glscl', now 'wti'" in refused(config, itself)
 
