@@ -65,6 +65,7 @@ def test_from_features_the_towers_are_frozen():
     assert demo.OPTIM[demo.FROM_FEATURES] == recipe.read(config).optim
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 def test_without_options_it_is_the_product_s(shared):
     sizes = {**SIZES, "share_queries": shared, "share_decoder": shared}

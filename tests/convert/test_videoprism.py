@@ -121,6 +121,7 @@ def test_files_of_the_authors(tmp_path, file, arrays, capsys):
             assert back[name].tobytes() == arrays[name].tobytes(), name
 
 
+@pytest.mark.slow
 def test_directories_of_transformers(tmp_path):
     settings = transformers_config(CLIP)
     twin = torch_glscl.randomise(transformers_model(settings)(settings), seed=0)

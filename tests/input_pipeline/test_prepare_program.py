@@ -47,6 +47,7 @@ def test_the_program(faulty, tmp_path, forks):
     assert files_of(data_dir) == before
 
 
+@pytest.mark.slow
 def test_the_closing_line_comes_through_beside_a_progress_bar(videos, tmp_path):
     ours, terminal = pty.openpty()
     process = subprocess.Popen(

@@ -63,7 +63,12 @@ def test_parameter_counts(name):
 
 # Each temporal module, and either way of sharing; nothing that one of them does is the other's.
 @pytest.mark.parametrize(
-    ("temporal", "share"), [("seqTransf", True), ("seqLSTM", False), ("None", False)]
+    ("temporal", "share"),
+    [
+        ("seqTransf", True),
+        pytest.param("seqLSTM", False, marks=pytest.mark.slow),
+        pytest.param("None", False, marks=pytest.mark.slow),
+    ],
 )
 def test_every_option_encodes(temporal, share):
     config = dataclasses.replace(

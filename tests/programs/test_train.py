@@ -161,6 +161,7 @@ def test_a_run_can_start_from_another_s_parameters(trained, shapes, forks, tmp_p
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_another_head_starts_fresh_on_a_run_s_encoders(trained, shapes, forks, tmp_path):
     flags = ("--config.num_steps=1", "--config.seed=5", "--config.model.head.name=wti")
     done = forks(
