@@ -329,7 +329,7 @@ def test_a_row_that_is_not_whole_is_not_asked_for(made):
         (["serve", "--index=x", "--host=0.0.0.0"], "add --expose_videos"),
         (["serve", "--index=x", "--host=here"], "--host here is no address"),
         (["serve", "--index=nowhere", "--port=0"], "nowhere: no such folder"),
-        (["search"], "give index, query or serve first, 'search' is none"),
+        (["search"], "give index, query, serve or export first, 'search' is none"),
     ],
 )
 def test_what_is_wrong_with_a_command_is_a_line(forks, args, told, tmp_path):
