@@ -19,7 +19,10 @@ def run(programs: Mapping[str, str], told: str) -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in programs:
         del sys.argv[1]
-        importlib.import_module(programs[name]).cli()
+        program = importlib.import_module(programs[name])
+        # It comes with JAX, which the help of all of them does without.
+        importlib.import_module("glscl_jax.runtime.jax_internals").forget_absent_tpu()
+        program.cli()
         return
     streams.outlive_readers()
     if name.startswith("-") and name.lstrip("-") in _HELP:

@@ -45,7 +45,9 @@ def test_one_of_them_is_run_as_if_by_itself(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["both", "first", "--flag"])
     monkeypatch.setattr(named_programs.importlib, "import_module", lambda name: Program(name))
     named_programs.run({"first": "a.first", "second": "a.second"}, "")
-    assert capsys.readouterr().out == "a.first of ['both', '--flag']\n"
+    # A TPU that is not there is forgotten before the program can ask for devices.
+    told = "forgotten\na.first of ['both', '--flag']\n"
+    assert capsys.readouterr().out == told
 
 
 class Program:
@@ -56,3 +58,6 @@ class Program:
 
     def cli(self):
         print(f"{self.name} of {sys.argv}")
+
+    def forget_absent_tpu(self):
+        print("forgotten")
