@@ -73,5 +73,5 @@ if __name__ == "__main__":
 
 def source(portable: Portable) -> str:
     """The file for a tokenizer."""
-    middle = {"tokenizers": _TOKENIZERS, "sentencepiece": _SENTENCEPIECE}[portable.library]
-    return _HEAD.format(library=portable.library) + middle + _TAIL
+    middle = {"tokenizers": _TOKENIZERS, "sentencepiece": _SENTENCEPIECE}[portable.package]
+    return _HEAD.format(library=portable.package) + middle + _TAIL

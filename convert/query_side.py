@@ -164,7 +164,7 @@ def _card(model: Retriever, made: Program, portable: Portable) -> dict:
             "jax": jax.__version__,
         },
         "tokenizer": {
-            "library": portable.library,
+            "library": portable.package,
             "file": portable.file,
             "cleaning": portable.cleaning,
             "before": portable.before,

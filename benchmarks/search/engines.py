@@ -4,6 +4,7 @@ Each is measured in a process of its own, whose memory is its alone.
 """
 
 import dataclasses
+import importlib
 import multiprocessing
 import os
 import pathlib
@@ -31,12 +32,12 @@ class Engine:
     Attributes:
       name: of the row.
       build: from a folder and vectors to what finds the nearest of one.
-      library: the module that it needs.
+      package: the one that it needs.
     """
 
     name: str
     build: Callable[[pathlib.Path, np.ndarray], Callable[[np.ndarray], np.ndarray]]
-    library: str = "numpy"
+    package: str = "numpy"
 
 
 def vectors(count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +89,7 @@ def measured(number: int, folder: pathlib.Path) -> None:
     engine = ENGINES[number]
     stored, asked, true = (np.load(folder / f"{name}.npy") for name in ("stored", "asked", "true"))
     try:
-        __import__(engine.library)
+        importlib.import_module(engine.package)
     except ModuleNotFoundError as error:
         print(f"| {engine.name} | needs {error.name} |", flush=True)
         return

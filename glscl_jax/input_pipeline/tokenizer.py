@@ -44,14 +44,14 @@ class Portable:
     """A tokenizer for whoever has not this library.
 
     Attributes:
-      library: what runs it: "tokenizers" or "sentencepiece".
+      package: what runs it: "tokenizers" or "sentencepiece".
       file: the name of its file.
       content: of that. A `tokenizer.json` frames captions, cuts and fills them up by itself.
       cleaning: what is done to a caption before, a name of `cleaning.CLEANINGS`.
       before: what is put before a caption for sentencepiece alone, whose ids are taken away again.
     """
 
-    library: str
+    package: str
     file: str
     content: bytes
     cleaning: str

@@ -19,7 +19,7 @@ from glscl_jax.models.glscl import model_config
 from glscl_jax.models.heads.head import Head
 from glscl_jax.search import engine
 from glscl_jax.search.feature_files import Arrays
-from glscl_jax.search.indexer import TIMES
+from glscl_jax.search.index_run import TIMES
 from glscl_jax.search.scan import windows_of
 from glscl_jax.search.store import Snapshot, Store
 

@@ -17,7 +17,7 @@ from glscl_jax.retriever import Retriever
 from glscl_jax.search import candidates as nearest
 from glscl_jax.search import provenance, question, visual_query
 from glscl_jax.search.hit import Answer, Hit
-from glscl_jax.search.indexer import TIMES
+from glscl_jax.search.index_run import TIMES
 from glscl_jax.search.neighbours import Neighbours
 from glscl_jax.search.scan import Scan, windows_of
 from glscl_jax.search.store import Snapshot, Store

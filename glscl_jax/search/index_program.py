@@ -20,7 +20,8 @@ from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.preparing.failures import FAILED_FILE
 from glscl_jax.runtime import program
-from glscl_jax.search.indexer import DTYPES, Options, index_videos
+from glscl_jax.search.index_options import DTYPES, Options
+from glscl_jax.search.indexer import index_videos
 from glscl_jax.search.store import NOT_SHOWN, Store
 
 

@@ -32,6 +32,10 @@ FIELDS = (pa.field("file", pa.string()), pa.field("captions", pa.string()))
 _BETWEEN = " | "
 
 
+class NothingMatchesError(UserError):
+    """A pattern of ids that no clip of a split has."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PreparedSplit:
     """What is indexed.
@@ -91,7 +95,8 @@ class PreparedSplit:
           metadata: of `FIELDS`, to which each clip's are added before it is yielded.
 
         Raises:
-          UserError: a record cannot be read, or no clip matches.
+          UserError: a record cannot be read.
+          NothingMatchesError: no clip has such an id; after the last was read.
         """
         matching = 0
 
@@ -116,7 +121,9 @@ class PreparedSplit:
                 metadata.of[clip.clip_id] = told
                 yield read.result()
         if not matching:
-            raise UserError(f"--only {only!r} matches none of {len(self):,} clips of {self.split}")
+            raise NothingMatchesError(
+                f"--only {only!r} matches none of {len(self):,} clips of {self.split}"
+            )
 
 
 def _read(clip: PreparedClip, num_frames: int, rate: float) -> ReadWindow:

@@ -118,6 +118,8 @@ def test_what_does_not_go_with_it(made, options, told, tmp_path):
     with pytest.raises(UserError, match=told):
         index_videos(tmp_path / "index", **options)
     assert len(Store.open(tmp_path / "index").snapshot().rows) == 8
+    # What was refused is not what the index goes on with.
+    assert index_videos(tmp_path / "index").unchanged == 8
 
 
 def test_what_is_of_one_kind_alone(tmp_path, shapes, weights):
