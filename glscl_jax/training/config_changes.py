@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
+from flax.traverse_util import flatten_dict
+
 from glscl_jax.training.optim import OptimConfig, warmup_cosine
 
 _LENGTH = ("num_steps", "num_epochs")
@@ -68,7 +70,7 @@ def describe(
       update: the updates made until then, which the schedule goes by.
       before, after: the schedules.
     """
-    lines, (old, new) = [], map(_flat, (old, new))
+    lines, (old, new) = [], (flatten_dict(dict(x), sep=".") for x in (old, new))
     for path in sorted(old.keys() & new.keys()):
         if old[path] != new[path]:
             effect = _effect(path, step, update, before, after)
@@ -97,11 +99,3 @@ def _effect(path: str, step: int, update: int, before: Schedule, after: Schedule
 
 def _said(value) -> str:
     return "none" if value in (None, "") else str(value)
-
-
-def _flat(values: Mapping, prefix: str = "") -> dict[str, object]:
-    found = {}
-    for key, value in values.items():
-        inner = isinstance(value, Mapping)
-        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found

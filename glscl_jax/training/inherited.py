@@ -15,6 +15,7 @@ import dataclasses
 import pathlib
 from collections.abc import Collection, Mapping
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from glscl_jax.checkpoints.model_dir import at_hand, read_run_config, tokenizer_folder
@@ -87,7 +88,7 @@ class Chosen:
         # Not before a config is there: reading a checkpoint does not need the recipes.
         from configs import common
 
-        base, given = (_flat(x.to_dict()) for x in (common.base(), config))
+        base, given = (flatten_dict(x.to_dict(), sep=".") for x in (common.base(), config))
         changed = {path for path, value in given.items() if value != base.get(path)}
         changed = {path for path in changed if given[path] not in (None, "")}
         commanded = {path for path in commanded if given.get(path) not in (None, "")}
@@ -116,7 +117,9 @@ def _source(directory: pathlib.Path, resumes: bool) -> Source:
     if not resumes and not learned_parts(model):
         whole.pop("head", None)  # Any head can begin where there is nothing of another.
     settings = {
-        name: value for name, value in _flat(whole).items() if name.split(".")[0] not in _OWN
+        name: value
+        for name, value in flatten_dict(whole, sep=".").items()
+        if name.split(".")[0] not in _OWN
     }
     folder, data = tokenizer_folder(directory), (read_run_config(directory) or {}).get("data", {})
     return Source(
@@ -202,7 +205,7 @@ def check(config: ConfigDict, source: Source, chosen: Chosen) -> None:
     if source.resumes:
         way_out = f"give the run a --workdir of its own, or remove {source.directory}"
         whose = f"the run in {source.directory}"
-    problems, given = Problems(), _flat(config.model.to_dict())
+    problems, given = Problems(), flatten_dict(config.model.to_dict(), sep=".")
     if _VARIANT in chosen.commanded:
         _check_variant(config.model.clip.variant, source, problems, f"{whose}: {way_out}")
     for name, theirs in source.settings.items():
@@ -285,11 +288,3 @@ def describe(source: Source, config: ConfigDict, model: GLSCLConfig) -> str:
         f", {clip.image_size} pixels, {clip.activation}, tokenizer {config.data.tokenizer}, "
         f"{config.data.num_words} words{rest}"
     )
-
-
-def _flat(values: Mapping, prefix: str = "") -> dict[str, object]:
-    found = {}
-    for key, value in values.items():
-        inner = isinstance(value, Mapping)
-        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found
