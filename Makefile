@@ -1,5 +1,5 @@
 # make install   the environment alone: .venv with the package in it (. .venv/bin/activate)
-# make demo      renders, prepares, trains, evaluates and searches the demo in demo/ (about 13 minutes)
+# make demo      renders, prepares, trains, evaluates and searches the demo in demo/ (about 14 minutes)
 # make test      lint and tests (about 17 minutes on 2 cores of an AMD EPYC)
 # make slow      what make test leaves out: whole proofs, and further cases of what it tests
 # make lint      ruff, and the types of glscl_jax/models, retrieval and training
