@@ -6,14 +6,11 @@ What is computed does not depend on the mesh: the compiler adds the communicatio
 """
 
 import contextlib
-import contextvars
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -30,6 +27,7 @@ from glscl_jax.models.encoders.parameters import (
 from glscl_jax.models.encoders.products import looking_up
 from glscl_jax.runtime import split_table
 from glscl_jax.runtime.device_layout import arrange, nearest
+from glscl_jax.runtime.shares import current_share
 from glscl_jax.trees import path_name
 
 
@@ -137,54 +135,9 @@ def device_share(tree) -> float:
     return held / whole
 
 
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """The examples of a batch that lie in one place along `DATA`, where each place has its own.
-
-    Attributes:
-      number: int32 [], from 0.
-      count: of shares.
-    """
-
-    number: jax.Array
-    count: int
-
-
-_SHARE: contextvars.ContextVar[Share | None] = contextvars.ContextVar("share", default=None)
-
-
-@contextlib.contextmanager
-def within(share: Share) -> Iterator[None]:
-    """While its body traces, arrays have a share's examples alone: of them nothing is on `DATA`.
-
-    What is dropped in a share is what would be dropped of those examples in the whole batch.
-    """
-    token = _SHARE.set(share)
-    try:
-        with nn.intercept_methods(_drop_as_of_all):
-            yield
-    finally:
-        _SHARE.reset(token)
-
-
-def _drop_as_of_all(call, args, kwargs, context):
-    """`nn.Dropout` of a share's rows: draws for all shares, as without them, and takes its own."""
-    module, share = context.module, _SHARE.get()
-    if not isinstance(module, nn.Dropout) or context.method_name != "__call__" or share is None:
-        return call(*args, **kwargs)
-    (inputs,) = args
-    if module.deterministic or not module.rate:
-        return inputs
-    keep, (rows, *rest) = 1 - module.rate, inputs.shape
-    key = module.make_rng(module.rng_collection)
-    kept = jax.random.bernoulli(key, keep, (share.count * rows, *rest))
-    kept = jax.lax.dynamic_slice_in_dim(kept, share.number * rows, rows)
-    return jnp.where(kept, inputs / keep, jnp.zeros_like(inputs))
-
-
 def _left_to_shares(axes: tuple) -> tuple:
     """`axes` without `DATA`, within a share."""
-    if _SHARE.get() is None:
+    if current_share() is None:
         return axes
     return tuple(FSDP if axis == BATCH else None if axis == DATA else axis for axis in axes)
 
@@ -241,7 +194,7 @@ def constrain_activations(mesh: Mesh | None) -> Iterator[None]:
         return constrain(call(inputs, *args[1:], **kwargs), mesh, *after)
 
     def rows(table, ids, dtype):
-        by = BATCH if _SHARE.get() is None else (FSDP,)
+        by = BATCH if current_share() is None else (FSDP,)
         if split_table.is_split(table, ids, mesh, by):
             return split_table.look_up(table, ids, dtype, mesh, by)
         return table[ids].astype(dtype)

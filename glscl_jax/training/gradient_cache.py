@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from glscl_jax.models.encoders.parameters import BATCH, DATA, FSDP
-from glscl_jax.runtime.sharding import Share, constrain, constrain_shares, within
+from glscl_jax.runtime.sharding import constrain, constrain_shares
+from glscl_jax.runtime.shares import Share, within
 
 
 def take_part(batch, index: jax.Array, count: int, mesh: Mesh | None = None):

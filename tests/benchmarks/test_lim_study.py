@@ -85,7 +85,7 @@ def test_without_options_it_is_the_product_s(shared):
     leaves = jax.tree_util.tree_leaves_with_path(theirs)
     ours = dict(jax.tree_util.tree_leaves_with_path(ours))
     for path, leaf in leaves:
-        np.testing.assert_array_equal(ours[path], leaf, str(path))
+        np.testing.assert_allclose(ours[path], leaf, rtol=1e-6, err_msg=str(path))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), what_ours, what_theirs)
 
 

@@ -82,7 +82,10 @@ def test_half_precision_is_scored_as_the_numbers_it_is(dtype):
     wide = half.replace(features=jax.tree.map(lambda x: x.astype(np.float32), half.features))
     rows = np.arange(30)
     found = Scan(half, head, block=8).scores(text, rows)
-    np.testing.assert_array_equal(found, Scan(wide, head, block=8).scores(text, rows))
+    # Another program: how it rounds in float32 is the processor's affair. In half precision they
+    # would be a thousand times as far apart.
+    same = Scan(wide, head, block=8).scores(text, rows)
+    np.testing.assert_allclose(found, same, rtol=0, atol=2e-6)
 
 
 def test_what_was_left_behind_the_last_row_is_written_over(tmp_path):
