@@ -6,9 +6,12 @@ import platform
 
 import jax
 
+from glscl_jax.runtime import jax_internals
+
 
 def machine() -> str:
     """One line: devices, processor, cores, and the versions that matter."""
+    jax_internals.forget_absent_tpu()  # Its errors would stand above every table.
     device = jax.devices()[0]
     return (
         f"{jax.device_count()} x {device.device_kind} ({device.platform}), {_processor()}, "
