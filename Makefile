@@ -31,7 +31,7 @@ HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 # The demo's test clips, which are 500 to 999 and of a few seconds: whole videos are the windows.
 # An index is of one checkpoint: a demo that was trained anew is indexed anew.
-INDEX = rm -rf demo/index && $(PY) -m glscl_jax.search index --index demo/index \
+INDEX_CLIPS = rm -rf demo/index && $(PY) -m glscl_jax.search index --index demo/index \
 	--videos demo/videos/videos --only='00[5-9]*' --checkpoint demo/run --window=0 --batch_size=50
 
 ifeq ($(filter cpu pip no,$(TORCH)),)
@@ -53,7 +53,7 @@ demo: .venv/search-alone
 	$(KEEP_MEMORY) $(PY) -m glscl_jax.train --config configs/demo.py \
 		--workdir demo/run $(DEMO_FLAGS)
 	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py
-	$(INDEX)
+	$(INDEX_CLIPS)
 	$(PY) -m glscl_jax.search query --index demo/index --top=3 \
 		"a red square goes right, and later a green cross moves up"
 	@echo "make serve shows a page to search them by a sentence"
@@ -78,7 +78,7 @@ search: .venv/search
 	$(PY) -m pytest tests/search
 
 serve: .venv/search-alone
-	@test -e demo/index/index.json || { $(INDEX); }
+	@test -e demo/index/index.json || { $(INDEX_CLIPS); }
 	$(PY) -m glscl_jax.search serve --index demo/index
 
 bench: .venv/bench slow
@@ -128,10 +128,11 @@ install = .venv/bin/uv pip install -q --native-tls --python $(PY) $(1) 2>/dev/nu
 # whose version is the longer one; without a way to PyTorch's index it takes what there is.
 CPU_BUILDS := https://download.pytorch.org/whl/cpu
 
-.venv/torch-cpu: INDEX := --extra-index-url $(CPU_BUILDS)
+TORCH_INDEX :=
+.venv/torch-cpu: TORCH_INDEX := --extra-index-url $(CPU_BUILDS)
 .venv/torch-cpu .venv/torch-pip: .venv/dev requirements-torch.txt
 	@echo "installing requirements-torch.txt into .venv"
-	@$(PIP) --retries 2 $(INDEX) -r requirements-torch.txt
+	@$(PIP) --retries 2 $(TORCH_INDEX) -r requirements-torch.txt
 	@$(PY) -c "from importlib import metadata; print('PyTorch', metadata.version('torch'))"
 	@touch $@
 
