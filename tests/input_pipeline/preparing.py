@@ -3,9 +3,9 @@
 import csv
 import dataclasses
 
-from glscl_jax.input_pipeline import annotations, prepare
+from glscl_jax.input_pipeline import annotations
 from glscl_jax.input_pipeline.prepared_data import Settings
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.preparing import builder, data_set
 
 
 def settings_of(clips, **changes):
@@ -16,7 +16,7 @@ def settings_of(clips, **changes):
 def run(source, data_dir, *, clips=None, allow_partial=False, max_failed_share=0.0, **changes):
     clips = annotations.read_folder(source) if clips is None else clips
     workers = changes.pop("workers", 2)
-    return prepare.prepare(
+    return data_set.prepare(
         clips,
         source,
         data_dir,

@@ -20,10 +20,10 @@ import time
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import annotations, prepare, rendered
+from glscl_jax.input_pipeline import annotations, rendered
 from glscl_jax.input_pipeline.data_dir import DECODED, STAGING
 from glscl_jax.input_pipeline.prepared_data import Settings, holds_data, open_data
-from glscl_jax.input_pipeline.preparing import beam, builder, decode_cache
+from glscl_jax.input_pipeline.preparing import beam, builder, data_set, decode_cache
 from glscl_jax.runtime import progress
 from tests.conftest import REPO, one_line_error
 
@@ -69,7 +69,7 @@ def settings_of(clips, rate=2.0, size=48):
 def run(source, data_dir, engine=None, rate=2.0, size=48, share=0.0):
     """As the program, in this process."""
     clips = annotations.read_folder(source)
-    return prepare.prepare(
+    return data_set.prepare(
         clips,
         source,
         data_dir,

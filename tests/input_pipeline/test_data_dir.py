@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from glscl_jax.input_pipeline import annotations, data_dir, prepare, rendered
+from glscl_jax.input_pipeline import annotations, data_dir, rendered
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.preparing import builder, data_set
 
 OLD, NEW = 32, 48  # The size of their frames.
 
@@ -31,7 +31,7 @@ def source(tmp_path_factory):
 def prepared(source: pathlib.Path, folder: pathlib.Path, size: int) -> None:
     clips = annotations.READERS["folder"](source, source)
     settings = Settings("folder", 2.0, size, 95, builder.annotations_digest(clips))
-    prepare.prepare(clips, source, folder, settings, workers=1, max_failed_share=0)
+    data_set.prepare(clips, source, folder, settings, workers=1, max_failed_share=0)
 
 
 @pytest.fixture(scope="module")

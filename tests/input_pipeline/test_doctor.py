@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import prepare, rendered
+from glscl_jax.input_pipeline import rendered
 from glscl_jax.input_pipeline.annotations import BENCHMARKS, READERS, Clip
 from glscl_jax.input_pipeline.annotations.benchmark import Count
 from glscl_jax.input_pipeline.prepared_data import Settings
-from glscl_jax.input_pipeline.preparing import builder, doctor
+from glscl_jax.input_pipeline.preparing import builder, data_set, doctor
 from tests import benchmark_files, numbered_videos
 from tests.conftest import one_line_error
 
@@ -62,7 +62,7 @@ def test_nothing_to_say(whole, monkeypatch):
     assert not found.remarkable
     assert found.partial({"train": 12, "val": 4, "test": 4}) == ""
     assert found.median == pytest.approx(benchmark_files.SECONDS, abs=0.1)
-    prepare.check_findings(found, len(clips), max_failed_share=0.0, allow_partial=False)
+    data_set.check_findings(found, len(clips), max_failed_share=0.0, allow_partial=False)
     # A split that nobody published is counted all the same.
     monkeypatch.setitem(BENCHMARKS, "msvd", dataclasses.replace(published, counts=counts[::-1][:2]))
     assert [row.published is None for row in examine(whole)[1].rows] == [False, False, True]
@@ -132,8 +132,8 @@ def write_for(scene, path, repeats, seconds):
 def test_a_benchmark_that_differs_stops(broken):
     clips, found = examine(broken[0])
     with pytest.raises(UserError, match=r"train has 12 videos, published 1,200 \(and .*more diff"):
-        prepare.check_findings(found, len(clips), max_failed_share=1.0, allow_partial=False)
-    prepare.check_findings(found, len(clips), max_failed_share=0.0, allow_partial=True)
+        data_set.check_findings(found, len(clips), max_failed_share=1.0, allow_partial=False)
+    data_set.check_findings(found, len(clips), max_failed_share=0.0, allow_partial=True)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_windows_that_begin_beyond_their_video(windowed, monkeypatch):
     assert found.failures == found.late
     assert "clips beyond:      2\n  a.mp4#t=2: no frame from 2 s on: the vid" in found.table()
     with pytest.raises(UserError, match="2 of 4 clips failed"):
-        prepare.check_findings(found, len(clips), max_failed_share=0.4, allow_partial=False)
+        data_set.check_findings(found, len(clips), max_failed_share=0.4, allow_partial=False)
     # A header that says too little is not believed, one that says nothing neither.
     for told in (0.5, None):
         monkeypatch.setattr(doctor.video, "duration", lambda *_, told=told: told)
@@ -166,9 +166,9 @@ def test_one_s_own_videos_stop_by_their_share(broken):
     found = dataclasses.replace(
         found, rows=tuple(dataclasses.replace(r, published=None) for r in found.rows)
     )
-    prepare.check_findings(found, len(clips), max_failed_share=0.15, allow_partial=False)
+    data_set.check_findings(found, len(clips), max_failed_share=0.15, allow_partial=False)
     with pytest.raises(UserError, match="3 of 20 clips failed"):
-        prepare.check_findings(found, len(clips), max_failed_share=0.14, allow_partial=False)
+        data_set.check_findings(found, len(clips), max_failed_share=0.14, allow_partial=False)
 
 
 def test_the_program(broken, forks):
@@ -228,7 +228,7 @@ def test_what_the_system_refuses_is_one_file_s(tmp_path, monkeypatch):
     told(found.failures)
     assert "broken.mp4: not a video that can be read (Input/output error)" in found.table()
     settings = Settings("folder", 1.0, 32, 95, builder.annotations_digest(clips))
-    made = prepare.prepare(
+    made = data_set.prepare(
         clips, source, tmp_path / "data", settings, workers=2, max_failed_share=1.0
     )
     assert made.splits == {"train": 1}

@@ -14,7 +14,7 @@ from glscl_jax.input_pipeline.annotations.source import Source
 from glscl_jax.input_pipeline.decoding.containers import VideoError
 from glscl_jax.input_pipeline.decoding.video import duration, measure, read_frames
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
-from glscl_jax.input_pipeline.preparing import builder, doctor
+from glscl_jax.input_pipeline.preparing import builder, data_set, doctor
 from glscl_jax.input_pipeline.preparing.decode_cache import DecodeCache
 from tests import numbered_videos
 
@@ -206,7 +206,7 @@ def test_prepared_beside_videos(folder_of_clips, tmp_path):
     checkup = doctor.examine(clips, folder_of_clips, "folder", workers=2, pictures_rate=10.0)
     assert not checkup.failures
     assert checkup.strays == (folder_of_clips / "stray",)
-    made = prepare.prepare(
+    made = data_set.prepare(
         clips, folder_of_clips, tmp_path / "data", settings, workers=2, max_failed_share=0.0
     )
     assert (made.splits, made.failures) == ({"train": 2, "test": 2}, ())

@@ -17,14 +17,14 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline import annotations, prepare
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.prepared_data import holds_data, open_data
-from glscl_jax.input_pipeline.preparing import decode_cache, decoding_pool
+from glscl_jax.input_pipeline.preparing import data_set, decode_cache, decoding_pool
 from tests.input_pipeline.preparing import failed_rows, files_of, names_in, run, settings_of
 
 
 def test_records_hold_what_the_videos_show(videos, tmp_path):
     clips = annotations.read_folder(videos)
     report = run(videos, tmp_path / "new" / "data")
-    assert report == prepare.PrepareReport({"train": 5, "val": 2, "test": 2}, ())
+    assert report == data_set.PrepareReport({"train": 5, "val": 2, "test": 2}, ())
     data = open_data(tmp_path / "new" / "data")
     assert data.settings == settings_of(clips)
     assert data.splits == report.splits
@@ -85,7 +85,7 @@ def test_bad_videos_are_left_out_and_listed(faulty, tmp_path):
     # Mended, the list goes.
     for name in reasons:
         (source / name).write_bytes(next((source / "videos").iterdir()).read_bytes())
-    assert run(source, data_dir) == prepare.PrepareReport({"train": 11}, ())
+    assert run(source, data_dir) == data_set.PrepareReport({"train": 11}, ())
     assert not (data_dir / "failed.csv").exists()
     assert open_data(data_dir).settings.partial == ""
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from glscl_jax.errors import UserError
-from glscl_jax.input_pipeline import prepare
 from glscl_jax.input_pipeline.decoding import video
 from glscl_jax.input_pipeline.prepared_data import open_data
+from glscl_jax.input_pipeline.preparing import data_set
 from tests import small_disk
 from tests.input_pipeline.preparing import files_of, run
 
@@ -96,20 +96,20 @@ def test_a_file_in_the_way(videos, tmp_path):
 
 def test_one_writer_at_a_time(videos, tmp_path, forks):
     data_dir = tmp_path / "data"
-    with prepare.claimed(data_dir):
+    with data_set.claimed(data_dir):
         done = forks(PROGRAM, f"--source={videos}", f"--data_dir={data_dir}", check=False)
         assert done.returncode == 2
         assert done.stderr == (
             f"error: --data_dir {data_dir}: another prepare is writing there:"
             " wait for it, or name another\n"
         )
-        with prepare.claimed(tmp_path / "another"):
+        with data_set.claimed(tmp_path / "another"):
             pass
     assert not list(data_dir.iterdir())
     # Of a run that was killed.
-    (data_dir / prepare.LOCK_FILE).touch()
+    (data_dir / data_set.LOCK_FILE).touch()
     assert run(videos, data_dir).splits
-    assert not (data_dir / prepare.LOCK_FILE).exists()
+    assert not (data_dir / data_set.LOCK_FILE).exists()
 
 
 @pytest.mark.parametrize("size", ["4k", pytest.param("200k", marks=pytest.mark.slow)])

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from glscl_jax.input_pipeline import annotations, prepare
+from glscl_jax.input_pipeline import annotations
 from glscl_jax.input_pipeline.annotations import validation
 from glscl_jax.input_pipeline.captions import caption_counts
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.preparing import builder, data_set
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.runtime import sharding
 from glscl_jax.training import inputs, recipe, run, steps
@@ -53,7 +53,7 @@ def prepared(shapes, tmp_path_factory):
         clips = validation.carve(clips, validation.default_size(dataset, clips))
         digest = builder.annotations_digest(clips)
         settings = Settings(dataset, 2.0, 32, 95, digest)
-        report = prepare.prepare(
+        report = data_set.prepare(
             clips,
             source,
             folder / "data" / dataset,

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from glscl_jax.checkpoints import model_dir
-from glscl_jax.input_pipeline import annotations, prepare, rendered
+from glscl_jax.input_pipeline import annotations, rendered
 from glscl_jax.input_pipeline.annotations import Clip
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from glscl_jax.input_pipeline.prepared_data import Settings, open_data
-from glscl_jax.input_pipeline.preparing import builder
+from glscl_jax.input_pipeline.preparing import builder, data_set
 from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
 
 ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -36,7 +36,7 @@ def prepared(folder, colours, caption="a colour", **changes):
             rows.writerow([f"{number}.mp4", f"{caption} {number}", "test" * (number > 5)])
     clips = annotations.read_folder(folder / "videos")
     settings = {"frame_rate": 2.0, "image_size": 32, "jpeg_quality": 95, **changes}
-    prepare.prepare(
+    data_set.prepare(
         clips,
         folder / "videos",
         folder / "data",
