@@ -42,6 +42,7 @@ class Collective:
       times: how often it runs in one call.
       source: the operation it was made of, as JAX names it.
       asynchronous: whether the device computes while it runs.
+      outside: whether it joins slices of a TPU, one device of each.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Collective:
     times: int
     source: str
     asynchronous: bool = False
+    outside: bool = False
 
     @property
     def sent(self) -> float:
@@ -65,13 +67,17 @@ def collectives(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
 
     Args:
       module: compiled for the devices of a mesh.
-      mesh: the mesh's axes and their sizes, in order.
+      mesh: the mesh's axes and their sizes, in order. Of several slices of a TPU the module is
+        that of one, and the first axis goes on through all of them.
 
     Raises:
       ValueError: groups that no choice of axes makes.
     """
-    found = []
+    found = between_slices(module, mesh)
     started = _started(module)
+    if slices := _slices(module, mesh):
+        first = next(iter(mesh))
+        mesh = {**mesh, first: mesh[first] // slices}
     for instruction, times in module.executed():
         kind = instruction.opcode.removesuffix("-start")
         if kind not in SENT or _goes_on(instruction, started):
@@ -103,6 +109,62 @@ def collectives(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
             )
         )
     return found
+
+
+def _slices(module: Module, mesh: Mapping[str, int]) -> int:
+    """Of how many slices of a TPU the module is one's; 0 where it is that of all devices."""
+    devices = math.prod(mesh.values())
+    return devices // module.partitions if 1 < module.partitions < devices else 0
+
+
+def between_slices(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
+    """What a device of one slice sends to those in its place in the others.
+
+    The compiler for TPUs makes of each such sum or gather a `send` to the host, which passes it on
+    over the data centre's network, and a `recv` of what comes of it; attributes name the collective
+    that it was.
+    """
+    first, found = next(iter(mesh)), []
+    arrived = {_meeting(x): x for x, _ in module.executed() if x.opcode == "recv" and _meeting(x)}
+    for instruction, times in module.executed():
+        if instruction.opcode != "send" or not _meeting(instruction):
+            continue
+        kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes)
+        joined = re.search(r'_xla_megascale_target="\{([\d,]+)\}', instruction.attributes)
+        back = arrived.get(_meeting(instruction))
+        if not kind or not joined or back is None:
+            raise ValueError(f"{instruction.name} does not say what it sends: {instruction}")
+        found.append(
+            Collective(
+                kind[1].lower().replace("_", "-"),
+                first,
+                len(_numbers(joined[1])),
+                # Beside what is sent stand a number and a token.
+                instruction.operands[0].bytes,
+                back.results[0].bytes,
+                times,
+                instruction.source,
+                _computes_between(module, instruction),
+                outside=True,
+            )
+        )
+    return found
+
+
+def _meeting(instruction: Instruction) -> str:
+    """The name under which a send between slices and what answers it find each other; or ""."""
+    if "xla_megascale_runtime" not in instruction.attributes:
+        return ""
+    found = re.search(r'_xla_host_transfer_rendezvous="([^"]+)"', instruction.attributes)
+    return found[1] if found else ""
+
+
+def _computes_between(module: Module, send: Instruction) -> bool:
+    """Whether the device does something that takes cycles before it takes the answer."""
+    body = module.computations[send.computation]
+    after = body[body.index(send) + 1 :]
+    answers = [x.opcode == "recv-done" and _meeting(x) == _meeting(send) for x in after]
+    return any(x.cycles for x in after[: answers.index(True) if True in answers else 0])
 
 
 def _started(module: Module) -> set[str]:

@@ -23,17 +23,20 @@ class Sent:
       asynchronous: whether the device computes while it runs.
       bytes: of all of them.
       times: how often.
+      outside: whether it goes from slice to slice of a TPU, over the data centre's network.
     """
 
     axes: str
     kind: str
     asynchronous: bool
+    outside: bool
     bytes: float
     times: int
 
     def __str__(self) -> str:
         how = "while it computes" if self.asynchronous else "and waits for"
-        return f"{self.bytes / 1e6:,.1f} MB in {self.times:,} {self.kind} along {self.axes}, {how}"
+        where = f"{self.axes}, from slice to slice" if self.outside else self.axes
+        return f"{self.bytes / 1e6:,.1f} MB in {self.times:,} {self.kind} along {where}, {how}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +221,7 @@ def _sent(moved: list[collectives.Collective]) -> tuple[Sent, ...]:
     """By axes, kind and whether it is waited for; the most first."""
     found: dict[tuple, list] = {}
     for one in moved:
-        place = found.setdefault((one.axes, one.kind, one.asynchronous), [0.0, 0])
+        place = found.setdefault((one.axes, one.kind, one.asynchronous, one.outside), [0.0, 0])
         place[0] += one.sent
         place[1] += one.times
     parts = [Sent(*key, *value) for key, value in found.items()]

@@ -22,6 +22,7 @@ BYTES = {
 }
 ARRAY = re.compile(r"\b(pred|bf16|[sufc]\d+)\[([\d,]*)\](?:\{[^}]*?S\((\d+)\)[^}]*\})?")
 NAME = re.compile(r"%([\w.-]+)")
+PARTITIONS = re.compile(r"\bnum_partitions=(\d+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 # Attributes that name what an instruction runs. `to_apply` of anything but a call is a sum or the
@@ -95,11 +96,16 @@ class Module:
 
     Args:
       text: what `jax.stages.Compiled.as_text` returns.
+
+    Attributes:
+      partitions: devices that it is one program of; of several slices of a TPU those of one.
     """
 
     def __init__(self, text: str):
         self.computations: dict[str, list[Instruction]] = {}
         self.entry = ""
+        found = PARTITIONS.search(text.partition("\n")[0])
+        self.partitions = int(found[1]) if found else 1
         self._seen: dict[tuple[str, tuple[str, ...]], list[tuple[Instruction, int]]] = {}
         for line in text.splitlines():
             if line.startswith(("%", "ENTRY ")) and line.endswith("{"):
@@ -144,7 +150,8 @@ class Module:
         """How often a loop turns.
 
         The compilers for CPUs and GPUs write it down. That for TPUs does not: there it is the
-        constant with which the loop's condition compares its counter, less where that starts.
+        constant with which the loop's condition compares its counter, less where that starts, in
+        steps of what a turn adds to it.
 
         Raises:
           ValueError: neither tells.
@@ -154,7 +161,8 @@ class Module:
         condition = re.search(r"condition=%([\w.-]+)", loop.attributes)
         if condition and (found := self._bound(self.computations[condition[1]])):
             place, bound = found
-            return bound - self._start(loop, place)
+            if step := self._step(loop, place):
+                return -(-(bound - self._start(loop, place)) // step)
         raise ValueError(f"the loop {loop.name} does not say how often it turns")
 
     def _bound(self, condition: list[Instruction]) -> tuple[int, int] | None:
@@ -168,6 +176,25 @@ class Module:
                 place = re.search(r"index=(\d+)", counter.attributes)
                 return int(place[1]) if place else 0, int(bound.inputs[0])
         return None
+
+    def _step(self, loop: Instruction, place: int) -> int:
+        """What a turn adds to the counter; 0 where that is not a sum of constants."""
+        body = re.search(r"body=%([\w.-]+)", loop.attributes)
+        named = {x.name: x for x in self.computations[body[1]]} if body else {}
+        root = next((x for x in named.values() if x.is_root), None)
+        if root is None or root.opcode != "tuple":
+            return 0
+        step, value = 0, named.get(root.inputs[place])
+        while value is not None and value.opcode != "get-tuple-element":
+            inner = [named[name] for name in value.inputs if name in named]
+            constants = [x for x in inner if x.opcode == "constant"]
+            others = [x for x in inner if x.opcode != "constant"]
+            known = ("add", "copy", "bitcast")
+            if value.opcode not in known or len(constants) != (value.opcode == "add"):
+                return 0
+            step += sum(int(x.inputs[0]) for x in constants)
+            value = others[0] if others else None
+        return step if value is not None else 0
 
     def _start(self, loop: Instruction, place: int) -> int:
         """The counter's value before the first turn: 0 unless a constant says otherwise."""

@@ -93,8 +93,24 @@ def test_a_loop_turns_from_its_first_value_to_the_one_that_ends_it(module):
     assert module.trips(loop) == TURNS
 
 
-def test_a_loop_that_does_not_say_is_an_error():
-    text = TPU.replace("direction=LT", "direction=NE")
+def test_a_counter_may_rise_by_more_than_one_a_turn():
+    # Products that are gathered while they run take two parts a turn.
+    two = TPU.replace("%one = s32[]{:T(128)} constant(1)", "%one = s32[]{:T(128)} constant(2)")
+    twice = TPU.replace(
+        "%next = s32[]{:T(128)} add(%i, %one)",
+        "%more = s32[]{:T(128)} add(%i, %one)\n  %next = s32[]{:T(128)} add(%one, %more)",
+    )
+    odd = two.replace("%last = s32[]{:T(128)} constant(12)", "%last = s32[]{:T(128)} constant(11)")
+    for text in (two, twice, odd):
+        assert hlo.flops(hlo.Module(text)) == 5 * 2 * 8 * 128 * 128
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [("direction=LT", "direction=NE"), ("add(%i, %one)", "multiply(%i, %one)")],
+)
+def test_a_loop_that_does_not_say_is_an_error(said, instead):
+    text = TPU.replace(said, instead)
     with pytest.raises(ValueError, match=r"while\.1 does not say how often"):
         list(hlo.Module(text).executed())
 
@@ -182,12 +198,48 @@ def test_the_estimate_is_cycles_over_the_clock_and_what_is_waited_for(module):
     assert found.seconds == found.computing + found.waiting
 
 
-def test_what_leaves_a_slice_is_slower():
-    two = topologies.parse("2xv5e:4x4")
-    mesh = {"data": 4, "fsdp": 8, "tensor": 1}
-    assert estimate.rate(two, mesh, "fsdp") == 100e9
-    assert estimate.rate(two, mesh, "data") == 2 * 3.1e9
-    assert estimate.rate(two, mesh, "data+fsdp") == 16 * 3.1e9
+# As the compiler for TPUs writes a sum over two slices of four chips: within each a sum of which a
+# chip keeps its part, that part's sum with the other slice's by the hosts, and a gather.
+SLICES = """HloModule jit_step, is_scheduled=true, num_partitions=4
+
+ENTRY %main (p0: f32[8,128]) -> f32[8,128] {
+  %p0 = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %mine = f32[2,128]{1,0:T(8,128)} reduce-scatter(%p0), replica_groups={{0,1,2,3}}, dimensions={0}
+  %token = token[] after-all()
+  %recv.1 = (f32[2,128]{1,0:T(8,128)}, u32[], token[]) recv(%token), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="all-reduce.7_0",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %send.1 = (f32[2,128]{1,0:T(8,128)}, u32[], token[]) send(%mine, %token), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="all-reduce.7_0",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %work = f32[8,128]{1,0:T(8,128)} negate(%p0), backend_config={"window_config":{"estimated_cycles":"1000"}}
+  %sent = token[] send-done(%send.1), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="all-reduce.7_0"}
+  %here = (f32[2,128]{1,0:T(8,128)}, token[]) recv-done(%recv.1), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="all-reduce.7_0"}
+  %part = f32[2,128]{1,0:T(8,128)} get-tuple-element(%here), index=0
+  ROOT %whole = f32[8,128]{1,0:T(8,128)} all-gather(%part), replica_groups={{0,1,2,3}}, dimensions={0}
+}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_what_goes_from_slice_to_slice_is_told_apart(hidden):
+    text = SLICES if hidden else SLICES.replace("estimated_cycles", "none")
+    mesh, two = {"data": 4, "fsdp": 2, "tensor": 1}, topologies.parse("2xv5e:2x2")
+    moved = collectives.collectives(hlo.Module(text), mesh)
+    found = {x.kind: x for x in moved}
+    within = [found["reduce-scatter"], found["all-gather"]]
+    assert [(x.axes, x.group, x.outside) for x in within] == 2 * [("data+fsdp", 4, False)]
+    outside = found["all-reduce"]
+    assert (outside.axes, outside.group, outside.outside) == ("data", 2, True)
+    assert (outside.sent, outside.asynchronous) == (2 * 128 * 4, hidden)
+    # Each chip of a slice passes on its own part, at its share of what leaves the slice.
+    guess = estimate.estimate(hlo.Module(text), moved, two, mesh, 197e12)
+    seconds = guess.behind if hidden else guess.waiting - sum(x.sent for x in within) / 100e9
+    assert seconds == pytest.approx(2 * 128 * 4 / 3.1e9)
+
+
+def test_what_leaves_a_host_is_slower():
+    four = topologies.parse("h100x32")
+    mesh = {"data": 8, "fsdp": 4, "tensor": 1}
+    assert estimate.rate(four, mesh, "fsdp") == 450e9
+    assert estimate.rate(four, mesh, "data") == 2 * 50e9
+    assert estimate.rate(four, mesh, "data+fsdp") == 8 * 50e9
 
 
 def test_the_cpu_s_modules_are_read_as_before():
