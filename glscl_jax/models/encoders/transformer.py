@@ -264,9 +264,9 @@ class ResidualBlock(nn.Module):
 
         With `in_parts`, on a TPU, a few examples at a time, unless each has a mask of its own.
         """
-        if self.in_parts and seen.mask is None and not self.is_initializing():
-            if rows := in_parts.rows_at_once(*x.shape[:2]):
-                return self._by_parts(rows, x, seen, angles), None
+        wanted = self.in_parts and seen.mask is None and not self.is_initializing()
+        if wanted and (rows := in_parts.rows_at_once(*x.shape[:2])):
+            return self._by_parts(rows, x, seen, angles), None
         blocks = self.blocks
         attention = Attention(
             blocks.heads,
