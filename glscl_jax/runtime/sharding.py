@@ -15,11 +15,13 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from glscl_jax.errors import UserError
+from glscl_jax.models.encoders.in_parts import Shared, is_alone, sharing
 from glscl_jax.models.encoders.parameters import (
     AXES,
     BATCH,
     DATA,
     FSDP,
+    TENSOR,
     activations_of,
     otherwise_of,
     split_of,
@@ -187,7 +189,7 @@ def constrain_activations(mesh: Mesh | None) -> Iterator[None]:
 
     def interceptor(call, args, kwargs, context):
         found = activations_of("/".join(context.module.path))
-        if found is None or context.method_name != "__call__":
+        if found is None or context.method_name != "__call__" or is_alone():
             return call(*args, **kwargs)
         before, after = found
         inputs = constrain(args[0], mesh, *before)
@@ -199,8 +201,20 @@ def constrain_activations(mesh: Mesh | None) -> Iterator[None]:
             return split_table.look_up(table, ids, dtype, mesh, by)
         return table[ids].astype(dtype)
 
-    with nn.intercept_methods(interceptor), looking_up(rows):
+    with nn.intercept_methods(interceptor), looking_up(rows), sharing(_shared(mesh)):
         yield
+
+
+def _shared(mesh: Mesh | None) -> Shared | None:
+    """How examples lie, for what is computed of a few at a time; None along `TENSOR`.
+
+    There the inside of a layer is laid over devices, which a part of the examples cannot be told.
+    """
+    if mesh is None or mesh.size == 1:
+        return Shared()
+    if mesh.shape[TENSOR] > 1:
+        return None
+    return Shared(mesh, BATCH if current_share() is None else (FSDP,))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, name: str = "batch_size") -> None:

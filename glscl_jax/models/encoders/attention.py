@@ -31,11 +31,14 @@ class AttentionMask:
       mask: int32 [B,M], 1 on keys that are there, which come first; None where all are.
       causal: whether a query sees no key behind its own place.
       hidden: what is added to the logit of a key that is not seen.
+      groups: so many sequences of the same length stand one behind the other, and each sees itself
+        alone.
     """
 
     mask: jax.Array | None = None
     causal: bool = flax.struct.field(pytree_node=False, default=False)
     hidden: float = flax.struct.field(pytree_node=False, default=HIDDEN)
+    groups: int = flax.struct.field(pytree_node=False, default=1)
 
     def bias(self, queries: int) -> jax.Array | None:
         """What is added to logits, broadcasting to [B,H,Q,M]; None for nothing."""
@@ -43,6 +46,10 @@ class AttentionMask:
         if self.causal:
             before = jnp.tril(jnp.ones((queries, queries), bool))
             seen = before if seen is None else before & seen
+        if self.groups > 1:
+            group = jnp.arange(queries) // (queries // self.groups)
+            own = group[:, None] == group
+            seen = own if seen is None else own & seen
         return None if seen is None else jnp.where(seen, 0.0, self.hidden)
 
     @property

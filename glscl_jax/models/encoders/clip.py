@@ -13,6 +13,7 @@ from jax.nn import initializers
 from glscl_jax.models.encoders import patches
 from glscl_jax.models.encoders.attention import ALL, AttentionMask, is_fused, pad_tokens
 from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.in_parts import side_by_side
 from glscl_jax.models.encoders.parameters import FSDP, Traits, state
 from glscl_jax.models.encoders.probe import Probe
 from glscl_jax.models.encoders.products import look_up, matmul, spread
@@ -91,9 +92,13 @@ class VisionTower(nn.Module):
         angles = None
         if config.rotary:
             angles = rotary_angles(config.side, blocks.head_width, config.class_token, x.shape[1])
+        shape = x.shape
+        if not (fused or config.rotary) and (beside := side_by_side(*shape[:2])) > 1:
+            x = x.reshape(shape[0] // beside, beside * shape[1], shape[2])
+            seen = AttentionMask(groups=beside)
         x = Transformer(blocks, self.dtype, self.remat, self.scan, fused, name="transformer")(
             x, seen, angles
-        )
+        ).reshape(shape)
         x = self._pooled(x[:, : config.image_tokens], all_tokens)
         return project(self, x, config.vision_projection, config.embed_dim)
 

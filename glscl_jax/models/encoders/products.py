@@ -32,6 +32,11 @@ def summing_gradients(dtype: str) -> Iterator[None]:
         _CHOSEN.reset(token)
 
 
+def sum_dtype(x: jax.Array) -> str:
+    """In which a parameter's gradient is summed, of a parameter that makes something of x."""
+    return _CHOSEN.get() or x.dtype.name
+
+
 def _other(dtype: jnp.dtype) -> str:
     """The type to sum in; "" where that is the activations' own."""
     return _CHOSEN.get() if _CHOSEN.get() != dtype.name else ""

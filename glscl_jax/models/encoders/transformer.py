@@ -15,11 +15,11 @@ import numpy as np
 from jax.nn import initializers
 
 from glscl_jax import target
-from glscl_jax.models.encoders import attention
+from glscl_jax.models.encoders import attention, in_parts
 from glscl_jax.models.encoders.attention import ALL, AttentionMask
 from glscl_jax.models.encoders.offset_norm import OffsetNorm
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
-from glscl_jax.models.encoders.products import matmul, spread
+from glscl_jax.models.encoders.products import matmul, spread, sum_dtype
 from glscl_jax.models.encoders.rotary import RotaryAngles, apply_rotary
 
 # The first product of a pair is split over its outputs, the second over its inputs, so that the
@@ -256,10 +256,17 @@ class ResidualBlock(nn.Module):
     blocks: Blocks
     dtype: jnp.dtype
     fused: bool = False
+    in_parts: bool = False
 
     @nn.compact
     def __call__(self, x, seen: AttentionMask, angles: RotaryAngles | None = None):
-        """x [B,L,D], of which `seen` is seen. Returns (x, None), as `nn.scan` wants."""
+        """x [B,L,D], of which `seen` is seen. Returns (x, None), as `nn.scan` wants.
+
+        With `in_parts`, on a TPU, a few examples at a time, unless each has a mask of its own.
+        """
+        wanted = self.in_parts and seen.mask is None and not self.is_initializing()
+        if wanted and (rows := in_parts.rows_at_once(*x.shape[:2])):
+            return self._by_parts(rows, x, seen, angles), None
         blocks = self.blocks
         attention = Attention(
             blocks.heads,
@@ -274,6 +281,15 @@ class ResidualBlock(nn.Module):
         x = x + attention(normed, seen=seen, angles=angles)
         normed = layer_norm("ln_2", blocks.epsilon, blocks.offset)(x).astype(self.dtype)
         return x + mlp(normed, blocks, self.dtype), None
+
+    def _by_parts(self, rows: int, x, seen: AttentionMask, angles: RotaryAngles | None):
+        whole = ResidualBlock(self.blocks, self.dtype, self.fused, parent=None)
+
+        def layer(params, x, seen, angles):
+            return whole.apply({"params": params}, x, seen, angles)[0]
+
+        params = self.variables["params"]
+        return in_parts.by_parts(layer, params, x, seen, angles, rows=rows, sum_in=sum_dtype(x))
 
 
 def residual_init(blocks: Blocks) -> initializers.Initializer:
@@ -301,7 +317,9 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(self, x, seen: AttentionMask = ALL, angles: RotaryAngles | None = None):
         stack = scan_layers(ResidualBlock, self.blocks.layers, self.remat, self.scan)
-        return stack(self.blocks, self.dtype, self.fused, name="blocks")(x, seen, angles)[0]
+        # What is kept of all examples lies in the large memory in any case.
+        parts = resolve_remat(self.remat) == "full"
+        return stack(self.blocks, self.dtype, self.fused, parts, name="blocks")(x, seen, angles)[0]
 
 
 class DecoderLayer(nn.Module):
