@@ -170,7 +170,7 @@ def open_task(
             )
             problems.attempt(check_split, data, part, "--split")
         problems.raise_all()
-        directory = _writable(paths.local(out or loaded.directory, "--out"))
+        directory = writable(paths.local(out or loaded.directory, "--out"))
         return Task(loaded, sha256, own, data, part, tokenizer, failed, mesh, directory)
 
     task = processes.by_all(open_rest)
@@ -238,8 +238,12 @@ def _same(tokenizer: Tokenizer, name: str, clip: CLIPConfig) -> bool:
         return False
 
 
-def _writable(out: pathlib.Path) -> pathlib.Path:
-    """`out`, made; better to fail now than after hours of encoding."""
+def writable(out: pathlib.Path) -> pathlib.Path:
+    """`out`, made; better to fail now than after hours of encoding.
+
+    Raises:
+      UserError: it cannot be written to.
+    """
     if jax.process_index():
         return out
     try:
