@@ -36,12 +36,14 @@ class Block:
     Attributes:
       first: the place of its first window, as `WindowBlocks.rows_at` takes it.
       real: bool [n], which of them are asked for.
+      before: how many of those that are asked for lie in blocks before it.
       windows: arrays [n,...].
       kept: whether they lay there already.
     """
 
     first: int
     real: np.ndarray
+    before: int
     windows: Any
     kept: bool
 
@@ -84,27 +86,34 @@ class WindowBlocks:
         return self._kept_bytes
 
     def over(self, rows: np.ndarray) -> Iterator[Block]:
-        """Yields all blocks in which there are windows that are asked for.
+        """All blocks in which there are windows that are asked for.
 
         Args:
           rows: int64, ascending, the windows that are asked for.
         """
+        return (self.block(rows, first) for first in self.firsts(rows))
+
+    def firsts(self, rows: np.ndarray) -> list[int]:
+        """The places at which these blocks begin, ascending; see `over`."""
+        if self._sparse(rows):
+            return list(range(0, len(rows), self.sparse_size))
+        return (self.size * np.unique(rows // self.size)).tolist()
+
+    def block(self, rows: np.ndarray, first: int) -> Block:
+        """One of these blocks. Several threads may ask where none is kept."""
         if self._sparse(rows):
             size = self.sparse_size
-            for first in range(0, len(rows), size):
-                numbers = rows[first : first + size]
-                part = jax.tree.map(lambda x, n=numbers: np.asarray(x[n]), self.windows)
-                yield Block(first, np.arange(size) < len(numbers), self._put(part, size), False)
-            return
-        for first in range(0, self.count, self.size):
-            start, stop = np.searchsorted(rows, [first, first + self.size])
-            if start < stop:
-                real = np.zeros(self.size, bool)
-                real[rows[start:stop] - first] = True
-                yield Block(first, real, *self._at(first))
+            numbers = rows[first : first + size]
+            part = jax.tree.map(lambda x: np.asarray(x[numbers]), self.windows)
+            real = np.arange(size) < len(numbers)
+            return Block(first, real, first, self._put(part, size), False)
+        start, stop = np.searchsorted(rows, [first, first + self.size])
+        real = np.zeros(self.size, bool)
+        real[rows[start:stop] - first] = True
+        return Block(first, real, int(start), *self._at(first))
 
     def rows_at(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """The windows at places (a block's `first`, and on from there) of what `over` yields."""
+        """The windows at places (a block's `first`, and on from there) of its blocks."""
         return rows[places] if self._sparse(rows) else places
 
     def _usual_size(self) -> int:
