@@ -31,12 +31,15 @@ from glscl_jax.models.glscl import learned_parts
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Head
 from glscl_jax.models.heads.mean import MeanHead
+from glscl_jax.models.heads.settings import names_of
 
 FORMATS = ("pytorch", "huggingface", "npz")
-# Of GLSCL's head what shapes no tensor: what `convert.glscl` has flags for, and what is known here
-# alone.
-_BY_FLAG = ("temperature", "lim_weight", "lim_heads")
+# Of GLSCL's head what tensors show or training alone needs, and what is known here alone; for the
+# rest `convert.glscl` has flags.
+_SHOWN = ("queries", "lim_layers", "lim_feed_forward", "lim_dropout")
+_SHOWN += ("share_queries", "share_decoder")
 _OWN = ("gim_weight", "normalised")
+_BY_FLAG = [name for name in names_of(GLSCLHead) if name not in (*_SHOWN, *_OWN)]
 
 
 def convert_back(path: str, out: str, to: str, whole: bool) -> None:

@@ -26,7 +26,7 @@ from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.split_scores import Scored
 from glscl_jax.retrieval.tower_features import TowerFeatures, read_features
 from glscl_jax.runtime import sharding
-from glscl_jax.training import precomputed_features
+from glscl_jax.training import precomputed_features, recipe
 
 
 def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
@@ -54,6 +54,8 @@ def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
         loaded = load_model(options.checkpoint, where, options.step, encodes=False)
         head = single_vectors.head_of(loaded.head) if options.single_vector else loaded.head
         config = options.config or Workdir(loaded.directory).config()
+        recipe.check_reading(config, loaded.config)
+        sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
         split = options.split or config.data.test_split
         kept = read_features(directory, split, tokens=loaded.head.reads_tokens)
         called = f"--features {directory}, {split}"

@@ -220,8 +220,13 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
         raise UserError(f"config.data.num_words {error}") from error
     was_chosen = given and "data.tokenizer" in inherited.Chosen.of(config).all
     if was_chosen and (run := read_run_config(loaded.directory)):
-        trained = run["data"]["tokenizer"]
-        if trained != config.data.tokenizer and not _same(tokenizer, config.data.tokenizer, clip):
+        # What came from the hub does not say.
+        trained = run["data"].get("tokenizer")
+        if (
+            trained
+            and trained != config.data.tokenizer
+            and not _same(tokenizer, config.data.tokenizer, clip)
+        ):
             raise UserError(
                 f"{loaded.directory} was trained with the tokenizer {trained}, --config has "
                 f"{config.data.tokenizer}: leave --config out, or add "

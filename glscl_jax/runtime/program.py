@@ -1,5 +1,6 @@
 """How every program starts: flags, quiet libraries, and one line for a user's mistake."""
 
+import contextlib
 import dataclasses
 import logging as standard_logging
 import re
@@ -125,11 +126,12 @@ def run(
         except UserError as error:
             return _exit_with(error)
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         app.run(guarded, flags_parser=parse_or_exit)
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr, flush=True)
-        sys.exit(INTERRUPTED_STATUS)
+    # Only here, as what was under way is let go with the exception: generators that threads wait
+    # for are closed then.
+    print("stopped by Ctrl-C", file=sys.stderr, flush=True)
+    sys.exit(INTERRUPTED_STATUS)
 
 
 def refuse_beside(flag: str, names: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """One run over videos or clips: what is new is encoded and stored, what is gone taken out."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
@@ -95,7 +96,9 @@ class IndexRun:
             print(f"{same}, {len(todo.stale):,} changed or went", flush=True)
         total = sum(self._expected(video, known) for video, known in wanted)
         if wanted:
-            self._add_all(read_all(wanted, self._reading, self._workers), total)
+            # Its threads wait for who takes their windows: whatever ends this, they are let go.
+            with contextlib.closing(read_all(wanted, self._reading, self._workers)) as read:
+                self._add_all(read, total)
         return self._finished(removed, todo.unchanged)
 
     def run_prepared(self, split: "PreparedSplit") -> Report:

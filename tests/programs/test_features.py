@@ -158,6 +158,8 @@ def test_another_s_features_train_a_head_too(forks, refusal, tmp_path):
     assert "--top_k 9: split 'val' has 8" in refusal(
         "glscl_jax.evaluate", *evaluated, theirs, "--top_k=9"
     )
+    odd = "--config.eval_batch_size=0"
+    assert "eval_batch_size is 0" in refusal("glscl_jax.evaluate", *evaluated, theirs, odd)
     evaluated[-1] = f"--out={tmp_path / 'out' / 'top.csv'}"
     assert "top.csv: File exists" in refusal("glscl_jax.evaluate", *evaluated, theirs)
     evaluated[-1] = f"--out={tmp_path / 'out'}"

@@ -1,5 +1,6 @@
 """An indexing that is refused leaves nothing behind, and is not remembered."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from glscl_jax.errors import UserError
 from glscl_jax.models.heads.wti import WTIHead
 from glscl_jax.search.indexer import index_videos
+from glscl_jax.search.store import Store
 from tests.builders import SMALL
 from tests.search.conftest import CUT, index_two, write_checkpoint
 
@@ -52,3 +54,19 @@ def test_a_head_without_a_vector_has_no_neighbours(made, tmp_path):
             tmp_path / "index", videos=made / "videos", checkpoint=weights, neighbours=True
         )
     assert not (tmp_path / "index").exists()
+
+
+def test_who_is_stopped_leaves_no_thread_that_waits(tmp_path, made, checkpoint, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "add", stopped)
+    before = set(threading.enumerate())
+    # More windows than are read ahead, and the exception is held, as by a traceback.
+    how = {"videos": made / "videos", "window": 0.1, "stride": 0.02, "batch_size": 1}
+    with pytest.raises(KeyboardInterrupt):
+        index_videos(tmp_path / "index", checkpoint=checkpoint, **how)
+    reading = [one for one in set(threading.enumerate()) - before if "ThreadPool" in one.name]
+    for one in reading:
+        one.join(30)
+    assert not [one for one in reading if one.is_alive()]
