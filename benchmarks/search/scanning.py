@@ -28,7 +28,7 @@ def written(folder: pathlib.Path, count: int, dtype: str) -> FeatureFiles:
     return files
 
 
-def best_of(runs: dict[int, Callable[[], object]], times: int = 9) -> dict[int, tuple]:
+def best_of(runs: dict[str, Callable[[], object]], times: int = 9) -> dict[str, tuple]:
     """Seconds of the fastest of some tries each, and of CPU of the cheapest.
 
     They take turns, after one that compiles: what else the machine does meets them alike.
@@ -64,16 +64,22 @@ def scan(folder: pathlib.Path, count: int, dtype: str) -> None:
     for asked in (1, 16):
         video = features(random, asked)
         text = TextFeatures(video.frames[:, 0], video.queries)
-        threads = dict.fromkeys((1, Scan(windows, HEAD).threads))
-        scans = {number: Scan(windows, HEAD, threads=number) for number in threads}
-        tried = {n: lambda s=scan, t=text: s.top(t, TOP, rows) for n, scan in scans.items()}
-        for number, (seconds, cpu) in best_of(tried).items():
-            told = f"{asked} queries at once, {number} threads: {seconds:.3f} s, {cpu:.3f} s of CPU"
+        kinds = ({}, {"threads": 1}, {"threads": 1, "block": 1024})
+        scans = [Scan(windows, HEAD, **kind) for kind in kinds]
+        tried = {
+            f"{scan.threads} threads, blocks of {scan.blocks.size:,}": functools.partial(
+                scan.top, text, TOP, rows
+            )
+            for scan in scans
+        }
+        for how, (seconds, cpu) in best_of(tried).items():
+            told = f"{asked} queries at once, {how}: {seconds:.3f} s, {cpu:.3f} s of CPU"
             print(f"{dtype}: {told}, {each * count / seconds / 1e9:.1f} GB/s", flush=True)
     arrays = [x for x in jax.tree.leaves(windows) if x.size % 8 == 0]
-    tried = {number: functools.partial(reading, arrays, number) for number in (1, os.cpu_count())}
-    for number, (seconds, cpu) in best_of(tried).items():
-        told = f"read by {number} threads in {seconds:.3f} s, {cpu:.3f} s of CPU"
+    counts = (1, os.cpu_count() or 1)
+    tried = {f"{x} threads": functools.partial(reading, arrays, x) for x in counts}
+    for how, (seconds, cpu) in best_of(tried).items():
+        told = f"read by {how} in {seconds:.3f} s, {cpu:.3f} s of CPU"
         print(f"{dtype}: the bytes alone are {told}; load {os.getloadavg()[0]:.0f}", flush=True)
     shutil.rmtree(folder)
 
