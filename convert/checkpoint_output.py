@@ -17,7 +17,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.files import place, write_json
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
-from glscl_jax.models.glscl import GLSCLConfig, model_settings
+from glscl_jax.models.glscl import GLSCLConfig, learned_parts, model_settings
 from glscl_jax.models.model_file import MODEL
 
 # Settings of a GLSCL that belong to its LIM or its score.
@@ -82,11 +82,12 @@ def write_checkpoint(
 def settings(config: CLIPConfig | GLSCLConfig, parts: tuple[str, ...]) -> dict:
     """What model.json says: the settings of the parts that are there, and of no others.
 
-    Of a CLIP alone that is `clip`; `glscl_jax.training.warm_start` starts a GLSCL from it.
+    Of a CLIP alone that is `clip`; `glscl_jax.training.warm_start` starts a GLSCL from it. A head
+    is there if all is that it has learned; one that learns nothing always is.
     """
     if isinstance(config, CLIPConfig):
         return {"clip": dataclasses.asdict(config)}
     whole = model_settings(config)
-    if "lim" in parts:
+    if set(learned_parts(config)) <= set(parts):
         return whole
     return {key: value for key, value in whole.items() if key in ("clip", *_OF_TEMPORAL)}

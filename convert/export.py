@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -26,8 +27,19 @@ from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.glscl import learned_parts
+from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.head import Head
+from glscl_jax.models.heads.mean import MeanHead
+from glscl_jax.models.heads.settings import names_of
 
 FORMATS = ("pytorch", "huggingface", "npz")
+# Of GLSCL's head what tensors show or training alone needs, and what is known here alone; for the
+# rest `convert.glscl` has flags.
+_SHOWN = ("queries", "lim_layers", "lim_feed_forward", "lim_dropout")
+_SHOWN += ("share_queries", "share_decoder")
+_OWN = ("gim_weight", "normalised")
+_BY_FLAG = [name for name in names_of(GLSCLHead) if name not in (*_SHOWN, *_OWN)]
 
 
 def convert_back(path: str, out: str, to: str, whole: bool) -> None:
@@ -58,6 +70,8 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
     params = jax.tree.map(lambda x: np.asarray(x).astype(np.float32), params)
     tensors = rules.to_torch_names(params, table)
     left_out = sorted({*(loaded.params.keys() - params.keys()), *table.fresh})
+    if table is not GLSCL and loaded.head.name != MeanHead.name:
+        left_out.append(f"the head {loaded.head.name}, in the place of which the mean frame scores")
     with checkpoint_output.unfinished(out) as unfinished:
         if to == "pytorch":
             torch.save({name: torch.from_numpy(x) for name, x in tensors.items()}, unfinished)
@@ -69,6 +83,9 @@ def convert_back(path: str, out: str, to: str, whole: bool) -> None:
     print(f"{out}: {len(tensors)} tensors, names of {table.title}")
     if left_out:
         print(f"left out, as it has no place there: {', '.join(left_out)}")
+    if table is GLSCL and (unsaid := _differing(loaded.head, _BY_FLAG)):
+        flags = " ".join(f"--{name}={value}" for name, value in unsaid.items())
+        print(f"a state dict does not say its settings: to convert it again give {flags}")
 
 
 def _alone(clip: CLIPConfig, to: str) -> Table:
@@ -109,11 +126,30 @@ def _check_hidden(clip: CLIPConfig, path: str) -> None:
 
 
 def _table(loaded: LoadedModel, path: str) -> Table:
-    if "lim" in loaded.params:
+    """The names of a whole model.
+
+    Raises:
+      UserError: there are none for its head, or its code would compute another score.
+    """
+    head, way_out = loaded.head, "its CLIP alone goes by python -m convert.clip"
+    if isinstance(head, GLSCLHead):
+        for name, value in _differing(head, _OWN).items():
+            raise UserError(f"{path}: head.{name} is {value}, unknown to the original: {way_out}")
         return GLSCL
+    if learned_parts(loaded.model.config):
+        raise UserError(
+            f"{path} has the head {head.name}, and no names are known for it: {way_out}"
+        )
     if "temporal" in loaded.params:
         return CLIP4CLIP
     raise UserError(f"{path} holds CLIP alone: use python -m convert.clip")
+
+
+def _differing(head: Head, names: Sequence[str]) -> dict[str, object]:
+    """Which of these settings of GLSCL's head are not what is taken where nobody says."""
+    usual = GLSCLHead()
+    given = {name: getattr(head, name) for name in names}
+    return {name: value for name, value in given.items() if value != getattr(usual, name)}
 
 
 def _tokenizer(directory: pathlib.Path) -> Tokenizer | None:

@@ -5,7 +5,7 @@ from absl import flags
 from convert.conversion import DTYPES
 from convert.export import FORMATS
 from glscl_jax import paths
-from glscl_jax.errors import UserError
+from glscl_jax.runtime import program
 
 # Those that say something of a conversion, but not of the way back.
 _FORWARD = ("verify", "dtype", "tokenizer", "entry", "image_size", "allow_nonfinite")
@@ -52,9 +52,8 @@ def way_back(*others: str) -> str | None:
       UserError: one that it has no use for is given.
     """
     to = flags.FLAGS["to"].value
-    for name in (*_FORWARD, *others) if to else ():
-        if flags.FLAGS[name].present:
-            raise UserError(f"--{name} says nothing beside --to: leave it out")
+    if to:
+        program.refuse_beside("to", (*_FORWARD, *others))
     return to
 
 

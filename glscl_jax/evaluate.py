@@ -217,38 +217,23 @@ def _define_flags() -> None:
 
 def main(_) -> int | None:
     """Runs the program."""
-    values = flags.FLAGS
-    if asked := values["compile_for"].value:
-        given = (values[name].value for name in (_CONFIG, _CHECKPOINT, "out"))
-        return compile_for.run(asked, *given)
-    names = [field.name for field in dataclasses.fields(Options)]
+    values = {name: flags.FLAGS[name].value for name in flags.FLAGS}
+    options = Options(**{field.name: values[field.name] for field in dataclasses.fields(Options)})
+    others = [name for name in ("compile_for", "encodings", "features") if values[name]]
+    for name, other in itertools.pairwise(others):
+        raise UserError(f"give one of --{name} and --{other}")
+    for name in others:
+        options.check_beside(name)
+    if asked := values["compile_for"]:
+        return compile_for.run(asked, options.config, options.checkpoint, options.out)
     with launch.join(launch_flags.given()):
-        options = {name: values[name].value for name in names}
-        if directory := values["encodings"].value:
-            print(encode(directory, Options(**options)), flush=True)
-        elif directory := values["features"].value:
-            from_features.evaluate_features(directory, Options(**options))
+        if directory := values["encodings"]:
+            print(encodings.encode(directory, options), flush=True)
+        elif directory := values["features"]:
+            from_features.evaluate_features(directory, options)
         else:
-            evaluate(**options)
+            evaluate(**vars(options))
     return None
-
-
-def encode(directory: str | os.PathLike, options: Options) -> str:
-    """Keeps what a checkpoint's encoders make of a split, or of all; see `encodings`.
-
-    Args:
-      directory: where.
-      options: of an evaluation: checkpoint, config, step, and the split, None for all.
-
-    Returns:
-      A line on what lies there.
-
-    Raises:
-      UserError: naming what is not there, damaged, or does not fit the rest.
-    """
-    task = Evaluator.open(dataclasses.replace(options, save_features=None), run_card.Stages()).task
-    splits = [options.split] if options.split else list(task.data.splits)
-    return encodings.keep_encodings(task, directory, splits)
 
 
 def take_own_config() -> None:

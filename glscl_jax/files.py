@@ -78,6 +78,21 @@ def _flush_one(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+def check_room(folder: str | os.PathLike, flag: str) -> None:
+    """Raises a `UserError` where a folder is neither there nor could be made; makes nothing.
+
+    Args:
+      folder: of this machine.
+      flag: which named it.
+    """
+    path = pathlib.Path(folder).absolute()
+    there = next(one for one in (path, *path.parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise UserError(f"{flag} {folder}: {there} is no folder: name another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {folder}: {there} cannot be written to: name another place")
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """The file, UTF-8 with lines as they are given, appears whole or not at all."""
     with unfinished(path) as part:

@@ -16,6 +16,8 @@ def other(argv):
     """Explains the other."""
     if argv[1] == "bad":
         raise UserError("bad is bad")
+    if argv[1] == "stop":
+        raise KeyboardInterrupt
     print("other", argv, FLAG.value)
 
 

@@ -1,5 +1,6 @@
 """The exact scan of features on the disk, and what a window's outline takes."""
 
+import functools
 import os
 import pathlib
 import shutil
@@ -27,23 +28,28 @@ def written(folder: pathlib.Path, count: int, dtype: str) -> FeatureFiles:
     return files
 
 
-def best_of(run: Callable[[], object], times: int = 5) -> tuple[float, float]:
-    """Seconds of the fastest of some runs, and of CPU of the cheapest, after one that compiles."""
-    run()
-    taken, spent = [], []
-    for _ in range(times):
-        begun, before = time.perf_counter(), time.process_time()
+def best_of(runs: dict[str, Callable[[], object]], times: int = 9) -> dict[str, tuple]:
+    """Seconds of the fastest of some tries each, and of CPU of the cheapest.
+
+    They take turns, after one that compiles: what else the machine does meets them alike.
+    """
+    for run in runs.values():
         run()
-        taken.append(time.perf_counter() - begun)
-        spent.append(time.process_time() - before)
-    return min(taken), min(spent)
+    taken, spent = ({name: [] for name in runs} for _ in range(2))
+    for _ in range(times):
+        for name, run in runs.items():
+            begun, before = time.perf_counter(), time.process_time()
+            run()
+            taken[name].append(time.perf_counter() - begun)
+            spent[name].append(time.process_time() - before)
+    return {name: (min(taken[name]), min(spent[name])) for name in runs}
 
 
-def reading(arrays: list[np.ndarray]) -> tuple[float, float]:
-    """As `best_of`: what it takes to read all bytes once, by a thread a core."""
+def reading(arrays: list[np.ndarray], threads: int) -> None:
+    """Reads all bytes once."""
     parts = [part for x in arrays for part in np.array_split(x.reshape(-1).view(np.int64), 64)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return best_of(lambda: list(pool.map(np.max, parts)))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(np.max, parts))
 
 
 def scan(folder: pathlib.Path, count: int, dtype: str) -> None:
@@ -53,19 +59,28 @@ def scan(folder: pathlib.Path, count: int, dtype: str) -> None:
     print(f"{dtype}: {count:,} windows written in {time.perf_counter() - begun:.0f} s", flush=True)
     each = sum(files.row_bytes().values())
     windows = windows_of(HEAD, files.maps(count))
-    scanning, rows = Scan(windows, HEAD), np.arange(count)
-    random = np.random.default_rng(1)
+    rows, random = np.arange(count), np.random.default_rng(1)
+    print(f"{dtype}: {each:,} bytes a window, {each * count / 1e9:.1f} GB", flush=True)
     for asked in (1, 16):
         video = features(random, asked)
         text = TextFeatures(video.frames[:, 0], video.queries)
-        seconds, cpu = best_of(lambda text=text: scanning.top(text, TOP, rows))
-        print(
-            f"{dtype}: {each:,} bytes a window, {asked} queries at once: {seconds:.3f} s,"
-            f" {cpu:.3f} s of CPU, {each * count / seconds / 1e9:.1f} GB/s",
-            flush=True,
-        )
-    seconds, cpu = reading([x for x in jax.tree.leaves(windows) if x.size % 8 == 0])
-    print(f"{dtype}: the bytes alone are read in {seconds:.3f} s, {cpu:.3f} s of CPU", flush=True)
+        kinds = ({}, {"threads": 1}, {"threads": 1, "block": 1024})
+        scans = [Scan(windows, HEAD, **kind) for kind in kinds]
+        tried = {
+            f"{scan.threads} threads, blocks of {scan.blocks.size:,}": functools.partial(
+                scan.top, text, TOP, rows
+            )
+            for scan in scans
+        }
+        for how, (seconds, cpu) in best_of(tried).items():
+            told = f"{asked} queries at once, {how}: {seconds:.3f} s, {cpu:.3f} s of CPU"
+            print(f"{dtype}: {told}, {each * count / seconds / 1e9:.1f} GB/s", flush=True)
+    arrays = [x for x in jax.tree.leaves(windows) if x.size % 8 == 0]
+    counts = (1, os.cpu_count() or 1)
+    tried = {f"{x} threads": functools.partial(reading, arrays, x) for x in counts}
+    for how, (seconds, cpu) in best_of(tried).items():
+        told = f"read by {how} in {seconds:.3f} s, {cpu:.3f} s of CPU"
+        print(f"{dtype}: the bytes alone are {told}; load {os.getloadavg()[0]:.0f}", flush=True)
     shutil.rmtree(folder)
 
 

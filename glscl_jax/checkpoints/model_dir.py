@@ -151,6 +151,8 @@ def at_hand(
 def _look(directory: pathlib.Path, step: int | None) -> LoadedModel:
     config = read_model_config(directory)
     if (directory / PARAMS).is_dir():
+        if step is not None:
+            raise UserError(f"{directory} was converted and has no steps: leave step {step} out")
         return LoadedModel(config, {}, None, directory)
     steps = steps_on_disk(directory / CHECKPOINTS)
     if not steps:

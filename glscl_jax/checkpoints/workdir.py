@@ -193,11 +193,13 @@ class Workdir:
         """The config that the run was made with.
 
         Raises:
-          UserError: there is none.
+          UserError: there is none, or no more of it than goes to the hub.
         """
         values = read_run_config(self.path)
         if values is None:
             raise UserError(f"{self.path} holds no {CONFIG}: give --config")
+        if "model" not in values:
+            raise UserError(f"{self.path / CONFIG} is no run's whole config: give --config")
         return ConfigDict(values)
 
 

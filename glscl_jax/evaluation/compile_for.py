@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from glscl_jax import target
+from glscl_jax import paths, target
 from glscl_jax.checkpoints.model_dir import at_hand
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
-from glscl_jax.files import write_json
+from glscl_jax.files import check_room, write_json
 from glscl_jax.models.glscl import (
     GLSCL,
     GLSCLConfig,
@@ -52,6 +52,9 @@ def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str |
         raise UserError("--checkpoint or --config is missing: one of them says which model it is")
     if not (folder := out or checkpoint):
         raise UserError("--out is missing: name the folder for what is found")
+    if not paths.is_address(folder):
+        # Before minutes of compiling.
+        check_room(folder, "--out" if out else "--checkpoint")
     if checkpoint:
         with at_hand(checkpoint, name="--checkpoint") as directory:
             config = config or Workdir(directory).config()

@@ -8,12 +8,33 @@ import jax
 import numpy as np
 
 from glscl_jax.errors import UserError
+from glscl_jax.evaluation.evaluator import Evaluator
+from glscl_jax.evaluation.options import Options
+from glscl_jax.evaluation.run_card import Stages
 from glscl_jax.evaluation.task import Task
 from glscl_jax.input_pipeline.captions import captions
 from glscl_jax.models.glscl import GLSCL
 from glscl_jax.retrieval import tower_features
 from glscl_jax.retrieval.encoded_split import Store
 from glscl_jax.runtime import progress, sharding
+
+
+def encode(directory: str | os.PathLike, options: Options) -> str:
+    """Keeps what a checkpoint's encoders make of a split, or of all.
+
+    Args:
+      directory: where.
+      options: of an evaluation: checkpoint, config, step, and the split, None for all.
+
+    Returns:
+      A line on what lies there.
+
+    Raises:
+      UserError: naming what is not there, damaged, or does not fit the rest.
+    """
+    task = Evaluator.open(options, Stages()).task
+    splits = [options.split] if options.split else list(task.data.splits)
+    return keep_encodings(task, directory, splits)
 
 
 def keep_encodings(task: Task, directory: str | os.PathLike, splits: list[str]) -> str:

@@ -56,8 +56,7 @@ class Evaluator:
         if options.single_vector:
             single_vectors.head_of(task.loaded.head)
         videos = task.data.splits[task.split]
-        if options.top_k is not None and not 1 <= options.top_k <= videos:
-            raise UserError(f"--top_k {options.top_k}: split {task.split!r} has {videos} videos")
+        options.check_top_k(task.split, videos)
         splits = [task.split]
         if options.rerank == "qbnorm":
             splits.append(bank_split(options, task))

@@ -8,7 +8,6 @@ import dataclasses
 import datetime
 import json
 import os
-import pathlib
 
 import jax
 from ml_collections import ConfigDict
@@ -18,15 +17,16 @@ from glscl_jax.checkpoints.model_dir import LoadedModel, load_model, parameters_
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import rank_files, run_card, single_vectors
-from glscl_jax.evaluation.options import Options
+from glscl_jax.evaluation.options import NO_CHECKPOINT, Options
 from glscl_jax.evaluation.run_card_text import terminal, title
+from glscl_jax.evaluation.task import writable
 from glscl_jax.files import read_json
 from glscl_jax.input_pipeline.cut_captions import Cut
 from glscl_jax.retrieval import metrics
 from glscl_jax.retrieval.split_scores import Scored
 from glscl_jax.retrieval.tower_features import TowerFeatures, read_features
 from glscl_jax.runtime import sharding
-from glscl_jax.training import precomputed_features
+from glscl_jax.training import precomputed_features, recipe
 
 
 def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
@@ -42,8 +42,11 @@ def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
     Raises:
       UserError: naming what is not there, damaged, or does not fit the rest.
     """
-    if options.checkpoint is None or jax.process_count() > 1 or options.rerank != "none":
-        raise UserError("--features takes a --checkpoint, one process, and no --rerank")
+    if options.checkpoint is None:
+        raise UserError(NO_CHECKPOINT)
+    if jax.process_count() > 1:
+        raise UserError("--features works in one process only")
+    options.check_beside("features")
     options.check()
     stages, mesh = run_card.Stages(), sharding.make_mesh()
     with stages("load"):
@@ -51,14 +54,16 @@ def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
         loaded = load_model(options.checkpoint, where, options.step, encodes=False)
         head = single_vectors.head_of(loaded.head) if options.single_vector else loaded.head
         config = options.config or Workdir(loaded.directory).config()
+        recipe.check_reading(config, loaded.config)
+        sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
         split = options.split or config.data.test_split
         kept = read_features(directory, split, tokens=loaded.head.reads_tokens)
         called = f"--features {directory}, {split}"
         precomputed_features.check_sizes(called, kept, config, loaded.config)
         sha256 = parameters_sha256(loaded.params)
         _check_owner(called, kept, loaded, sha256)
-        out = pathlib.Path(paths.local(options.out or loaded.directory, "--out"))
-        out.mkdir(parents=True, exist_ok=True)
+        options.check_top_k(split, len(kept.ids))
+        out = writable(paths.local(options.out or loaded.directory, "--out"))
     with stages("encode from features"):
         encode = precomputed_features.HeadEncoder(loaded.model, mesh, config.eval_batch_size)
         encoded = encode(loaded.params, kept)
@@ -75,7 +80,11 @@ def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
     print(f"\n{title(card)}\n{metrics.table(result)}\n{terminal(card)}", flush=True)
     rank_files.write_ranks(out, result, encoded)
     run_card.write_card(out, card)
-    print(f"written to {out}: {run_card.READABLE}, {run_card.RESULTS}, {rank_files.RANKS}")
+    written = [run_card.READABLE, run_card.RESULTS, rank_files.RANKS]
+    if options.top_k is not None:
+        rank_files.write_top(out, scores.top(options.top_k), encoded)
+        written.append(rank_files.TOP)
+    print(f"written to {out}: {', '.join(written)}")
     return card
 
 

@@ -11,6 +11,17 @@ from glscl_jax.retrieval.rerank import QBNorm
 
 NO_CHECKPOINT = "--checkpoint is missing: name a directory that train or convert wrote"
 
+# What is read beside a flag by which the program does something else than an evaluation, or not all
+# of it.
+_USED_BESIDE = {
+    "compile_for": ("checkpoint", "config", "out"),
+    "encodings": ("checkpoint", "config", "split", "step"),
+    "features": (
+        *("checkpoint", "config", "split", "step", "out", "legacy_ties", "single_vector", "top_k"),
+        # There is none at any rate.
+        "report",
+    ),
+}
 # Where things lie is each host's own affair.
 _OWN = ("checkpoint", "config", "out")
 
@@ -77,6 +88,18 @@ class Options:
         if self.save_features is not None:
             asked["save_features"] = os.fspath(self.save_features)
         return asked
+
+    def check_beside(self, flag: str) -> None:
+        """Raises a `UserError` for a setting that says nothing beside a flag of `_USED_BESIDE`."""
+        for field in dataclasses.fields(self):
+            unused = field.name not in _USED_BESIDE[flag]
+            if unused and getattr(self, field.name) != field.default:
+                raise UserError(f"--{field.name} says nothing beside --{flag}: leave it out")
+
+    def check_top_k(self, split: str, videos: int) -> None:
+        """Raises a `UserError` where a split has fewer videos than best items are asked for."""
+        if self.top_k is not None and not 1 <= self.top_k <= videos:
+            raise UserError(f"--top_k {self.top_k}: split {split!r} has {videos} videos")
 
     def check(self) -> None:
         """Raises a `UserError` for what is wrong whatever checkpoint and data are."""

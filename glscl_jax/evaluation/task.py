@@ -170,7 +170,7 @@ def open_task(
             )
             problems.attempt(check_split, data, part, "--split")
         problems.raise_all()
-        directory = _writable(paths.local(out or loaded.directory, "--out"))
+        directory = writable(paths.local(out or loaded.directory, "--out"))
         return Task(loaded, sha256, own, data, part, tokenizer, failed, mesh, directory)
 
     task = processes.by_all(open_rest)
@@ -220,8 +220,13 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
         raise UserError(f"config.data.num_words {error}") from error
     was_chosen = given and "data.tokenizer" in inherited.Chosen.of(config).all
     if was_chosen and (run := read_run_config(loaded.directory)):
-        trained = run["data"]["tokenizer"]
-        if trained != config.data.tokenizer and not _same(tokenizer, config.data.tokenizer, clip):
+        # What came from the hub does not say.
+        trained = run["data"].get("tokenizer")
+        if (
+            trained
+            and trained != config.data.tokenizer
+            and not _same(tokenizer, config.data.tokenizer, clip)
+        ):
             raise UserError(
                 f"{loaded.directory} was trained with the tokenizer {trained}, --config has "
                 f"{config.data.tokenizer}: leave --config out, or add "
@@ -238,8 +243,12 @@ def _same(tokenizer: Tokenizer, name: str, clip: CLIPConfig) -> bool:
         return False
 
 
-def _writable(out: pathlib.Path) -> pathlib.Path:
-    """`out`, made; better to fail now than after hours of encoding."""
+def writable(out: pathlib.Path) -> pathlib.Path:
+    """`out`, made; better to fail now than after hours of encoding.
+
+    Raises:
+      UserError: it cannot be written to.
+    """
     if jax.process_index():
         return out
     try:

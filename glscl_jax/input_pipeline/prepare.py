@@ -87,6 +87,7 @@ def check_source(source: str | os.PathLike, **options) -> Checkup:
       UserError: `prepare_source` would refuse it.
     """
     asked = Options(source, **options)
+    wanted_images(asked)
     with annotation_source.links_followed(asked.follow_links):
         folder, reading = _read(asked, None)
         checkup = doctor.examine(

@@ -19,9 +19,14 @@ def run(programs: Mapping[str, str], told: str) -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in programs:
         del sys.argv[1]
-        program = importlib.import_module(programs[name])
-        # It comes with JAX, which the help of all of them does without.
-        importlib.import_module("glscl_jax.runtime.jax_internals").forget_absent_tpu()
+        try:
+            program = importlib.import_module(programs[name])
+            # It comes with JAX, which the help of all of them does without.
+            importlib.import_module("glscl_jax.runtime.jax_internals").forget_absent_tpu()
+        except KeyboardInterrupt:
+            # As `program.run` has it once it runs.
+            print("stopped by Ctrl-C", file=sys.stderr)
+            sys.exit(130)
         program.cli()
         return
     streams.outlive_readers()

@@ -1,10 +1,11 @@
 """How every program starts: flags, quiet libraries, and one line for a user's mistake."""
 
+import contextlib
 import dataclasses
 import logging as standard_logging
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
@@ -14,6 +15,8 @@ from glscl_jax.errors import UserError
 from glscl_jax.runtime import config_file, streams, usage
 
 USER_ERROR_STATUS = 2
+# As shells have it for Ctrl-C.
+INTERRUPTED_STATUS = 130
 
 Main = Callable[[Sequence[str]], int | None]
 
@@ -82,7 +85,8 @@ def run(
 ) -> None:
     """Runs `main` under absl; a `UserError` becomes one line and exit status 2.
 
-    A flag's name may be written with dashes, too: --batch-size is --batch_size. Help comes before
+    Ctrl-C ends it with a line and `INTERRUPTED_STATUS`. A flag's name may be written with dashes,
+    too: --batch-size is --batch_size. Help comes before
     all else: whatever the other arguments are, it is printed with status 0.
 
     Args:
@@ -122,7 +126,19 @@ def run(
         except UserError as error:
             return _exit_with(error)
 
-    app.run(guarded, flags_parser=parse_or_exit)
+    with contextlib.suppress(KeyboardInterrupt):
+        app.run(guarded, flags_parser=parse_or_exit)
+    # Only here, as what was under way is let go with the exception: generators that threads wait
+    # for are closed then.
+    print("stopped by Ctrl-C", file=sys.stderr, flush=True)
+    sys.exit(INTERRUPTED_STATUS)
+
+
+def refuse_beside(flag: str, names: Iterable[str]) -> None:
+    """Raises a `UserError` for a flag that is given and says nothing beside another."""
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} says nothing beside --{flag}: leave it out")
 
 
 def _hush_libraries() -> None:

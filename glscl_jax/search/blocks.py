@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from glscl_jax.models.heads.features import count_of
 from glscl_jax.retrieval.score_blocks import pad_rows
 
-# Windows in a block; on a CPU its temporaries are to stay in the cache.
-_MOST, _MOST_ON_CPU = 65_536, 1024
+# Windows in a block. On a CPU its temporaries are to stay in the cache, which of half precision are
+# the features themselves, as float32.
+_MOST, _MOST_ON_CPU, _MOST_IF_WIDENED = 65_536, 4096, 1024
 # On other devices a block is large, as its dispatch takes longer than the reading of a small one:
 # of so many bytes, and no more than this share of the memory that is free.
 _MOST_BYTES, _SHARE = 2**31, 1 / 8
@@ -31,17 +33,19 @@ _SPARSE, _SPARSE_IF_KEPT, _MOST_SPARSE = 0.5, 0.005, 4096
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Some windows on the devices, filled up with copies of the last.
+    """Some windows on the devices, as many as in every block.
 
     Attributes:
       first: the place of its first window, as `WindowBlocks.rows_at` takes it.
-      real: bool [n], which of them are asked for.
+      real: bool [n], which of them are asked for, and in no block before.
+      before: how many of those that are asked for lie in blocks before it.
       windows: arrays [n,...].
       kept: whether they lay there already.
     """
 
     first: int
     real: np.ndarray
+    before: int
     windows: Any
     kept: bool
 
@@ -84,32 +88,41 @@ class WindowBlocks:
         return self._kept_bytes
 
     def over(self, rows: np.ndarray) -> Iterator[Block]:
-        """Yields all blocks in which there are windows that are asked for.
+        """All blocks in which there are windows that are asked for.
 
         Args:
           rows: int64, ascending, the windows that are asked for.
         """
+        return (self.block(rows, first) for first in self.firsts(rows))
+
+    def firsts(self, rows: np.ndarray) -> list[int]:
+        """The places at which these blocks begin, ascending; see `over`."""
+        if self._sparse(rows):
+            return list(range(0, len(rows), self.sparse_size))
+        return (self.size * np.unique(rows // self.size)).tolist()
+
+    def block(self, rows: np.ndarray, first: int) -> Block:
+        """One of these blocks. Several threads may ask where none is kept."""
         if self._sparse(rows):
             size = self.sparse_size
-            for first in range(0, len(rows), size):
-                numbers = rows[first : first + size]
-                part = jax.tree.map(lambda x, n=numbers: np.asarray(x[n]), self.windows)
-                yield Block(first, np.arange(size) < len(numbers), self._put(part, size), False)
-            return
-        for first in range(0, self.count, self.size):
-            start, stop = np.searchsorted(rows, [first, first + self.size])
-            if start < stop:
-                real = np.zeros(self.size, bool)
-                real[rows[start:stop] - first] = True
-                yield Block(first, real, *self._at(first))
+            numbers = rows[first : first + size]
+            part = jax.tree.map(lambda x: np.asarray(x[numbers]), self.windows)
+            real = np.arange(size) < len(numbers)
+            return Block(first, real, first, self._put(part, size), False)
+        start, stop = np.searchsorted(rows, [first, first + self.size])
+        begin, real = self._begin(first), np.zeros(self.size, bool)
+        real[rows[start:stop] - begin] = True
+        return Block(begin, real, int(start), *self._at(first))
 
     def rows_at(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """The windows at places (a block's `first`, and on from there) of what `over` yields."""
+        """The windows at places (a block's `first`, and on from there) of its blocks."""
         return rows[places] if self._sparse(rows) else places
 
     def _usual_size(self) -> int:
         if self._on_cpu:
-            return _MOST_ON_CPU
+            kinds = [x.dtype for x in jax.tree.leaves(self.windows)]
+            half = any(jnp.issubdtype(x, jnp.floating) and x.itemsize < 4 for x in kinds)
+            return _MOST_IF_WIDENED if half else _MOST_ON_CPU
         # The free memory of this moment; what is of before may go, and does no harm.
         room = min(_MOST_BYTES, _SHARE * _free_bytes(self._mesh) or _MOST_BYTES)
         most = max(1, min(_MOST, int(room / self._row_bytes)))
@@ -132,11 +145,16 @@ class WindowBlocks:
         """The block from a window on, and whether it lay on the devices."""
         if first in self._kept:
             return self._kept[first], True
-        stop = min(first + self.size, self.count)
-        block = self._put(jax.tree.map(lambda x: x[first:stop], self.windows), self.size)
+        begin = self._begin(first)
+        stop = min(begin + self.size, self.count)
+        block = self._put(jax.tree.map(lambda x: x[begin:stop], self.windows), self.size)
         if first // self.size < self._fitting:
             self._kept[first] = block
         return block, False
+
+    def _begin(self, first: int) -> int:
+        """Where a block begins: the last one ends with the windows, as filling it up is a copy."""
+        return max(0, min(first, self.count - self.size))
 
     def _put(self, part: Any, size: int) -> Any:
         return jax.device_put(jax.tree.map(lambda x: pad_rows(x, size), part), self._split)

@@ -21,7 +21,7 @@ from glscl_jax.search import engine
 from glscl_jax.search.feature_files import Arrays
 from glscl_jax.search.index_run import TIMES
 from glscl_jax.search.scan import windows_of
-from glscl_jax.search.store import Snapshot, Store
+from glscl_jax.search.store import INDEX, Snapshot, Store
 
 VECTOR = "vector"
 _BLOCK = 1024
@@ -52,13 +52,20 @@ def export_features(index: str | os.PathLike, out: str | os.PathLike) -> int:
     writers: dict[str, Callable] = {".parquet": _write_parquet, ".safetensors": _write_safetensors}
     if path.suffix not in writers:
         raise UserError(f"--out {path}: name a file that ends in .parquet or .safetensors")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: {path.parent} is no folder: make it, or name another")
     if os.path.lexists(path):
         raise UserError(f"--out {path} is there already: name another, or remove it")
     store = Store.open(paths.local(index, "--index"))
     snapshot = store.snapshot()
     if not len(snapshot.rows):
         raise UserError(f"--index {store.directory} has no windows: index videos first")
-    head = model_config(store.about["made_of"]["model"]).head
+    try:
+        head = model_config(store.about["made_of"]["model"]).head
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{store.directory / INDEX} is damaged ({error}): index into another directory"
+        ) from error
     try:
         with unfinished(path) as part:
             writers[path.suffix](part, snapshot, head)

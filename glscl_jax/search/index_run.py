@@ -1,17 +1,16 @@
 """One run over videos or clips: what is new is encoded and stored, what is gone taken out."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
 import itertools
 import os
-import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glscl_jax import paths
 from glscl_jax.input_pipeline.decoding.video import VideoError, duration
 from glscl_jax.input_pipeline.preparing.failures import FAILED_FILE
 from glscl_jax.models.heads.features import Features
@@ -78,11 +77,11 @@ class IndexRun:
         """Features of some sentence, where those of videos alone are asked for."""
         return self._model.encode_captions("a")
 
-    def run(self, found: list[video_folder.Video]) -> Report:
-        """Brings the index up to date with the videos that were found."""
+    def run(self, found: list[video_folder.Video], told: metadata.Metadata) -> Report:
+        """Brings the index up to date with the videos that were found, and what is told of them."""
         store = self._store
         self._reach_neighbours()
-        self._metadata = self._read_metadata(found)
+        self._metadata = told
         known = store.known()
         todo = video_folder.changes(found, known)
         removed = sum(len(known[name].starts) for name in todo.stale)
@@ -93,11 +92,13 @@ class IndexRun:
             (video, None if video.name in stale else known.get(video.name)) for video in todo.wanted
         ]
         if known:
-            told = f"{todo.unchanged:,} videos are indexed already"
-            print(f"{told}, {len(todo.stale):,} changed or went", flush=True)
+            same = f"{todo.unchanged:,} videos are indexed already"
+            print(f"{same}, {len(todo.stale):,} changed or went", flush=True)
         total = sum(self._expected(video, known) for video, known in wanted)
         if wanted:
-            self._add_all(read_all(wanted, self._reading, self._workers), total)
+            # Its threads wait for who takes their windows: whatever ends this, they are let go.
+            with contextlib.closing(read_all(wanted, self._reading, self._workers)) as read:
+                self._add_all(read, total)
         return self._finished(removed, todo.unchanged)
 
     def run_prepared(self, split: "PreparedSplit") -> Report:
@@ -158,24 +159,6 @@ class IndexRun:
             head = self._model.head
             near = Neighbours.of(self._store)
             near.bring_up_to_date(head, scan.windows_of(head, arrays), snapshot.rows)
-
-    def _read_metadata(self, found: Sequence[video_folder.Video]) -> metadata.Metadata:
-        """What is known of the videos; says which rows are of none of them."""
-        folder = pathlib.Path(self._store.about["videos"])
-        path = folder / metadata.NAME
-        if self._asked.metadata is not None:
-            path = paths.local(self._asked.metadata, "--metadata")
-        elif not path.is_file():
-            return metadata.Metadata()
-        read = metadata.read(path)
-        names = {video.name for video in found}
-        if lost := sorted(read.of.keys() - names):
-            print(
-                f"{path}: {len(lost):,} of {len(read.of):,} rows are of no video there, the first"
-                f" {lost[0]!r}",
-                flush=True,
-            )
-        return read
 
     def _expected(self, video: video_folder.Video, known: video_folder.Known | None) -> int:
         """How many windows a video will give, by what its header says."""

@@ -1,19 +1,23 @@
 """Makes an index of a folder of videos, or of a prepared data set, or brings one up to date."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import config_of
+from glscl_jax.models.heads.single_vector import has_vectors
 from glscl_jax.retriever import Retriever, load
 from glscl_jax.runtime import lock
-from glscl_jax.search import engine, provenance, video_folder
+from glscl_jax.search import engine, metadata, provenance, video_folder
 from glscl_jax.search.index_options import REMEMBERED, Options
 from glscl_jax.search.index_run import IndexRun, Report
+from glscl_jax.search.qdrant_vectors import QdrantVectors
 from glscl_jax.search.store import INDEX, Store, unwritten
 from glscl_jax.search.window_reader import Reading
 from glscl_jax.search.windows import Cut
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 _LOCK = ".lock"
 _SPLIT = "test"
+_ANY = "glscl"
 
 
 def index_videos(index: str | os.PathLike, **options) -> Report:
@@ -43,25 +48,48 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
     about = Store.open(directory).about if there else {}
     asked.check_source(about, directory)
     asked = asked.resumed(about)
-    if asked.qdrant and asked.neighbours:
-        engine.module("qdrant_client", engine.QDRANT)
-    elif options.get("qdrant"):
-        raise UserError("--qdrant keeps the neighbours of windows: add --neighbours")
-    cut, prepared, found = Cut(asked.window, asked.stride), _prepared(asked), []
+    _check_qdrant(asked, options.get("qdrant"))
+    cut, prepared = Cut(asked.window, asked.stride), _prepared(asked)
     if prepared:
         cut = Cut(0.0)
         asked = dataclasses.replace(asked, frame_rate=prepared.data.settings.frame_rate)
         asked = dataclasses.replace(asked, data_dir=prepared.data_dir, split=prepared.split)
     else:
-        found = video_folder.videos_of(_videos(asked, about), bool(asked.follow_links), asked.only)
+        folder = _videos(asked, about)
+        found = video_folder.videos_of(folder, bool(asked.follow_links), asked.only)
+        told = metadata.read_for([video.name for video in found], folder, asked.metadata)
     taken = "another process is indexing there"
-    with lock.claimed(directory, _LOCK, f"--index {directory}", taken):
+    with (
+        _nothing_left(directory),
+        lock.claimed(directory, _LOCK, f"--index {directory}", taken),
+    ):
         store, model, reading = _opened(asked, directory, cut, prepared)
         try:
             run = IndexRun(store, model, reading, asked, about.get("only"))
-            return run.run_prepared(prepared) if prepared else run.run(found)
+            return run.run_prepared(prepared) if prepared else run.run(found, told)
         except OSError as error:
             raise unwritten(directory, error) from error
+
+
+def _check_qdrant(asked: Options, given: str | None) -> None:
+    """Raises a `UserError` where there is no such server; before the index remembers it."""
+    if asked.qdrant and asked.neighbours:
+        # Any name: what is asked is whether it answers.
+        _ = QdrantVectors.at(asked.qdrant, _ANY, 0).there
+    elif given:
+        raise UserError("--qdrant keeps the neighbours of windows: add --neighbours")
+
+
+@contextlib.contextmanager
+def _nothing_left(directory: pathlib.Path) -> Iterator[None]:
+    """Takes a folder away that the body made, if it ends without anything in it."""
+    there = directory.exists()
+    try:
+        yield
+    finally:
+        if not there:
+            with contextlib.suppress(OSError):  # it is not empty
+                directory.rmdir()
 
 
 def _prepared(asked: Options) -> "PreparedSplit | None":
@@ -99,6 +127,8 @@ def _opened(
             f"--checkpoint {os.fspath(checkpoint)} has no tokenizer, so no sentence could be"
             " asked: convert its source again with --tokenizer"
         )
+    if asked.neighbours and not has_vectors(type(model.head)):
+        raise UserError(f"--neighbours: the head {model.head.name} has no one vector for them")
     most = config_of(model.config, model.params).most_frames
     if most is not None and (asked.num_frames or 0) > most:
         raise UserError(f"--num_frames {asked.num_frames}: the model takes at most {most}")

@@ -8,12 +8,14 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pyarrow as pa
 
+from glscl_jax import paths
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.annotations.bad_rows import RowError
 from glscl_jax.input_pipeline.annotations.csv_file import csv_records
@@ -76,6 +78,35 @@ class Metadata:
             )
             for field in self.fields
         }
+
+
+def read_for(
+    names: Collection[str], folder: pathlib.Path, given: str | os.PathLike | None
+) -> Metadata:
+    """Reads what is known of a folder's videos, if anything; prints which rows are of none of them.
+
+    Args:
+      names: of the videos.
+      folder: whose `NAME` is read if no other file is given.
+      given: the file.
+
+    Raises:
+      UserError: it is not there, or as `read` raises it.
+    """
+    path = folder / NAME if given is None else paths.local(given, "--metadata")
+    if not path.is_file():
+        if given is None:
+            return Metadata()
+        what = "a folder" if path.is_dir() else "no such file"
+        raise UserError(f"--metadata {path}: {what}: name a CSV file with a column video")
+    found = read(path)
+    if lost := sorted(found.of.keys() - set(names)):
+        print(
+            f"{path}: {len(lost):,} of {len(found.of):,} rows are of no video there, the first"
+            f" {lost[0]!r}",
+            flush=True,
+        )
+    return found
 
 
 def read(path: pathlib.Path) -> Metadata:

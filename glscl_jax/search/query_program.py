@@ -60,11 +60,19 @@ def main(argv) -> None:
         raise UserError("--index is missing: name the directory of the index")
     asked = _asked(argv[1:], given["sentences"], given["like"])
     captions = values["captions"].value
-    if captions and not given["like"]:
-        raise UserError("--captions ranks sentences by a video: name it by --like")
+    if captions:
+        if not given["like"]:
+            raise UserError("--captions ranks sentences by a video: name it by --like")
+        program.refuse_beside("captions", ("where", "candidates", "proof"))
+    if values["proof"].present and values["candidates"].value is None:
+        raise UserError(
+            "--proof is of --candidates, a search of all windows needs none: leave it out"
+        )
+    if not 1 <= (top := values["top"].value) <= searched.MOST_HITS:
+        raise UserError(f"--top is {top}: give a whole number, 1 to {searched.MOST_HITS}")
     index = searched.open(given["index"], checkpoint=given["checkpoint"])
     if captions:
-        _rank_captions(index, given["like"], captions, values["top"].value, values["json"].value)
+        _rank_captions(index, given["like"], captions, top, values["json"].value)
         return
     how = {name: values[name].value for name in ("top", "where", "candidates", "proof")}
     if given["like"]:

@@ -5,8 +5,10 @@ the best k.
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import flax.struct
 import jax
@@ -22,8 +24,12 @@ from glscl_jax.runtime import sharding
 from glscl_jax.search.blocks import Block, WindowBlocks
 from glscl_jax.search.feature_files import Arrays
 
+Result = TypeVar("Result")
+
 # Queries at once; fewer are filled up to a power of two, so that few shapes are compiled.
 _MOST_QUERIES = 64
+# They wait for memory together, so more of them would not be faster.
+_MOST_THREADS = 16
 _FEATURES, _PREPARED, _OUTLINE = "features.", "prepared.", "outline."
 
 
@@ -89,9 +95,11 @@ class Scan:
       block: windows at once; by default what the devices do best with.
       mesh: the devices that share each block; by default all of this process.
       kept_bytes: see `WindowBlocks`.
+      threads: that score blocks at the same time; by default one a core where one CPU is all there
+        is, as a product of one query runs on one core alone, and one elsewhere.
 
     Attributes:
-      windows, head: likewise.
+      windows, head, threads: likewise.
       blocks: in which they come to the devices.
       block: windows at once of some that are asked for by their numbers.
     """
@@ -104,12 +112,15 @@ class Scan:
         block: int | None = None,
         mesh: Mesh | None = None,
         kept_bytes: int | None = None,
+        threads: int | None = None,
     ):
         self.windows, self.head = windows, head
         self._mesh = mesh or sharding.make_mesh(jax.local_devices())
         self._on_cpu = self._mesh.devices.flat[0].platform == "cpu"
         self.blocks = WindowBlocks(windows, self._mesh, size=block, kept_bytes=kept_bytes)
         self.block = self.blocks.sparse_size
+        alone = self._on_cpu and self._mesh.size == 1
+        self.threads = threads or (min(_MOST_THREADS, _cores()) if alone else 1)
 
     @property
     def bounded(self) -> bool:
@@ -137,15 +148,32 @@ class Scan:
 
     def _top(self, text: Features, k: int, rows: np.ndarray):
         size = count_of(text)
-        best = jax.device_put(np.full((size, k), -np.inf, np.float32))
-        items = jax.device_put(np.full((size, k), -1, np.int32))
-        for block in self.blocks.over(rows):
-            scores = self.block_scores(text, block)
-            best, items = _merge(best, items, scores, block.real, block.first)
-            if not block.kept:
-                # Else the host would queue all blocks up on the devices before the first are done.
-                jax.block_until_ready(best)
-        return self.blocks.rows_at(rows, np.asarray(items)).astype(np.int64), np.asarray(best)
+
+        def scanned(blocks: Iterator[Block]) -> tuple[np.ndarray, np.ndarray]:
+            best = jax.device_put(np.full((size, k), -np.inf, np.float32))
+            items = jax.device_put(np.full((size, k), -1, np.int32))
+            for block in blocks:
+                scores = self.block_scores(text, block)
+                best, items = _merge(best, items, scores, block.real, block.first)
+                if not block.kept:
+                    # Else the host would queue all blocks up on the devices before the first ends.
+                    jax.block_until_ready(best)
+            return np.asarray(items), np.asarray(best)
+
+        items, best = (np.concatenate(x, 1) for x in zip(*self._by_all(scanned, rows), strict=True))
+        # Each thread has its best; of equal scores the lower row comes first.
+        order = np.lexsort((items, -best))[:, :k]
+        items, best = (np.take_along_axis(x, order, 1) for x in (items, best))
+        return self.blocks.rows_at(rows, items).astype(np.int64), best
+
+    def _by_all(self, scan: Callable[[Iterator[Block]], Result], rows: np.ndarray) -> list[Result]:
+        """What each thread makes of the blocks that it takes, ascending; all blocks are taken."""
+        firsts = iter(self.blocks.firsts(rows))
+        blocks = [(self.blocks.block(rows, first) for first in firsts) for _ in range(self.threads)]
+        if self.threads == 1:
+            return [scan(blocks[0])]
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(scan, blocks))
 
     def scores(self, text: Features, rows: np.ndarray, *, bound: bool = False) -> np.ndarray:
         """Scores, or what they cannot be above, of A queries and some windows.
@@ -161,12 +189,15 @@ class Scan:
         found = np.empty((count_of(text), len(rows)), np.float32)
         for start, part in enumerate(_parts(text, self._mesh)):
             size = min(count_of(part), count_of(text) - start * _MOST_QUERIES)
-            line, column = found[start * _MOST_QUERIES :][:size], 0
-            for block in self.blocks.over(rows):
-                made = np.asarray(self.block_scores(part, block, bound=bound))
-                made = made[:size, block.real]
-                line[:, column : column + made.shape[1]] = made
-                column += made.shape[1]
+            line = found[start * _MOST_QUERIES :][:size]
+
+            def scored(blocks: Iterator[Block], part=part, line=line) -> None:
+                for block in blocks:
+                    made = np.asarray(self.block_scores(part, block, bound=bound))
+                    made = made[: len(line), block.real]
+                    line[:, block.before : block.before + made.shape[1]] = made
+
+            self._by_all(scored, rows)
         return found
 
     def block_scores(self, text: Features, block: Block, *, bound: bool = False) -> jax.Array:
@@ -174,6 +205,11 @@ class Scan:
         program = _bound if bound else _score
         windows = _widened(block.windows) if self._on_cpu else block.windows
         return program(text, windows, head=self.head)
+
+
+def _cores() -> int:
+    """Of this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _parts(text: Features, mesh: Mesh) -> list[Features]:

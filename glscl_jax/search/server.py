@@ -11,6 +11,7 @@ Files are named by the numbers of windows alone: no path of a client's is ever o
 
 import asyncio
 import contextlib
+import errno
 import hmac
 import importlib.resources
 import math
@@ -256,6 +257,9 @@ def open_socket(host: str, port: int):
         opened.listen(128)
     except (OSError, OverflowError) as error:
         opened.close()
-        told = os.strerror(error.errno) if getattr(error, "errno", 0) else str(error)
-        raise UserError(f"--host {host} --port {port}: {told}: give another --port") from error
+        number = getattr(error, "errno", 0)
+        told, other = os.strerror(number) if number else str(error), "--port"
+        if number == errno.EADDRNOTAVAIL:
+            other = "--host, an address of this machine"
+        raise UserError(f"--host {host} --port {port}: {told}: give another {other}") from error
     return opened

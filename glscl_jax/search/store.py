@@ -29,6 +29,9 @@ from glscl_jax.search.window_table import OWN, WindowTable
 
 INDEX, FORMAT = "index.json", 1
 NOT_SHOWN = "clips of a prepared data set have no file here: they are neither shown nor played"
+# What index.json says of every index, and of what it was made.
+_NEEDED = {"generation": int, "made_of": dict, "checkpoint": str, "videos": str}
+_MADE_OF = ("model", "reading")
 # `compact` acts where at least so many rows were taken out, and this share of all.
 _HOLES, _HOLE_SHARE = 1024, 0.25
 _COPIED_ROWS = 4096
@@ -85,7 +88,8 @@ class Store:
         """
         path = directory / INDEX
         if not path.is_file():
-            what = "no such folder" if not directory.is_dir() else f"no {INDEX} in it"
+            what = f"no {INDEX} in it" if directory.is_dir() else "no such folder"
+            what = "a file, and no folder" if directory.is_file() else what
             raise UserError(
                 f"--index {directory}: {what}: make it with python -m glscl_jax.search index"
             )
@@ -95,10 +99,10 @@ class Store:
                 f"{path} is of format {about.get('format')}, this release reads {FORMAT}: index"
                 " into another directory"
             )
-        if missing := {"generation", "made_of", "checkpoint", "videos"} - about.keys():
-            raise UserError(
-                f"{path} is damaged (no {min(missing)!r}): index into another directory"
-            )
+        missing = [name for name, kind in _NEEDED.items() if not isinstance(about.get(name), kind)]
+        if missing or not all(isinstance(about["made_of"].get(name), dict) for name in _MADE_OF):
+            told = f"no {min(missing or ['made_of'])!r}"
+            raise UserError(f"{path} is damaged ({told}): index into another directory")
         store = cls(directory, about)
         if not store._table.there:
             raise UserError(

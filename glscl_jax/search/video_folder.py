@@ -80,7 +80,8 @@ def videos_of(
       UserError: it is no folder, cannot be read, or holds none.
     """
     if not folder.is_dir():
-        raise UserError(f"--videos {folder}: no such folder")
+        what = "a file: name the folder that it is in" if folder.exists() else "no such folder"
+        raise UserError(f"--videos {folder}: {what}")
     with source.links_followed(follow_links):
         found = [path for path in videos_below(folder) if not source.outside(folder, path)]
         links = source.links_out(folder)

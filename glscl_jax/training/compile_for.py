@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from glscl_jax import paths, target
 from glscl_jax.errors import Problems, UserError
-from glscl_jax.files import write_json
+from glscl_jax.files import check_room, write_json
 from glscl_jax.models.encoders.transformer import resolve_remat
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.profiling import topologies
@@ -51,6 +51,9 @@ def run(text: str, config: ConfigDict, chosen: inherited.Chosen, workdir: str) -
       UserError: the topology is unknown, its compiler not here, or mesh or batch do not fit it.
     """
     topology = topologies.parse(text)
+    if not paths.is_address(workdir):
+        # Before minutes of compiling.
+        check_room(workdir, "--workdir")
     paths.expand(config)
     source = inherited.read_source(config.init_from) if config.init_from else None
     if source:

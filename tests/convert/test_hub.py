@@ -12,6 +12,7 @@ from safetensors import numpy as safetensors
 from convert import hub
 from convert.checkpoint_output import settings
 from glscl_jax.checkpoints.model_dir import parameters_sha256, save_params
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
@@ -70,6 +71,9 @@ def test_there_and_back(weights, server, tmp_path, capsys):
     assert parameters_sha256(one.params) == parameters_sha256(other.params)
     assert (other.num_words, other.num_frames) == (16, 5)
     assert other.tokenizer.sha256 == one.tokenizer.sha256
+    # An evaluation needs more than that.
+    with pytest.raises(UserError, match=r"config.json is no run's whole config: give --config"):
+        Workdir(tmp_path / "back").config()
     names = {path.name for path in (tmp_path / "back").rglob("*")}
     assert not names & {"run_me.py", "params.bin", "params.safetensors"}
 

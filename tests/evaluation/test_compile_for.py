@@ -16,6 +16,10 @@ from glscl_jax.evaluation import compile_for
     [
         (["--compile_for=v5e:4x4"], "--checkpoint or --config is missing"),
         (["--compile_for=v5e:4x4", "--config=configs/demo.py:tiny"], "--out is missing"),
+        (
+            ["--compile_for=v5e:4x4", "--config=configs/demo.py:tiny", "--out=README.md"],
+            "--out README.md: ",
+        ),
         (["--compile_for=v9:4x4", "--config=configs/demo.py:tiny"], "no topology that is known"),
     ],
 )

@@ -11,6 +11,7 @@ from glscl_jax.input_pipeline.annotations.bad_rows import BadRows
 from glscl_jax.input_pipeline.annotations.file_names import read_names
 from glscl_jax.input_pipeline.annotations.source import named_by
 from glscl_jax.input_pipeline.prepare import check_source
+from glscl_jax.input_pipeline.preparing import doctor
 from tests.conftest import one_line_error
 
 PROGRAM = "glscl_jax.input_pipeline.prepare"
@@ -174,3 +175,22 @@ def test_preparing_and_its_doctor_take_a_table(own, tmp_path, forks, refusal):
     assert f"{names} line 2: " in refusal(PROGRAM, *flags, data)
     with (tmp_path / "data" / "bad_rows.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        (["5b85c5f263745f.mp4", "fd5ae8bb8677.mp4"], "3 ids and 2 files that no name pairs"),
+        # What is asked for by "did you mean" needs no table.
+        (["5b85c5f263745f.mp4", "135.avi"], "2 ids and 1 file that no name pairs"),
+        (["135.avi"], ""),
+        ([], ""),
+    ],
+)
+def test_a_table_is_proposed_where_names_pair_nothing(didemo, there, told):
+    touch(didemo, *there)
+    clips = annotations.READERS["didemo"](didemo)
+    checkup = doctor.examine(clips, didemo, "didemo", workers=1)
+    lines = [line for line in checkup.table().splitlines() if "--names FILE" in line]
+    wanted = "if they are the same videos, a table says which, --names FILE"
+    assert lines == ([f"  {told}: {wanted}"] if told else [])

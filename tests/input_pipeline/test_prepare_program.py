@@ -81,6 +81,8 @@ def read_terminal(descriptor):
     ("flags", "told"),
     [
         (["--data_dir=d", "--source=nowhere"], "nowhere: no such folder"),
+        (["--data_dir=d", "--source=README.md"], "README.md: a file, and no folder"),
+        (["--check", "--source=tests", "--for=nowhere"], "nowhere is no checkpoint directory"),
         (["--data_dir=d", "--source=.", "--videos=nowhere"], "nowhere: no such folder"),
         (["--source=."], "--data_dir is missing"),
         (["--source=.", "--check"], "no captions.csv or captions.jsonl in it"),

@@ -151,8 +151,18 @@ def test_another_s_features_train_a_head_too(forks, refusal, tmp_path):
     assert "has no 'tokens', which this head reads" in told
     told = refusal("glscl_jax.evaluate", f"--checkpoint={tmp_path / 'run'}")
     assert "has no encoders of its own" in told
-    evaluated = (f"--checkpoint={tmp_path / 'run'}", "--split=val", f"--out={tmp_path / 'out'}")
-    forks("glscl_jax.evaluate", *evaluated, f"--features={tmp_path / 'theirs'}")
+    evaluated = [f"--checkpoint={tmp_path / 'run'}", "--split=val", f"--out={tmp_path / 'out'}"]
+    theirs = f"--features={tmp_path / 'theirs'}"
+    forks("glscl_jax.evaluate", *evaluated, theirs, "--top_k=2")
+    assert len((tmp_path / "out" / "top.csv").read_text().splitlines()) == 1 + 2 * 8 * 2
+    assert "--top_k 9: split 'val' has 8" in refusal(
+        "glscl_jax.evaluate", *evaluated, theirs, "--top_k=9"
+    )
+    odd = "--config.eval_batch_size=0"
+    assert "eval_batch_size is 0" in refusal("glscl_jax.evaluate", *evaluated, theirs, odd)
+    evaluated[-1] = f"--out={tmp_path / 'out' / 'top.csv'}"
+    assert "top.csv: File exists" in refusal("glscl_jax.evaluate", *evaluated, theirs)
+    evaluated[-1] = f"--out={tmp_path / 'out'}"
     card = json.loads((tmp_path / "out" / "results.json").read_text())
     assert card["t2v"]["mean"]["R@1"] == figures(tmp_path / "run")[-1]["validation/R@1"]
     assert card["data"]["dataset"] == "features of theirs"

@@ -46,6 +46,11 @@ def test_a_first_argument_can_run_something_else(run):
     assert "WHAT is missing" in one_line_error(run())
 
 
+def test_ctrl_c_is_a_line(run):
+    stopped = run("other", "stop", "now")
+    assert (stopped.returncode, stopped.stderr) == (130, "stopped by Ctrl-C\n")
+
+
 @pytest.mark.parametrize(
     "asked", ["--help", "--helpfull", pytest.param("-h", marks=pytest.mark.slow)]
 )

@@ -38,13 +38,13 @@ def loaded_once():
         yield
 
 
-def write_checkpoint(path, seed=0):
+def write_checkpoint(path, seed=0, config=SMALL):
     """A converted checkpoint of random weights."""
     random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: init_params(GLSCL(SMALL), 0))
+    shapes = jax.eval_shape(lambda: init_params(GLSCL(config), 0))
     params = jax.tree.map(lambda x: random.normal(size=x.shape, scale=0.2).astype(x.dtype), shapes)
     save_params(path, params)
-    write_json(path / "model.json", settings(SMALL, tuple(params)))
+    write_json(path / "model.json", settings(config, tuple(params)))
     write_json(path / "config.json", {"data": READING})
     CLIPTokenizer.from_merges(DEMO_MERGES).save(path / "tokenizer")
     return path

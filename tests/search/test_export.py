@@ -1,6 +1,8 @@
 """An index's features as files of other engines: the same windows, vectors and numbers."""
 
+import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from safetensors import safe_open
 
 import glscl_jax.search
 from glscl_jax.errors import UserError
+from glscl_jax.files import read_json, write_json
 from glscl_jax.search.exported_features import export_features
 from glscl_jax.search.indexer import index_videos
 from glscl_jax.search.store import Store
@@ -88,10 +91,24 @@ def test_blocks_and_half_precision(made, checkpoint, monkeypatch):
         ("index", "f.csv", "f.csv: name a file that ends in .parquet or .safetensors"),
         ("index", "index.parquet", "index.parquet is there already"),
         ("nowhere", "g.parquet", "nowhere: no such folder"),
-        ("index", "no/such/f.parquet", "cannot be written"),
+        ("index", "no/such/f.parquet", "no/such is no folder: make it"),
+        ("index/index.json", "g.parquet", "index.json: a file, and no folder"),
     ],
 )
 def test_what_cannot_be_exported(made, index, out, told):
     (made / "index.parquet").touch()
     with pytest.raises(UserError, match=told):
         export_features(made / index, made / out)
+
+
+@pytest.mark.parametrize("lost", ["model", "model.clip"])
+def test_an_index_that_does_not_say_its_model(made, lost, tmp_path):
+    shutil.copytree(made / "index", tmp_path / "index")
+    path = tmp_path / "index" / "index.json"
+    told = read_json(path)
+    section, _, name = f"made_of.{lost}".rpartition(".")
+    del functools.reduce(lambda x, key: x[key], section.split("."), told)[name]
+    write_json(path, told)
+    with pytest.raises(UserError, match=r"index.json is damaged .*: index into another directory"):
+        export_features(tmp_path / "index", tmp_path / "f.parquet")
+    assert not (tmp_path / "f.parquet").exists()

@@ -326,6 +326,11 @@ def test_a_row_that_is_not_whole_is_not_asked_for(made):
         (["query", "--index=x", "--captions=y", "a dog"], "--captions ranks sentences by a video"),
         (["index", "--index=x", "--videos=nowhere", "--checkpoint=y"], "nowhere: no such folder"),
         (["index", "--index=x"], "--videos is missing"),
+        (["index", "--index=x", "--videos=README.md", "--checkpoint=y"], "README.md: a file: name"),
+        (["query", "--index=README.md", "a dog"], "README.md: a file, and no folder"),
+        (["query", "--index=x", "--top=-3", "--like=y", "--captions=z"], "--top is -3: give a"),
+        (["query", "--index=x", "--like=y", "--captions=z", "--where=a"], "--where says nothing"),
+        (["query", "--index=x", "a dog", "--proof=none"], "--proof is of --candidates"),
         (["serve", "--index=x", "--host=0.0.0.0"], "add --expose_videos"),
         (["serve", "--index=x", "--host=here"], "--host here is no address"),
         (["serve", "--index=nowhere", "--port=0"], "nowhere: no such folder"),
@@ -352,7 +357,10 @@ def test_sentences_of_a_file(made, tmp_path, capsys, monkeypatch):
     def run(*words, **given):
         names = ("checkpoint", "where", "json", "like", "captions", "candidates", "sentences")
         told = dict.fromkeys(names) | values | given
-        flags = {name: SimpleNamespace(value=value) for name, value in told.items()}
+        flags = {
+            name: SimpleNamespace(value=value, present=name in given)
+            for name, value in told.items()
+        }
         monkeypatch.setattr(query_program.flags, "FLAGS", flags)
         query_program.main(["query", *words])
         return capsys.readouterr().out

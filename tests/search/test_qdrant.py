@@ -93,9 +93,14 @@ def test_an_index_s_neighbours_are_there(copy, client, monkeypatch):
         ),
     ],
 )
-def test_what_is_wrong_is_a_line(copy, how, told):
+def test_what_is_wrong_is_a_line(copy, checkpoint, how, told):
     pytest.importorskip("qdrant_client", reason="pip install -r requirements-qdrant.txt")
     before = len(Store.open(copy / "index").known())
     with pytest.raises(UserError, match=told):
         index_videos(copy / "index", **how)
     assert len(Store.open(copy / "index").known()) == before
+    # The address that was wrong is not the one that the index goes on with.
+    assert not Store.open(copy / "index").about["qdrant"]
+    with pytest.raises(UserError, match=told):
+        index_videos(copy / "new", videos=copy / "videos", checkpoint=checkpoint, **how)
+    assert not (copy / "new").exists()

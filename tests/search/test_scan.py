@@ -1,5 +1,7 @@
 """The exact scan is brute force, whatever is asked of whatever is there."""
 
+import os
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -29,15 +31,20 @@ def expected(scores, rows, k):
     taken_out=st.sampled_from([0, 0.2, 0.7, 0.95]),
     k=st.sampled_from([1, 5, 12]),
     doubles=st.booleans(),
+    threads=st.sampled_from([1, 3]),
 )
-@hypothesis.settings(max_examples=12)
-def test_the_best_are_those_of_brute_force(head, seed, texts, taken_out, k, doubles):
+@hypothesis.settings(max_examples=16)
+def test_the_best_are_those_of_brute_force(head, seed, texts, taken_out, k, doubles, threads):
     random = np.random.default_rng(seed)
     text, video = features(texts, 45, seed=seed)
     if doubles:  # ties, over the border of two blocks
         video = jax.tree.map(lambda x: x[random.integers(0, 20, 45)], video)
     rows = np.flatnonzero(random.random(45) >= taken_out)
-    scan = Scan(windows_of(head, to_arrays(head, video)), head, block=16, mesh=mesh_of({"data": 2}))
+    windows, mesh = (
+        windows_of(head, to_arrays(head, video)),
+        mesh_of({"data": 2 if threads == 1 else 1}),
+    )
+    scan = Scan(windows, head, block=16, mesh=mesh, threads=threads)
     found = scan.top(text, k, rows)
     scores = scan.scores(text, rows)
     items, values = expected(scores, rows, k)
@@ -46,6 +53,23 @@ def test_the_best_are_those_of_brute_force(head, seed, texts, taken_out, k, doub
     # And they are the evaluation's.
     whole = score_in_blocks(text, video, head=head)[:, rows]
     np.testing.assert_allclose(scores, whole, atol=2e-6)
+
+
+def test_blocks_are_shared_by_threads_where_one_cpu_is_all():
+    head, (_, video) = MeanHead(), features(1, 20)
+    windows = windows_of(head, to_arrays(head, video))
+    assert Scan(windows, head, mesh=mesh_of({"data": 2})).threads == 1
+    alone = Scan(windows, head, mesh=mesh_of({"data": 1}))
+    assert alone.threads == min(16, len(os.sched_getaffinity(0)))
+
+
+def test_what_fails_in_a_thread_is_told():
+    head, (text, video) = MeanHead(), features(1, 20)
+    windows = windows_of(head, to_arrays(head, video))
+    scan = Scan(windows, head, block=4, mesh=mesh_of({"data": 1}), threads=2)
+    scan.blocks.windows = None
+    with pytest.raises((AttributeError, TypeError)):
+        scan.top(text, 3, np.arange(20))
 
 
 def test_more_queries_than_are_scored_at_once():

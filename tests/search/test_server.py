@@ -213,6 +213,9 @@ def test_a_token(index):
 def test_a_port_in_use(port):
     with pytest.raises(UserError, match=rf"--port {port}: Address already in use: give another"):
         server.open_socket("127.0.0.1", port)
+    # Of documentation's addresses, which no machine has.
+    with pytest.raises(UserError, match="give another --host, an address of this machine"):
+        server.open_socket("192.0.2.1", 0)
 
 
 def test_it_ends_cleanly(forks, folder):

@@ -110,6 +110,11 @@ def test_a_step_that_no_layout_holds_is_told_in_a_line():
     ("flags", "told"),
     [
         (["--compile_for=v5e:3x3"], "no topology that is known: there are v5e: with 1x1"),
+        (
+            ["--compile_for=v5e:2x2", "--workdir=README.md/x"],
+            "README.md is no folder: name another",
+        ),
+        (["--compile_for=v5e:2x2", "--features=x"], "--features says nothing beside --compile_for"),
         (["--compile_for=h100x8"], "jax-cuda13-plugin, the compiler for that device"),
     ],
 )

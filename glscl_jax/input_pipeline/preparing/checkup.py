@@ -80,6 +80,7 @@ class Checkup:
       near: of ids without files those that may mean a file of another name, which, as a question.
       links: links that lead out of the folder and are not followed.
       strays: files without ids.
+      unlike: how many of `strays` none of `near` means.
       duplicates: groups of clips whose files have the same bytes, a clip a file.
       outliers: files ten times longer or shorter than the middle one, in seconds.
       median: that one's duration in seconds; None if no file says its own.
@@ -97,6 +98,7 @@ class Checkup:
     near: Mapping[str, str]
     links: tuple[pathlib.Path, ...]
     strays: tuple[pathlib.Path, ...]
+    unlike: int
     duplicates: tuple[tuple[Clip, ...], ...]
     outliers: tuple[tuple[pathlib.Path, float], ...]
     median: float | None
@@ -145,10 +147,9 @@ class Checkup:
             lines.append(f"  {len(self.near):,} of them may mean a file of another name")
         lines += finding("unreadable files", self.unreadable, self._reason)
         if self.late:
-            lines += finding(
-                "clips beyond", self.late, lambda late: f"{late.clip.clip_id}: {late.reason}"
-            )
+            lines += finding("clips beyond", self.late, self._window)
         lines += finding("files without ids", self.strays, self._of)
+        lines += self._table_wanted()
         if self.links:
             lines += finding("links leading out", self.links, self._link)
         lines += finding("duplicate videos", self.duplicates, self._group)
@@ -164,6 +165,14 @@ class Checkup:
             return said if said.reason.startswith(failure.reason) else failure
 
         return tuple(map(better, failures))
+
+    def _table_wanted(self) -> list[str]:
+        """The way out where no name says which file an id is, as of files called by a hash."""
+        ids = len(set(self.missing) - self.near.keys())
+        if not ids or not self.unlike:
+            return []
+        told = f"{_counted(ids, 'id')} and {_counted(self.unlike, 'file')} that no name pairs"
+        return [f"  {told}: if they are the same videos, a table says which, --names FILE"]
 
     def _missing(self, clip_id: str) -> str:
         return ": ".join(filter(None, (clip_id, self.near.get(clip_id))))
@@ -210,6 +219,10 @@ def finding(name: str, found: Sequence, told: Callable[..., str]) -> list[str]:
     if len(found) > _SHOWN:
         lines.append(f"  and {len(found) - _SHOWN:,} more")
     return lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _range(pair: tuple[int, int]) -> str:

@@ -89,6 +89,7 @@ def examine(
         near={c.clip_id: near[c.video].description for c in clips if c.video in near},
         links=tuple(links_out(folder)),
         strays=strays,
+        unlike=len({*strays} - {folder / one.path for one in near.values()}),
         duplicates=tuple(tuple(first[path] for path in group) for group in duplicates),
         outliers=tuple((path, lengths[path]) for path in _outliers(lengths, median)),
         median=median,

@@ -111,5 +111,6 @@ class Options:
         found = paths.local(self.videos, "--videos") if self.videos else self.folder
         for folder in (self.folder, found):
             if not folder.is_dir():
-                raise UserError(f"{folder}: no such folder")
+                what = "a file, and no folder" if folder.is_file() else "no such folder"
+                raise UserError(f"{folder}: {what}")
         return found

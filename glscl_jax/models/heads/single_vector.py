@@ -34,8 +34,8 @@ class SingleVector(Head):
     head: Head
 
     def __post_init__(self):
-        if not _has_vectors(type(self.head)):
-            known = ", ".join(sorted(name for name, head in HEADS.items() if _has_vectors(head)))
+        if not has_vectors(type(self.head)):
+            known = ", ".join(sorted(name for name, head in HEADS.items() if has_vectors(head)))
             raise ValueError(f"the head {self.head.name} has no single vectors; {known} have them")
 
     def prepare(self, video: Features) -> jax.Array:
@@ -63,5 +63,6 @@ class SingleVector(Head):
         return Cost(prepared=frames * width, pair=pair)
 
 
-def _has_vectors(head: type[Head]) -> bool:
+def has_vectors(head: type[Head]) -> bool:
+    """Whether a kind of head has a vector a text and a video."""
     return head.video_vector is not Head.video_vector
