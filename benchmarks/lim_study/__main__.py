@@ -64,7 +64,7 @@ def study() -> None:
     }
     lengths = {name: lengths[name] for name in values.protocols}
     seeds = recipe.SEEDS[:2] if small else recipe.SEEDS
-    base = read_base(values.base, BASE) if values.base else None
+    base = read_base(values.base) if values.base else None
     variants = [x for x in ALL if chosen(x, values.only, base is None)]
     towers = None if base is None else towers_name(base)
     there = results.there(pathlib.Path(values.out), lengths, seeds, towers)

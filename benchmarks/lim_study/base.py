@@ -5,7 +5,9 @@ So that a machine that takes minutes for them makes them once, and goes on where
     python -m glscl_jax.train --config configs/demo.py --config.model.head.name=mean \\
         --config.model.temporal=None --workdir demo/base
 
-Its steps, losses and pairs are those that the study's own program has for the first seed.
+Its steps, losses and pairs are those that the study's own program has for the first seed. With
+--config.model.temporal=seqTransf the towers know which event came first, and every module over time
+starts as that of the run did.
 """
 
 import pathlib
@@ -19,12 +21,11 @@ from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCL, init_params
 
 
-def read_base(directory: str, shape: Shape) -> dict:
-    """The parameters of a run's last step.
+def read_base(directory: str) -> dict:
+    """The parameters of a run's last step, of one under the mean of frames.
 
     Args:
       directory: its work directory.
-      shape: of the model that they are to fit.
 
     Raises:
       UserError: there is no run, it is damaged, or it trained another model.
@@ -35,13 +36,15 @@ def read_base(directory: str, shape: Shape) -> dict:
     steps = steps_on_disk(pathlib.Path(directory).expanduser() / CHECKPOINTS)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     loaded = load_model(directory, here, max(steps, default=None))
-    wanted = jax.eval_shape(lambda: init_params(GLSCL(shape.model_config()), 0))
+    temporal = "seqTransf" if "temporal" in loaded.params else "None"
+    model = GLSCL(Shape("mean", temporal).model_config())
+    wanted = jax.eval_shape(lambda: init_params(model, 0))
     differing = _shapes(wanted).items() ^ _shapes(loaded.params).items()
     if differing:
         names = ", ".join(sorted({name for name, _ in differing})[:3])
         raise UserError(
-            f"--base {directory} is of another model than configs/demo.py with the head "
-            f"{shape.head} and temporal {shape.temporal}: {names}"
+            f"--base {directory} is of another model than configs/demo.py has with the head mean: "
+            f"{names}"
         )
     return loaded.params
 

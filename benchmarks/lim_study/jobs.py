@@ -167,7 +167,7 @@ class Study:
         base = None
         splits = tuple(pixels(x) for x in (self.train, self.test))
         if job.program.of_features:
-            base = jax.eval_shape(lambda: _fresh(BASE))
+            base = _shapes(self.base) if self.base else jax.eval_shape(lambda: _fresh(BASE))
             splits = tuple(
                 jax.eval_shape(lambda base, clips=clips: features(base, clips, BASE), base)
                 for clips in (self.train, self.test)

@@ -1,4 +1,4 @@
-"""A table of the study's lines: each variant against the GIM alone and the released LIM.
+"""A table of the study's lines: each variant against the mean frame, the GIM and the released LIM.
 
 python -m benchmarks.lim_study.summary --lines study.jsonl
 """
@@ -13,7 +13,7 @@ from benchmarks.lim_study.variants import RELEASED
 from glscl_jax.retrieval import bootstrap
 from glscl_jax.retrieval.bootstrap import Difference
 
-AGAINST = ("gim", RELEASED.name)
+AGAINST = ("mean", "gim", RELEASED.name)
 
 
 def difference(a: dict[str, Any], b: dict[str, Any]) -> Difference:

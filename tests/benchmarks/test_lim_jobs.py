@@ -14,8 +14,9 @@ from benchmarks.lim_study import results
 from benchmarks.lim_study.__main__ import drawn
 from benchmarks.lim_study.base import read_base, towers_name
 from benchmarks.lim_study.jobs import BASE, Study, jobs_of
-from benchmarks.lim_study.lanes import Length
-from benchmarks.lim_study.variants import ALL, LIM_VARIANTS, Shape
+from benchmarks.lim_study.lanes import Length, lanes_of
+from benchmarks.lim_study.trainer import Program, features
+from benchmarks.lim_study.variants import ALL, LIM_VARIANTS, Shape, Variant
 from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import GLSCL, init_params
 
@@ -70,14 +71,36 @@ def test_a_run_is_a_base_where_it_is_of_the_model(monkeypatch):
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     loaded = {"params": params}
     monkeypatch.setattr(model_dir, "load_model", lambda *_: types.SimpleNamespace(**loaded))
-    assert read_base("run", BASE) is params
+    assert read_base("run") is params
     other = jax.tree.map(np.copy, params)
     assert towers_name(params) == towers_name(other)
     other["clip"]["logit_scale"] += 1
     assert towers_name(params) != towers_name(other)
+    # With the module over time, too, but with none of other sizes.
+    timely = GLSCL(Shape("mean").model_config())
+    loaded["params"] = jax.eval_shape(lambda: init_params(timely, 0))
+    assert "temporal" in read_base("run")
     loaded["params"] = {**params, "temporal": {"positions": np.zeros(3)}}
-    with pytest.raises(UserError, match=r"--base run is of another model.*: temporal/positions"):
-        read_base("run", BASE)
+    with pytest.raises(UserError, match=r"--base run is of another model.*: temporal/"):
+        read_base("run")
+
+
+@pytest.mark.parametrize("temporal", ["seqTransf", "None"])
+def test_every_head_goes_on_from_a_base_with_a_module_over_time(temporal):
+    base, plain = (
+        jax.eval_shape(lambda shape=shape: init_params(GLSCL(shape.model_config()), 0))
+        for shape in (Shape("mean"), BASE)
+    )
+    assert base.keys() - plain.keys() == {"temporal"}
+    length, clips = Length(1, 2), drawn(8, 4)
+    splits = [
+        jax.eval_shape(lambda base, part=part: features(base, part, BASE), base)
+        for part in clips.values()
+    ]
+    shape = Shape("mean", temporal)
+    lanes = lanes_of([Variant("one", shape)], (1,), length, clips=8)
+    trained = jax.eval_shape(Program(shape, demo.FROM_FEATURES, length), lanes, *splits, base)
+    assert trained.scores.shape == (1, 4, 4)
 
 
 def test_a_failed_job_is_told_of_and_the_next_one_begun(tmp_path, monkeypatch):
