@@ -16,7 +16,7 @@ _COLOURS = {"end_to_end": pictures.BLUE, "from_features": pictures.ORANGE}
 # Where a label stands, beside its point, in points: what is near another goes another way.
 _LABELS = {
     "mean_pooling": ((7, -3), "left"),
-    "glscl": ((-6, 5), "right"),
+    "glscl": ((6, -10), "left"),
     "x_pool": ((6, -9), "left"),
     "wti": ((-6, 5), "right"),
     "CLIP4Clip": ((2, -13), "left"),

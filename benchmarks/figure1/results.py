@@ -17,10 +17,7 @@ from glscl_jax.retrieval import bootstrap
 from glscl_jax.retrieval.bootstrap import Difference, Interval
 
 FILE = pathlib.Path(__file__).with_name("results.jsonl")
-HOW = (
-    "python -m benchmarks.lim_study --clips demo/clips.npz "
-    "--out benchmarks/figure1/results.jsonl, on a GPU"
-)
+HOW = "python -m benchmarks.lim_study --clips demo/clips.npz --out benchmarks/figure1/results.jsonl"
 # What is trained.
 PROTOCOLS = {"end_to_end": "end to end", "from_features": "from features"}
 # A run -> the head that scores it; "mean" alone is also without a module over time.
