@@ -149,6 +149,15 @@ def test_a_recall_is_the_mean_of_the_seeds_with_its_interval(tmp_path):
     assert gim.beside(glscl).high < 0
 
 
+def test_large_numbers_have_no_powers():
+    assert [tables._plain(x) for x in (0.9149, 16.13, 999.4, 17074.4)] == [
+        "0.915",
+        "16.1",
+        "999",
+        "17,074",
+    ]
+
+
 def test_features_are_of_the_same_towers(tmp_path):
     ours, theirs = (result_line(name, "from_features", towers=name) for name in ("gim", "glscl"))
     apart = result_line("wti", towers=None)
