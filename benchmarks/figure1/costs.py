@@ -10,6 +10,7 @@ go back to the kernel with every call.
 import concurrent.futures
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -31,6 +32,10 @@ HOW = "python -m benchmarks.figure1 --costs --out benchmarks/figure1/costs.jsonl
 GALLERY = 100_000
 # Of a program: so many calls are timed after one that is not, fewer where they take long.
 CALLS, FEWEST, LONG = 20, 3, 1.0
+
+
+class NoRoomError(Exception):
+    """A gallery is larger than the memory that is free."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +79,7 @@ def measure(
     for programs, made in zip(asked, compiled, strict=True):
         try:
             found = programs.run(made.result())
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, NoRoomError) as error:
             # What does not fit into this machine is not to take the others along.
             print(f"left out: {programs.name}: {str(error).splitlines()[0]}", file=sys.stderr)
         else:
@@ -96,6 +101,7 @@ class Programs:
         self._setting, self._gallery = setting, gallery
         self.name = f"{setting.name} {name}"
         sizes, self._head = setting.sizes, setting.head(name)
+        self._on_cpu, self._videos = on_cpu, sizes.videos
         self._at_once = sizes.texts // 4 if on_cpu else sizes.texts
         self._block = sizes.videos if on_cpu else gallery
         text, video, prepared = shapes_of(self._head, sizes)
@@ -126,6 +132,7 @@ class Programs:
         all_pairs = timed(lambda: [score(part, video, prepared) for part in parts])
 
         one = jax.tree.map(lambda x: x[:1], text)
+        self._check_room((video, prepared))
         copies = range(self._gallery // self._block)
         blocks = [compiled["repeated"]((video, prepared)) for _ in copies]
         score = compiled["one_text"]
@@ -141,15 +148,32 @@ class Programs:
             machine(),
         )
 
+    def _check_room(self, tree) -> None:
+        # A device refuses what it has no room for; of a CPU the kernel ends some program.
+        needed = self._gallery // self._videos * sum(x.nbytes for x in jax.tree.leaves(tree))
+        if self._on_cpu and needed > (room := free_memory()):
+            needed, room = needed / 1e9, room / 1e9
+            raise NoRoomError(f"{self._gallery:,} videos take {needed:.1f} GB, {room:.1f} are free")
+
     def _repeated(self, tree):
         """Videos [B,...] over and over, as many as a block has."""
-        times = self._block // self._setting.sizes.videos
+        times = self._block // self._videos
         # Copied, even once: what is given back as it came would be the same memory.
         return jax.tree.map(lambda x: jnp.copy(jnp.tile(x, (times, *[1] * (x.ndim - 1)))), tree)
 
     def _counted(self, compiled: jax.stages.Compiled, calls: int) -> float | None:
         found = (compiled.cost_analysis() or {}).get("flops")
         return None if found is None else calls * (found + self._further)
+
+
+def free_memory() -> float:
+    """Bytes that programs may take without another's being ended; of no Linux without a bound."""
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return math.inf
+    kib = {line.split()[0]: line.split()[1] for line in lines}
+    return 1024 * int(kib["MemAvailable:"])
 
 
 def _first(tree, count: int):

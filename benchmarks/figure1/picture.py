@@ -16,7 +16,7 @@ _COLOURS = {"end_to_end": pictures.BLUE, "from_features": pictures.ORANGE}
 # Where a label stands, beside its point, in points: what is near another goes another way.
 _LABELS = {
     "mean_pooling": ((7, -3), "left"),
-    "glscl": ((-6, 5), "right"),
+    "glscl": ((6, -10), "left"),
     "x_pool": ((6, -9), "left"),
     "wti": ((-6, 5), "right"),
     "CLIP4Clip": ((2, -13), "left"),
@@ -33,6 +33,7 @@ _USUAL = ((6, 5), "left")
 def draw(results: Results, target: pathlib.Path) -> None:
     """Writes the picture, an SVG file."""
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     pictures.settle()
     figure, (ours, published) = plt.subplots(1, 2, figsize=(9.2, 4.0), layout="constrained")
@@ -40,6 +41,8 @@ def draw(results: Results, target: pathlib.Path) -> None:
     _draw_published(published)
     for axes in (ours, published):
         axes.set(xscale="log", ylabel="R@1, %")
+        # Of less than two decades matplotlib would name 2, 3, 4 and 6, one over the other.
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(frameon=False, labelcolor=pictures.GREY, loc="lower right", fontsize=8)
         pictures.on_any_background(axes)
     pictures.save(figure, target)

@@ -17,10 +17,7 @@ from glscl_jax.retrieval import bootstrap
 from glscl_jax.retrieval.bootstrap import Difference, Interval
 
 FILE = pathlib.Path(__file__).with_name("results.jsonl")
-HOW = (
-    "python -m benchmarks.lim_study --clips demo/clips.npz "
-    "--out benchmarks/figure1/results.jsonl, on a GPU"
-)
+HOW = "python -m benchmarks.lim_study --clips demo/clips.npz --out benchmarks/figure1/results.jsonl"
 # What is trained.
 PROTOCOLS = {"end_to_end": "end to end", "from_features": "from features"}
 # A run -> the head that scores it; "mean" alone is also without a module over time.
@@ -39,6 +36,7 @@ class Result:
       failed: seeds whose training came apart.
       steps: of a run.
       device: that it was on.
+      towers: tells those that features are of from others; None end to end.
     """
 
     name: str
@@ -47,6 +45,7 @@ class Result:
     failed: int
     steps: int
     device: str
+    towers: str | None
 
     @property
     def ranks(self) -> list[np.ndarray]:
@@ -66,7 +65,8 @@ def read(path: pathlib.Path) -> Results:
     """The heads' results, by name and protocol; of two lines of the same the last.
 
     Raises:
-      UserError: it is not there, is damaged, or holds other queries in one line than in others.
+      UserError: it is not there, is damaged, or holds other queries in one line than in others, or
+        features of other towers.
     """
     if not path.exists():
         raise UserError(f"{path} is not there: make it ({HOW})")
@@ -75,6 +75,8 @@ def read(path: pathlib.Path) -> Results:
         result = _result(text, f"{path}, line {number}")
         if result:
             found[result.name, result.protocol] = result
+    if len({x.towers for x in found.values() if x.protocol == "from_features"}) > 1:
+        raise UserError(f"{path} has lines of features of other towers than others: make it anew")
     counts = {result.hits.shape[1] for result in found.values()}
     if len(counts) > 1:
         told = " and ".join(map(str, sorted(counts)))
@@ -92,7 +94,7 @@ def _result(text: str, where: str) -> Result | None:
         failed = len(plain["hits1"]) - len(there)
         if not there:
             return None
-        values = (failed, int(plain["steps"]), str(plain["device"]))
+        values = (failed, int(plain["steps"]), str(plain["device"]), plain.get("towers"))
         return Result(plain["name"], plain["protocol"], np.array(there), *values)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where} is damaged ({error}): make the file anew ({HOW})") from error

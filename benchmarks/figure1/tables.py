@@ -67,8 +67,13 @@ def _costs(setting: Setting, name: str, costs: Costs) -> list[str]:
         f"{xla_flops(setting, name) / _GIGA:.2f}",
         f"{setting.items(name) / _GIGA:.2f}",
         *(f"{index_bytes(setting, name, dtype):,}" for dtype in ("float32", "bfloat16")),
-        *(MISSING if x is None else f"{statistics.median(x):.3g}" for x in times),
+        *(MISSING if x is None else _plain(statistics.median(x)) for x in times),
     ]
+
+
+def _plain(value: float) -> str:
+    """Three digits, and of what is larger all before the point: no power of ten."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def _notes(results: Results) -> list[str]:

@@ -6,19 +6,20 @@ import json
 import pathlib
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import numpy as np
 
 from benchmarks.lim_study import recipe, results
+from benchmarks.lim_study.base import towers_name
 from benchmarks.lim_study.clips import Clips
 from benchmarks.lim_study.lanes import Lanes, Length, lanes_of
 from benchmarks.lim_study.trainer import Program, Split, features, pixels
 from benchmarks.lim_study.variants import Shape, Variant
 from glscl_jax.models.glscl import GLSCL, init_params
 
-# Variants of one shape that are trained at once.
+# Variants of one shape that are trained at once, where nothing else is asked for.
 TOGETHER = 10
 # Whose towers the features are of: the plainest.
 BASE = Shape("mean", temporal="None")
@@ -48,10 +49,21 @@ class Job:
         return [*self.variants, *[self.variants[0]] * (self.width - len(self.variants))]
 
 
-def jobs_of(variants: Sequence[Variant], lengths: dict[str, Length]) -> list[Job]:
+def jobs_of(
+    variants: Sequence[Variant],
+    lengths: dict[str, Length],
+    together: int = TOGETHER,
+    there: Collection[tuple[str, str]] = (),
+) -> list[Job]:
     """Jobs in the order of their first variants, end to end before from features.
 
     What has a program for few variants alone, a LIM of another shape, is last.
+
+    Args:
+      variants: what is trained.
+      lengths: of each protocol that is run.
+      together: variants of one shape that are trained at once.
+      there: protocols and names of what is not to be run again.
     """
     by_shape: dict[Shape, list[Variant]] = {}
     for variant in variants:
@@ -60,8 +72,10 @@ def jobs_of(variants: Sequence[Variant], lengths: dict[str, Length]) -> list[Job
     order = {protocol: number for number, protocol in enumerate(lengths)}
     found = []
     for protocol, length in lengths.items():
-        for shape, own in by_shape.items():
-            width = min(len(own), TOGETHER)
+        for shape, of_shape in by_shape.items():
+            own = [x for x in of_shape if (protocol, x.name) not in there]
+            # Of all, done or not: what goes on runs the program that was compiled before.
+            width = min(len(of_shape), together)
             program = Program(shape, protocol, length)
             for start in range(0, len(own), width):
                 found.append(Job(program, tuple(own[start : start + width]), width))
@@ -85,6 +99,7 @@ class Study:
       deadline: of `time.monotonic`, after which nothing is begun.
       threads: that compile.
       say: prints a line.
+      base: parameters of which features are; None where a job makes them.
     """
 
     train: Clips
@@ -94,6 +109,7 @@ class Study:
     deadline: float
     threads: int
     say: Callable[[str], None]
+    base: dict | None = None
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Runs jobs in their order; one that fails is told of, and the next one begun."""
@@ -108,7 +124,7 @@ class Study:
         splits = {
             recipe.END_TO_END: tuple(jax.device_put(pixels(x)) for x in (self.train, self.test))
         }
-        base, left = None, list(jobs)
+        base, left = self.base, list(jobs)
         while left and time.monotonic() < self.deadline:
             if not (base or any(_makes_base(job) for job in left)):
                 for job in [job for job in left if job.program.of_features]:
@@ -137,7 +153,7 @@ class Study:
             except Exception:
                 self.say(f"{_called(job)} failed:\n{traceback.format_exc(limit=-3)}")
                 continue
-            if _makes_base(job):
+            if base is None and _makes_base(job):
                 base = trained.params
         for job in left:
             self.say(f"no time is left for {_called(job)}")
@@ -151,7 +167,7 @@ class Study:
         base = None
         splits = tuple(pixels(x) for x in (self.train, self.test))
         if job.program.of_features:
-            base = jax.eval_shape(lambda: _fresh(BASE))
+            base = _shapes(self.base) if self.base else jax.eval_shape(lambda: _fresh(BASE))
             splits = tuple(
                 jax.eval_shape(lambda base, clips=clips: features(base, clips, BASE), base)
                 for clips in (self.train, self.test)
@@ -168,13 +184,16 @@ class Study:
         return compiled
 
     def _train(self, job: Job, compiled, splits: tuple[Split, Split], base):
+        self.say(f"begins: {_called(job)}")
         begun = time.monotonic()
         if not job.program.of_features:
             base = None
+        towers = None if base is None else towers_name(base)
         trained = jax.block_until_ready(compiled(self._lanes(job), *splits, base))
         seconds = time.monotonic() - begun
         params, trained = trained.params, jax.device_get(trained.replace(params={}))
-        found = results.lines(job.program, list(job.variants), list(self.seeds), trained, seconds)
+        runs = (job.program, list(job.variants), list(self.seeds))
+        found = results.lines(*runs, trained, seconds, towers)
         with self.out.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in found)
         self.say(f"{seconds:.1f} s: {_called(job)}")

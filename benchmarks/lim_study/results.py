@@ -1,10 +1,15 @@
 """A line of the study's file: what one variant came to with every seed."""
 
+import json
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from benchmarks.lim_study import recipe
+from benchmarks.lim_study.lanes import Length
 from benchmarks.lim_study.trainer import Program, Trained
 from benchmarks.lim_study.variants import Variant
 from glscl_jax.models.heads.concept_figures import concept_figures
@@ -14,14 +19,50 @@ from glscl_jax.retrieval import metrics
 _LAST = 50
 
 
+def read_lines(path: str | pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a file; of a variant that was run twice under a protocol the last."""
+    lines = map(json.loads, pathlib.Path(path).read_text(encoding="utf-8").splitlines())
+    return list({(line["protocol"], line["name"]): line for line in lines}.values())
+
+
+def there(
+    path: pathlib.Path, lengths: dict[str, Length], seeds: Sequence[int], towers: str | None
+) -> set[tuple[str, str]]:
+    """Protocols and names of the lines of a file that are of these steps, seeds and towers.
+
+    Args:
+      path: of the file, which need not be there.
+      lengths: of each protocol that is run.
+      seeds: of every variant.
+      towers: of which features are, see `base.towers_name`; None where they are yet to be trained.
+    """
+    wanted = {recipe.END_TO_END: None, recipe.FROM_FEATURES: towers or "none yet"}
+    return {
+        (line["protocol"], line["name"])
+        for line in (read_lines(path) if path.exists() else ())
+        if line["protocol"] in lengths
+        and line["steps"] == lengths[line["protocol"]].steps
+        and line["seeds"] == list(seeds)
+        and line.get("towers") == wanted[line["protocol"]]
+    }
+
+
 def lines(
     program: Program,
     variants: list[Variant],
     seeds: list[int],
     trained: Trained,
     seconds: float,
+    towers: str | None,
 ) -> list[dict[str, Any]]:
-    """One dict of plain values a variant; `trained`, on the host, has them in this order."""
+    """One dict of plain values a variant; `trained`, on the host, has them in this order.
+
+    Args:
+      program, variants, seeds: what was trained.
+      trained: what it came to.
+      seconds: that it took.
+      towers: of which features are, see `base.towers_name`; None end to end.
+    """
     found = []
     for number, variant in enumerate(variants):
         rows = range(number * len(seeds), (number + 1) * len(seeds))
@@ -38,6 +79,7 @@ def lines(
                 "settings": settings,
                 "seeds": list(seeds),
                 "steps": program.length.steps,
+                "towers": towers,
                 **columns,
                 "seconds": round(seconds / len(variants), 2),
                 "device": jax.devices()[0].device_kind,

@@ -1,25 +1,19 @@
-"""A table of the study's lines: each variant against the GIM alone and the released LIM.
+"""A table of the study's lines: each variant against the mean frame, the GIM and the released LIM.
 
 python -m benchmarks.lim_study.summary --lines study.jsonl
 """
 
-import json
-import pathlib
 from typing import Any
 
 import numpy as np
 from absl import app, flags
 
+from benchmarks.lim_study.results import read_lines
+from benchmarks.lim_study.variants import RELEASED
 from glscl_jax.retrieval import bootstrap
 from glscl_jax.retrieval.bootstrap import Difference
 
-AGAINST = ("gim", "released")
-
-
-def read_lines(path: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a file; of a variant that was run twice under a protocol the last."""
-    lines = map(json.loads, pathlib.Path(path).read_text(encoding="utf-8").splitlines())
-    return list({(line["protocol"], line["name"]): line for line in lines}.values())
+AGAINST = ("mean", "gim", RELEASED.name)
 
 
 def difference(a: dict[str, Any], b: dict[str, Any]) -> Difference:

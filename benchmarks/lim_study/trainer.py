@@ -118,7 +118,8 @@ class Program:
         model = GLSCL(self.shape.model_config())
         params = init_params(model, lanes.seed)
         if base is not None:
-            params = start_params(params, base, model.config)
+            given = {name: part for name, part in base.items() if name in params}
+            params = start_params(params, given, model.config)
         if self.shape.has_lim:
             lim = params["lim"]
             queries = {

@@ -92,12 +92,15 @@ def _shaped(variant: Variant, name: str, **shape) -> Variant:
 BARE = {"alpha": 0.0, "beta": 0.0, "centre": 0.0}
 # Consistency without what its first factor does to a large batch, and diversity where it acts.
 PAIRED = {"per_pair": 1.0}
-RELEASED = _lim("released")
+RELEASED = _lim("glscl")
 NO_LOSSES = _lim("no losses", **BARE)
+ALONE = {"gim_weight": 0.0, "lim_weight": 1.0, **BARE}
+LIM_ALONE = _lim("lim alone, no losses", **ALONE)
 
+# Heads, the released LIM among them, are called as `benchmarks.figure1` calls them.
 HEAD_VARIANTS = (
     Variant("gim", Shape("gim")),
-    Variant("mean, no temporal", Shape("mean", temporal="None")),
+    Variant("mean_pooling", Shape("mean", temporal="None")),
     Variant("mean", Shape("mean")),
     Variant("wti", Shape("wti")),
     Variant("x_pool", Shape("x_pool")),
@@ -109,7 +112,7 @@ LIM_VARIANTS = (
     RELEASED,
     NO_LOSSES,
     _lim("lim_weight 0, no losses", lim_weight=0.0, **BARE),
-    _lim("lim alone, no losses", gim_weight=0.0, lim_weight=1.0, **BARE),
+    LIM_ALONE,
     _lim("consistency per pair", **PAIRED),
     _lim("orthogonal, no losses", "orthogonal", **BARE),
     _lim("sliced, no losses", sliced=1.0, **BARE),
@@ -199,6 +202,17 @@ LIM_VARIANTS = (
         masked=1.0,
         **BARE,
     ),
+    # ---- Where the GIM has no part: whether concepts that differ help then.
+    _lim("lim alone, sliced, no losses", sliced=1.0, **ALONE),
+    _lim(
+        "lim alone, orthogonal, positions, norm, masked, no losses",
+        "orthogonal_long",
+        positions=1.0,
+        memory_norm=1.0,
+        masked=1.0,
+        **ALONE,
+    ),
+    _lim("lim alone, per item, alpha 1", per_item=1.0, both_sides=1.0, **{**ALONE, "alpha": 1.0}),
 )
 
 SHAPED_VARIANTS = tuple(
@@ -215,5 +229,6 @@ SHAPED_VARIANTS = tuple(
     )
     for variant in (RELEASED, NO_LOSSES)
 )
+SHAPED_VARIANTS += (_shaped(LIM_ALONE, "K 1, lim alone, no losses", queries=1),)
 ALL = (*HEAD_VARIANTS[:2], *LIM_VARIANTS[:10], *HEAD_VARIANTS[2:], *LIM_VARIANTS[10:])
 ALL += SHAPED_VARIANTS

@@ -115,6 +115,17 @@ def test_what_does_not_fit_does_not_take_others_along(monkeypatch, capsys):
     assert told == "left out: tiny gim: RESOURCE_EXHAUSTED: Out of memory\n"
 
 
+def test_what_memory_has_no_room_for_is_not_asked_of_it(monkeypatch, capsys):
+    programs = costs.Programs(TINY, "mean", gallery=6, on_cpu=True)
+    assert costs.free_memory() > 1e6
+    monkeypatch.setattr(costs, "free_memory", lambda: 1.0)
+    monkeypatch.setattr(costs, "NAMES", ("mean",))
+    monkeypatch.setattr(costs, "Programs", lambda *_: programs)
+    assert list(costs.measure([TINY], gallery=6, on_cpu=True)) == []
+    told = capsys.readouterr().err
+    assert told == "left out: tiny mean: 6 videos take 0.0 GB, 0.0 are free\n"
+
+
 def test_a_block_of_the_gallery_is_the_videos_over_and_over():
     programs = costs.Programs(TINY, "gim", gallery=6, on_cpu=False)
     _, video, _ = shapes_of(TINY.head("gim"), TINY.sizes)
@@ -136,6 +147,23 @@ def test_a_recall_is_the_mean_of_the_seeds_with_its_interval(tmp_path):
     alone = dataclasses.replace(glscl, hits=glscl.hits[:1]).recall()
     assert alone == bootstrap.intervals(glscl.ranks[0])["R@1"]
     assert gim.beside(glscl).high < 0
+
+
+def test_large_numbers_have_no_powers():
+    assert [tables._plain(x) for x in (0.9149, 16.13, 999.4, 17074.4)] == [
+        "0.915",
+        "16.1",
+        "999",
+        "17,074",
+    ]
+
+
+def test_features_are_of_the_same_towers(tmp_path):
+    ours, theirs = (result_line(name, "from_features", towers=name) for name in ("gim", "glscl"))
+    apart = result_line("wti", towers=None)
+    assert len(results.read(written(tmp_path / "results.jsonl", ours, apart))) == 2
+    with pytest.raises(UserError, match="features of other towers than others: make it anew"):
+        results.read(written(tmp_path / "results.jsonl", ours, theirs))
 
 
 def test_a_seed_that_came_apart_is_left_out_and_told_of(tmp_path):

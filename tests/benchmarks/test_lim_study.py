@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import time
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,12 @@ import pytest
 
 from benchmarks.lim_study import recipe as demo
 from benchmarks.lim_study import results, summary
-from benchmarks.lim_study.__main__ import drawn
 from benchmarks.lim_study.clips import export, read_clips
 from benchmarks.lim_study.head import StudyHead
-from benchmarks.lim_study.jobs import BASE, Study, jobs_of
 from benchmarks.lim_study.lanes import Length, lanes_of
 from benchmarks.lim_study.options import STARTS, Options
 from benchmarks.lim_study.trainer import Program, Trained, pixels
-from benchmarks.lim_study.variants import ALL, LIM_VARIANTS, RELEASED, Shape, Variant
+from benchmarks.lim_study.variants import RELEASED, Shape, Variant
 from configs import demo as config_file
 from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.prepared_data import open_data
@@ -183,48 +180,6 @@ def test_starts():
         np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-9)
 
 
-def test_all_variants_run_once_and_the_first_ones_first():
-    jobs = jobs_of(ALL, {name: Length(3, 2) for name in demo.PROTOCOLS})
-    names = [(job.program.protocol, x.name) for job in jobs for x in job.variants]
-    assert sorted(names) == sorted((name, x.name) for name in demo.PROTOCOLS for x in ALL)
-    assert names[0] == ("end_to_end", "gim")
-    assert all(x.shape == job.program.shape for job in jobs for x in job.filled())
-    # The plain mean's towers are what features are of.
-    of_features = [number for number, job in enumerate(jobs) if job.program.of_features]
-    base = next(n for n, job in enumerate(jobs) if job.program.shape == BASE)
-    assert base < min(of_features)
-    # Variants side by side are one program.
-    assert len({job.compiled for job in jobs if job.program.shape == Shape()}) == 2
-    assert len({json.dumps(x.settings) for x in LIM_VARIANTS}) == len(LIM_VARIANTS)
-
-
-def test_a_failed_job_is_told_of_and_the_next_one_begun(tmp_path, monkeypatch):
-    said = []
-    study = Study(
-        **drawn(8, 4),
-        seeds=(0,),
-        out=tmp_path / "lines",
-        deadline=time.monotonic() + 60,
-        threads=1,
-        say=said.append,
-    )
-    begun = []
-    monkeypatch.setattr(Study, "_lower", lambda self, job: None)
-    monkeypatch.setattr(Study, "_compile", lambda self, job, traced: None)
-
-    def fails(self, job, *rest):
-        begun.append(job)
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(Study, "_train", fails)
-    jobs = jobs_of(ALL[:2], {name: Length(3, 2) for name in demo.PROTOCOLS})
-    study.run(jobs)
-    assert begun == jobs[:2]
-    assert "end_to_end, gim failed" in said[0]
-    assert "out of memory" in said[0]
-    assert said[-1] == "there are no features for from_features, mean, no temporal"
-
-
 def test_lines():
     rng = np.random.default_rng(0)
     seeds, texts = [4, 5], 6
@@ -240,8 +195,8 @@ def test_lines():
         params={},
     )
     program = Program(Shape(), "end_to_end", Length(7))
-    first, second = results.lines(program, variants, seeds, trained, 3.0)
-    assert (first["name"], first["head"], first["temporal"]) == ("released", "glscl", "seqTransf")
+    first, second = results.lines(program, variants, seeds, trained, 3.0, None)
+    assert (first["name"], first["head"], first["temporal"]) == ("glscl", "glscl", "seqTransf")
     assert (first["r1"], first["hits1"]) == ([100.0, 0.0], ["1" * texts, "0" * texts])
     assert first["settings"] == {}
     assert second["settings"] == {
@@ -268,7 +223,7 @@ def test_the_summary_holds_variants_against_both(tmp_path):
     low, high = "0001" * 50, "0111" * 50
     lines = [
         line("gim", low, low),
-        line("released", low, high, concept_cosine_text=[0.5, 0.7], effective_text=[1.0, 2.0]),
+        line("glscl", low, high, concept_cosine_text=[0.5, 0.7], effective_text=[1.0, 2.0]),
         line("other", high, high),
     ]
     found = summary.difference(lines[0], lines[2])
@@ -276,12 +231,12 @@ def test_the_summary_holds_variants_against_both(tmp_path):
     assert 0 < found.low < 50 < found.high
     path = tmp_path / "lines"
     path.write_text("".join(json.dumps(x) + "\n" for x in [line("other", low), *lines]))
-    rows = summary.table(summary.read_lines(path))
+    rows = summary.table(results.read_lines(path))
     cells = {row.split(" | ")[0]: row.split(" | ")[1:] for row in rows if row.startswith("| ")}
     assert cells["| gim"][:2] == ["25.0 ± 0.0", "-"]
     assert cells["| other"][1].startswith("**+50.0 (")
-    assert cells["| released"][0] == "50.0 ± 35.4"
-    assert cells["| released"][3] == "0.600, 1.5"
+    assert cells["| glscl"][0] == "50.0 ± 35.4"
+    assert cells["| glscl"][3] == "0.600, 1.5"
 
 
 def test_lanes_read_what_training_reads():

@@ -47,7 +47,13 @@ def test_what_is_said_to_run_is_there(where):
         file.read_text(encoding="utf-8") for file in [path, *path.glob("*.md")] if file.is_file()
     )
     told = {word.strip("`.,;:)") for word in text.split() if word.startswith("benchmarks.")}
-    assert told <= {benchmark.module for benchmark in listing.benchmarks()}
+    # What a benchmark has beside itself to run, such as its data's making, is not listed.
+    beside = {
+        ".".join(file.relative_to(REPO).with_suffix("").parts)
+        for file in (REPO / "benchmarks").glob("*/*.py")
+        if listing._is_run(file)
+    }
+    assert told <= beside | {benchmark.module for benchmark in listing.benchmarks()}
 
 
 def test_nothing_needs_the_benchmarks():
