@@ -171,11 +171,22 @@ def shrunk(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def lim_alone(config: ConfigDict) -> ConfigDict:
+    """The LIM scores alone and has no losses of its own: on the demo ahead of GIM and LIM together,
+    and of the GIM, by far more than their intervals (docs/heads.md). Not the reference's."""
+    config.model.head.gim_weight = 0.0
+    config.model.head.lim_weight = 1.0
+    config.losses.alpha = config.losses.beta = config.losses.centre = 0.0
+    return config
+
+
 def variant_of(config: ConfigDict, name: str | None, *others: str) -> ConfigDict:
-    """What `configs/x.py:name` means: nothing, or "tiny"; the file itself sees to `others`."""
+    """What `configs/x.py:name` means: nothing, "lim_alone" or "tiny"; the file sees to `others`."""
     if not name:
         return config
+    if name == "lim_alone":
+        return lim_alone(config)
     if name != "tiny":
-        there = ", ".join(f":{known}" for known in others) + " and " * bool(others) + ":tiny"
+        there = ", ".join(f":{known}" for known in (*others, "lim_alone")) + " and :tiny"
         raise ValueError(f"no variant {name!r} of this config: there is only {there}")
     return shrunk(config)

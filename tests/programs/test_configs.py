@@ -186,9 +186,21 @@ def test_msrvtt_has_three_splits():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_variants_are_named(name):
-    there = ":7k, :full, :videoprism_b and :tiny" if name == "msrvtt" else ":tiny"
+    there = ":7k, :full, :videoprism_b, " if name == "msrvtt" else ""
+    there += ":lim_alone and :tiny"
     with pytest.raises(ValueError, match=f"no variant 'small' .* there is only {there}"):
         importlib.import_module(f"configs.{name}").get_config("small")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_lim_may_score_alone_in_any_recipe(name):
+    module = importlib.import_module(f"configs.{name}")
+    alone, whole = module.get_config("lim_alone"), module.get_config()
+    head = recipe.read(alone.unlock()).model.head
+    assert (head.gim_weight, head.lim_weight) == (0, 1)
+    assert {alone.losses[part] for part in ("alpha", "beta", "centre")} == {0}
+    whole.model.head, whole.losses = alone.model.head, alone.losses
+    assert whole.to_dict() == alone.to_dict()
 
 
 def test_configs_are_data():

@@ -13,7 +13,7 @@ import numpy as np
 from glscl_jax import ranges
 from glscl_jax.models.heads.explanation import Explanation
 from glscl_jax.models.heads.features import TextFeatures, VideoFeatures, directions
-from glscl_jax.models.heads.glscl import GLSCLHead
+from glscl_jax.models.heads.glscl import GIM_LEGEND, GLSCLHead
 from glscl_jax.models.heads.head import Cost, Head, register
 from glscl_jax.ranges import EITHER, Real
 
@@ -32,7 +32,7 @@ class GIMHead(Head):
     normalised: bool = False
 
     name = "gim"
-    legend = GLSCLHead.legend[:1]
+    legend = (GIM_LEGEND,)
 
     def __post_init__(self):
         ranges.check(vars(self), {"temperature": Real(above=0), "normalised": EITHER})

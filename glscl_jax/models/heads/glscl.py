@@ -33,6 +33,25 @@ _RANGES = {
 }
 
 
+# What the report says of its pictures.
+GIM_LEGEND = (
+    "Under each frame: weight by the GIM",
+    "How much of the pooled video that frame makes up for this caption: the softmax over"
+    " frames of ⟨c, f⟩ / temperature. The heaviest frame is outlined; bars share one scale"
+    " within a query.",
+)
+_EVEN_LEGEND = (
+    "Under each frame: its share",
+    "The LIM scores alone, and weighs no frame by a caption: every frame counts alike.",
+)
+_LIM_LEGEND = (
+    "Coloured squares: concepts of the LIM",
+    "How alike each concept of the text (rows) is to each of the video (columns), as a"
+    " cosine. Only the framed diagonal enters the score. One colour scale for the whole"
+    " page.",
+)
+
+
 @register
 @dataclasses.dataclass(frozen=True)
 class GLSCLHead(Head):
@@ -65,25 +84,16 @@ class GLSCLHead(Head):
     name = "glscl"
     reads_tokens = True
     loss_weights = LossWeights
-    legend = (
-        (
-            "Under each frame: weight by the GIM",
-            "How much of the pooled video that frame makes up for this caption: the softmax over"
-            " frames of ⟨c, f⟩ / temperature. The heaviest frame is outlined; bars share one scale"
-            " within a query.",
-        ),
-        (
-            "Coloured squares: concepts of the LIM",
-            "How alike each concept of the text (rows) is to each of the video (columns), as a"
-            " cosine. Only the framed diagonal enters the score. One colour scale for the whole"
-            " page.",
-        ),
-    )
 
     def __post_init__(self):
         ranges.check(vars(self), _RANGES)
         if not self.gim_weight and not self.lim_weight:
             raise ValueError("gim_weight and lim_weight are both 0: nothing is left to score by")
+
+    @property
+    def legend(self) -> tuple[tuple[str, str], ...]:
+        """What the pictures of the report show: (a term, what it is)."""
+        return (GIM_LEGEND if self.gim_weight else _EVEN_LEGEND), _LIM_LEGEND
 
     def check(self, width: int) -> None:
         """Raises a `ValueError` where the LIM's heads do not divide D."""
@@ -180,8 +190,8 @@ class GLSCLHead(Head):
     def explain(self, text: TextFeatures, video: VideoFeatures) -> Explanation:
         """The parts of one pair's score; the features have no axis A or B."""
         sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
-        logits = jnp.einsum("VD,D->V", frames, sentence, precision=jax.lax.Precision.HIGHEST)
-        weights = frame_weights(logits[None, None], video.mask, self.temperature)[0, 0]
+        one = VideoFeatures(frames[None], video.mask[None], video.queries[None])
+        weights = self._frame_weights(text, one)[0]
         parts = []
         if self.gim_weight:
             gim = gim_similarity(sentence[None], frames[None], video.mask[None], self.temperature)
@@ -225,9 +235,15 @@ class GLSCLHead(Head):
 
     def frame_importance(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
         """The frame weights of `explain`, of B videos at once: float32 [B,V]."""
+        return np.asarray(self._frame_weights(text, video))
+
+    def _frame_weights(self, text: TextFeatures, video: VideoFeatures) -> jax.Array:
+        """The GIM's, float32 [B,V]; where it has no part in the score, real frames' are alike."""
+        if not self.gim_weight:
+            return video.mask / jnp.sum(video.mask, axis=-1, keepdims=True)
         sentence, frames = (x.astype(jnp.float32) for x in (text.sentence, video.frames))
         logits = jnp.einsum("BVD,D->BV", frames, sentence, precision=jax.lax.Precision.HIGHEST)
-        return np.asarray(frame_weights(logits[None], video.mask, self.temperature)[0])
+        return frame_weights(logits[None], video.mask, self.temperature)[0]
 
     def losses(
         self, text: TextFeatures, video: VideoFeatures, weights: LossWeights

@@ -103,6 +103,18 @@ def test_what_it_tells_sums_up_to_its_score(head):
     assert all(term and text for term, text in head.legend)
 
 
+def test_without_the_gim_no_frame_is_said_to_weigh_more_than_another():
+    head = ALL["lim alone"]
+    drawn = drawn_of(head)
+    text, even = jax.tree.map(lambda x: x[0], drawn.text), drawn.videos["mask"]
+    expected = even / even.sum(1, keepdims=True)
+    np.testing.assert_allclose(head.frame_importance(text, drawn.video), expected, atol=1e-6)
+    video = jax.tree.map(lambda x: x[1], drawn.video)
+    np.testing.assert_allclose(head.explain(text, video).weights, expected[1], atol=1e-6)
+    assert "GIM" in ALL["glscl"].legend[0][0]
+    assert "GIM" not in head.legend[0][0]
+
+
 @every_head
 def test_its_cost_is_that_of_its_products(head):
     """Counted as what a text, a video and a pair more adds."""
