@@ -83,6 +83,22 @@ MANY = _row(
     Aim("seconds", most=1.15, of=FEW.name),
     flags=("--config.mesh.fsdp=8",),
 )
+
+
+def _pod(topology: str, clips: int, fsdp: int) -> Row:
+    row = _row(topology, "ViT-B/32", clips, FITS, flags=(f"--config.mesh.fsdp={fsdp}",))
+    return dataclasses.replace(row, name=f"{row.name} fsdp {fsdp}")
+
+
+# 16 clips a chip as `FEW` and `MANY` have, from 16 chips to two slices of 256, and other meshes of
+# the same chips and batch: docs/scaling.md.
+PODS = (
+    _pod("v5e:4x4", 256, fsdp=8),
+    _pod("v5e:4x4", 256, fsdp=1),
+    _pod("v5e:4x4", 256, fsdp=16),
+    _pod("v5e:8x8", 1024, fsdp=8),
+    _pod("2xv5e:16x16", 8192, fsdp=8),
+)
 ROWS = (
     _row("v5e:2x2", "ViT-B/32", 128, FEWER_CYCLES, flags=SUMS),
     _row("v5e:2x2", "ViT-B/16", 128, FEWER_CYCLES, flags=SUMS),
@@ -94,4 +110,5 @@ ROWS = (
     _row("v5p:2x2x1", "ViT-L/14@336", 64, FITS),
     _row("h100x1", "ViT-L/14", 64, FITS),
     _row("h100x1", "ViT-L/14@336", 64, FITS),
+    *PODS,
 )

@@ -7,7 +7,8 @@ Forced devices share the processor's cores: nothing here is a speed. Bytes and F
 the compiled module (`hlo`), the tables of real chips computed from formulas that are compared with
 it (`formulas`, `chips`).
 
-Takes 5 minutes, --table 2 minutes, on 2 cores of an Intel Xeon.
+Takes 5 minutes, --table 2 minutes, on 2 cores of an Intel Xeon. What the compiler for TPUs says of
+the same step on slices that exist is `benchmarks.compiled --only=v5e`.
 """
 
 import dataclasses
