@@ -155,10 +155,12 @@ def test_a_run_goes_on_with_the_groups_that_it_had(tmp_path, changed, told):
     for _ in range(2):
         # Rates and decay are no part of it.
         config = dataclasses.replace(config, learning_rate=config.learning_rate / 2)
-        workdir.begin(ConfigDict({"num_steps": 1}), SHORT, groups=trained_layers(params, config))
+        workdir.begin(
+            ConfigDict({"num_steps": 1, "model": {}}), SHORT, groups=trained_layers(params, config)
+        )
     other = trained_layers(params, dataclasses.replace(config, **changed))
     with pytest.raises(UserError, match=re.escape(told)):
-        workdir.begin(ConfigDict({"num_steps": 2}), SHORT, groups=other)
+        workdir.begin(ConfigDict({"num_steps": 2, "model": {}}), SHORT, groups=other)
     assert workdir.config().num_steps == 1
 
 
