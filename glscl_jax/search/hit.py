@@ -8,6 +8,9 @@ from typing import Any
 # Columns of the table that are the index's own affair.
 _INNER = ("row", "windows", "size", "modified", "sha256", "video", "start", "end")
 
+# Weights that are nearer than this are one number, rounded; page.html.j2 has it, too.
+_EVEN = 1e-6
+
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
@@ -19,7 +22,8 @@ class Hit:
       row: the window's number in the index; it stays while the index is not compacted.
       video: its file, from the folder of the videos; of a prepared data set the clip's id.
       start, end: of the window, in seconds.
-      time: of the frame that the query looked at most, in seconds from the video's first frame.
+      time: of the frame that the query looked at most, in seconds from the video's first frame; of
+        the first one where all count alike.
       times: of all its frames, likewise.
       weights: how much each of them counted.
       metadata: the columns of metadata.csv; of a prepared data set `file` and `captions`.
@@ -54,6 +58,11 @@ class Hit:
             [weight for _, weight in real],
             {name: value for name, value in record.items() if name not in _INNER},
         )
+
+    @property
+    def looks_evenly(self) -> bool:
+        """Whether the head weighs no frame more than another, so that `time` says nothing."""
+        return max(self.weights) - min(self.weights) < _EVEN
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""

@@ -118,9 +118,10 @@ def _table(answer: Answer) -> str:
     width = max((len(hit.video) for hit in answer.hits), default=0)
     for hit in answer.hits:
         beside = ", ".join(f"{k} {v}" for k, v in hit.metadata.items() if v is not None)
+        most = "" if hit.looks_evenly else f", most at {hit.time:.1f} s"
         lines.append(
             f"{hit.rank:4}  {hit.score:7.4f}  {hit.video:{width}}  {hit.start:.1f} to {hit.end:.1f}"
-            f" s, most at {hit.time:.1f} s{f'  ({beside})' if beside else ''}"
+            f" s{most}{f'  ({beside})' if beside else ''}"
         )
     if not answer.hits:
         lines.append("no window is left: take another filter")

@@ -7,6 +7,7 @@ import pytest
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Head
 from glscl_jax.models.heads.mean import MeanHead
+from glscl_jax.search import query_program
 from glscl_jax.search.hit import Answer, Hit
 from tests.builders import features
 
@@ -57,3 +58,13 @@ def test_a_hit_s_time_is_of_a_real_frame():
     assert answer.told == "the best of 4 scored windows of 9: not proved"
     assert Answer("x", [hit], 9, True, 4).told.endswith(": proved")
     assert Answer("x", [hit], 9, True, 9).told.endswith("all of them scored")
+
+
+@pytest.mark.parametrize(
+    ("weights", "printed"), [([0.3, 0.7], ", most at 1.5 s"), ([0.5, 0.5], "")]
+)
+def test_no_frame_is_named_where_all_count_alike(weights, printed):
+    record = {"row": 0, "video": "a.mp4", "start": 0.0, "end": 2.0}
+    hit = Hit.of(1, 0.5, record, [0.5, 1.5], weights)
+    (_, line) = query_program._table(Answer("a dog", [hit], 1, True, 1)).splitlines()
+    assert line == f"   1   0.5000  a.mp4  0.0 to 2.0 s{printed}"
