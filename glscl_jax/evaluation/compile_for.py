@@ -32,6 +32,7 @@ from glscl_jax.profiling.compiled_report import compiled_or_not, report
 from glscl_jax.profiling.model_flops import forward_flops
 from glscl_jax.retrieval import encoding, ranking, score_blocks
 from glscl_jax.runtime import mirror, sharding
+from glscl_jax.training import recipe
 
 
 def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str | None) -> int:
@@ -61,6 +62,7 @@ def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str |
             model = read_model_config(directory)
     else:
         model = _model(config)
+    recipe.check_words(config, model.clip)
     mesh = sharding.make_mesh(topologies.devices(topology))
     sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")
     print(

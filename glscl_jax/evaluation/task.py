@@ -214,10 +214,7 @@ def _open_tokenizer(loaded: LoadedModel, config: ConfigDict, given: bool) -> Tok
             f"{folder} has {tokenizer.vocab_size} entries, the model beside it {clip.vocab_size}: "
             "it is another model's tokenizer; put the right one there"
         )
-    try:
-        clip.check_length(config.data.num_words)
-    except ValueError as error:
-        raise UserError(f"config.data.num_words {error}") from error
+    recipe.check_words(config, clip)
     was_chosen = given and "data.tokenizer" in inherited.Chosen.of(config).all
     if was_chosen and (run := read_run_config(loaded.directory)):
         # What came from the hub does not say.

@@ -63,6 +63,7 @@ def run(text: str, config: ConfigDict, chosen: inherited.Chosen, workdir: str) -
     compiler = Compiler(topology)
     # A shape that does not fit is told before minutes of compiling.
     config = compiler.resolve(config)
+    recipe.check_words(config, recipe.read(config).model.clip)
     print(f"compiling for {summary(config, topology)}", flush=True)
     found = compiler(config)
     kept = {"asked": as_json(config, found)}

@@ -154,10 +154,7 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
             f"{TOKENIZERS[tokenizer.kind]}, and the model of config.init_from takes "
             f"{TOKENIZERS[clip.tokenizer]}"
         )
-    try:
-        clip.check_length(config.data.num_words)
-    except ValueError as error:
-        raise UserError(f"config.data.num_words {error}") from error
+    recipe.check_words(config, clip)
     return tokenizer
 
 

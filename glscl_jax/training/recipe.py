@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from glscl_jax import ranges
 from glscl_jax.errors import Problems, UserError
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.glscl import GLSCLConfig, model_config
 from glscl_jax.models.heads.settings import idle, loss_weights_of_settings
 from glscl_jax.ranges import EITHER, OneOf, Real, Whole
@@ -87,6 +88,14 @@ def check_reading(config: ConfigDict, model: GLSCLConfig | None) -> None:
             f"config.data.num_frames {frames} is more than the temporal module's {most} positions,"
             f" as many as CLIP's text tower has: take {most} or fewer"
         )
+
+
+def check_words(config: ConfigDict, clip: CLIPConfig) -> None:
+    """Raises a `UserError` where the text tower cannot read `config.data.num_words` places."""
+    try:
+        clip.check_length(config.data.num_words)
+    except ValueError as error:
+        raise UserError(f"config.data.num_words {error}") from error
 
 
 def _check(section: str, values: ConfigDict, allowed: dict) -> None:

@@ -114,6 +114,10 @@ def test_a_step_that_no_layout_holds_is_told_in_a_line():
             ["--compile_for=v5e:2x2", "--workdir=README.md/x"],
             "README.md is no folder: name another",
         ),
+        (
+            ["--compile_for=v5e:2x2", "--config.model.clip.variant=SigLIP-B/16"],
+            "config.data.num_words 16 is not 64, which all texts of this model have",
+        ),
         (["--compile_for=v5e:2x2", "--features=x"], "--features says nothing beside --compile_for"),
         (["--compile_for=h100x8"], "jax-cuda13-plugin, the compiler for that device"),
     ],
