@@ -1,6 +1,6 @@
 # make install   the environment alone: .venv with the package in it (. .venv/bin/activate)
-# make demo      renders, prepares, trains, evaluates and searches the demo in demo/ (about 14 minutes)
-# make test      lint and tests (about 17 minutes on 2 cores of an AMD EPYC)
+# make demo      renders, prepares, trains, evaluates and searches the demo in demo/ (5 to 14 minutes)
+# make test      lint and tests (7 to 17 minutes on 2 cores of an AMD EPYC)
 # make slow      what make test leaves out: whole proofs, and further cases of what it tests
 # make lint      ruff, and the types of glscl_jax/models, retrieval and training
 # make aot       the compiler for TPUs into .venv (170 MB): train --compile_for, and its tests
@@ -50,9 +50,9 @@ demo: .venv/search-alone
 	$(PY) -m glscl_jax.input_pipeline.rendered --out demo/videos
 	$(PY) -m glscl_jax.input_pipeline.prepare --dataset folder --source demo/videos \
 		--data_dir demo/data --frame_rate 2 --image_size 32
-	$(KEEP_MEMORY) $(PY) -m glscl_jax.train --config configs/demo.py:lim_alone \
+	$(KEEP_MEMORY) $(PY) -m glscl_jax.train --config configs/demo.py \
 		--workdir demo/run $(DEMO_FLAGS)
-	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py:lim_alone
+	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py
 	$(INDEX_CLIPS)
 	$(PY) -m glscl_jax.search query --index demo/index --top=3 \
 		"a red square goes right, and later a green cross moves up"

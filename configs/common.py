@@ -172,8 +172,8 @@ def shrunk(config: ConfigDict) -> ConfigDict:
 
 
 def lim_alone(config: ConfigDict) -> ConfigDict:
-    """The LIM scores alone and has no losses of its own: on the demo ahead of GIM and LIM together,
-    and of the GIM, by far more than their intervals (docs/heads.md). Not the reference's."""
+    """The LIM scores alone and has no losses of its own: from the demo's features far ahead of GIM
+    and LIM together, and of the GIM (docs/heads.md). Not the reference's."""
     config.model.head.gim_weight = 0.0
     config.model.head.lim_weight = 1.0
     config.losses.alpha = config.losses.beta = config.losses.centre = 0.0

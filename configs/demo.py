@@ -4,17 +4,16 @@
 
 renders and prepares the clips, then runs
 
-    python -m glscl_jax.train --config configs/demo.py:lim_alone --workdir demo/run
+    python -m glscl_jax.train --config configs/demo.py --workdir demo/run
 
-README.md has the score to expect, and the time it takes. Without `:lim_alone` the head is the
-reference's, GIM and LIM together with both losses, which is behind here (docs/heads.md).
+README.md has the score to expect, and the time it takes.
 """
 
 from configs import common
 
 
 def get_config(variant: str | None = None):
-    """The demo's recipe; `:lim_alone` is what `make demo` trains, `:tiny` runs in seconds."""
+    """The demo's recipe; `:tiny` runs in seconds."""
     config = common.base()
     config.data.dir = "demo/data"
     config.data.frame_rate = 2.0
