@@ -170,12 +170,12 @@ def _apart(function: Callable, shared: Shared, inputs: str, outputs: str) -> Cal
     if not shared.is_split:
         return alone
     specs = {"w": PartitionSpec(), "x": PartitionSpec(shared.axes)}
-    out = tuple(specs[kind] for kind in outputs)
+    out = [specs[kind] for kind in outputs]
     return jax.shard_map(
         alone,
         mesh=shared.mesh,
         in_specs=tuple(specs[kind] for kind in inputs),
-        out_specs=out if len(out) > 1 else out[0],
+        out_specs=tuple(out) if len(out) > 1 else out[0],
         check_vma=False,
     )
 
