@@ -222,7 +222,12 @@ class Attention(nn.Module):
             product = matmul(y, kernel[:, part])
             return product + spread(offset[part], product)
 
-        if memory is None:
+        if memory is None and self.fused:
+            # The kernel reads three arrays: what one product made would be copied into them, and
+            # back on the way of the gradient.
+            thirds = (slice(part * width, (part + 1) * width) for part in range(3))
+            query, key, value = (project(x, part) for part in thirds)
+        elif memory is None:
             query, key, value = jnp.split(project(x, slice(None)), 3, axis=-1)
         else:
             query = project(x, slice(width))
