@@ -71,6 +71,15 @@ def test_a_tower_in_parts_is_the_tower_and_sums_over_devices_once(few, axes):
     assert {x.times for x in sums} <= {1, CLIP.vision_layers}
 
 
+def test_along_fsdp_a_device_is_sent_its_own_part_of_a_gradient_alone(few):
+    axes = ONE | {"data": 2, "fsdp": 2}
+    moved = collectives(hlo.Module(compiled("tpu", axes)[0].as_text()), axes)
+    layers = [x for x in moved if x.times == CLIP.vision_layers]
+    scattered = [x for x in layers if x.kind == "reduce-scatter"]
+    assert {x.axes for x in scattered} == {"fsdp"}
+    assert not [x for x in layers if x.kind == "all-reduce" and "fsdp" in x.axes]
+
+
 def test_a_gradient_in_micro_batches_is_the_same_in_parts(few, monkeypatch):
     model, axes = GLSCL(dataclasses.replace(SHORT, remat="full")), {"data": 2, "fsdp": 2}
     params, taken = init_params(model, 0), []

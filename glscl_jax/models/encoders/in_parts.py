@@ -3,7 +3,8 @@
 A TPU has 128 MiB of fast memory. What a layer makes of all frames of a batch does not fit in there,
 what it makes of 2,400 tokens does: its activations never reach the large memory, neither forward
 nor backward, where they are computed again. So it takes a third less than over all frames at once
-(docs/performance.md). Gradients are summed over the parts in float32, and over devices once.
+(docs/performance.md). Gradients are summed over the parts in float32, and over devices once: along
+`fsdp` each device is sent the sum of its own part of a parameter alone.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from glscl_jax import target
+from glscl_jax.models.encoders.parameters import FSDP, split_of
+from glscl_jax.trees import path_name
 
 # Of ViT-B's tokens; fewer leave the matrix units idle, more do not fit.
 TOKENS = 2400
@@ -147,12 +150,14 @@ def _backward(layer, how, kept, slope):
         start = jax.tree.map(jnp.zeros_like, whole)
         by_params, by_x = jax.lax.scan(add, start, (_split(x, rows), _split(slope, rows)))
         if shared.is_split:
-            by_params = jax.tree.map(lambda x: x.astype(sum_in), by_params)
-            by_params = jax.lax.psum(by_params, shared.axes)
+            by_params = jax.tree.map(
+                lambda x, at: _summed(x.astype(sum_in), at, shared), by_params, split
+            )
         return by_params, _joined(by_x)
 
+    split = _split_axes(params, shared)
     sent = _sent(params, x, shared)
-    by_params, by_x = _apart(own, shared, "wxwx", "wx")(sent, x, more, slope)
+    by_params, by_x = _apart(own, shared, "wxwx", "sx", split)(sent, x, more, slope)
     by_params = jax.tree.map(lambda x, param: x.astype(param.dtype), by_params, params)
     return by_params, by_x, None
 
@@ -160,8 +165,36 @@ def _backward(layer, how, kept, slope):
 _by_parts.defvjp(_forward, _backward)
 
 
-def _apart(function: Callable, shared: Shared, inputs: str, outputs: str) -> Callable:
-    """`function` on each device's own examples ("x"), and on all of what has none ("w")."""
+def _split_axes(params, shared: Shared):
+    """The axis of each parameter that lies over `FSDP`; -1 where none does."""
+
+    mesh = shared.mesh
+    devices = mesh.shape[FSDP] if mesh and FSDP in shared.axes else 1
+
+    def axis(path, leaf) -> int:
+        if devices == 1:
+            return -1
+        axes = split_of(path_name(path))
+        over = [at for at, names in enumerate(axes, leaf.ndim - len(axes)) if FSDP in (names or ())]
+        return next((at for at in over if leaf.shape[at] % devices == 0), -1)
+
+    return jax.tree_util.tree_map_with_path(axis, params)
+
+
+def _summed(x: jax.Array, at: int, shared: Shared) -> jax.Array:
+    """The sum over devices; of what lies over `FSDP` a device's own part, which is all it keeps."""
+    if at < 0:
+        return jax.lax.psum(x, shared.axes)
+    x = jax.lax.psum_scatter(x, FSDP, scatter_dimension=at, tiled=True)
+    others = tuple(axis for axis in shared.axes if axis != FSDP)
+    return jax.lax.psum(x, others) if others else x
+
+
+def _apart(function: Callable, shared: Shared, inputs: str, outputs: str, split=None) -> Callable:
+    """`function` on each device's own examples ("x"), and on all of what has none ("w").
+
+    What comes out as "s" lies along `FSDP` as `split` says, a tree of axes.
+    """
 
     def alone(*arrays):
         with sharing(ALONE):
@@ -170,6 +203,9 @@ def _apart(function: Callable, shared: Shared, inputs: str, outputs: str) -> Cal
     if not shared.is_split:
         return alone
     specs = {"w": PartitionSpec(), "x": PartitionSpec(shared.axes)}
+    specs["s"] = jax.tree.map(
+        lambda at: PartitionSpec(*(None,) * at, FSDP) if at >= 0 else PartitionSpec(), split
+    )
     out = [specs[kind] for kind in outputs]
     return jax.shard_map(
         alone,
