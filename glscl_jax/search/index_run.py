@@ -19,6 +19,7 @@ from glscl_jax.runtime import progress
 from glscl_jax.search import failed_windows, metadata, scan, video_folder
 from glscl_jax.search.failed_windows import FailedWindow
 from glscl_jax.search.index_options import Options
+from glscl_jax.search.location import Location
 from glscl_jax.search.neighbours import Neighbours
 from glscl_jax.search.store import Store
 from glscl_jax.search.window_reader import Reading, ReadWindow, read_all
@@ -38,6 +39,7 @@ class Report:
       unchanged: videos that were there as they are.
       windows, videos: that there are now.
       failed: what could not be read.
+      is_prepared: as of `Store`.
     """
 
     added: int
@@ -46,6 +48,7 @@ class Report:
     windows: int
     videos: int
     failed: list[FailedWindow]
+    is_prepared: bool
 
 
 class IndexRun:
@@ -56,6 +59,7 @@ class IndexRun:
       model: what encodes.
       reading: how videos are read.
       asked: the settings, with none left open but those that have no default.
+      place: of the index.
       only_before: the pattern that the index had until now.
     """
 
@@ -65,10 +69,11 @@ class IndexRun:
         model: Retriever,
         reading: Reading,
         asked: Options,
+        place: Location,
         only_before: str | None = None,
     ):
         self._store, self._model, self._reading, self._asked = store, model, reading, asked
-        self._only_before = only_before
+        self._place, self._only_before = place, only_before
         self._failed: list[FailedWindow] = []
         self._added = 0
 
@@ -147,9 +152,13 @@ class IndexRun:
         store.tidy()
         self._find_neighbours()
         failed_windows.write(self._failed, store.directory / FAILED_FILE)
+        self._place.commit(store)
+        self._place.send_failed()
         now = store.known()
         windows = sum(len(one.starts) for one in now.values())
-        return Report(self._added, removed, unchanged, windows, len(now), self._failed)
+        return Report(
+            self._added, removed, unchanged, windows, len(now), self._failed, store.is_prepared
+        )
 
     def _find_neighbours(self) -> None:
         """Keeps a vector of each window, where that is asked for."""
@@ -199,6 +208,7 @@ class IndexRun:
         if len(kept):
             records = [_record(batch[number]) for number in kept]
             self._store.add(records, {n: x[kept] for n, x in arrays.items()}, self._metadata)
+            self._place.commit(self._store)
         self._added += len(kept)
 
     def _sound(self, video: Features) -> np.ndarray:
