@@ -60,7 +60,6 @@ class IndexRun:
       reading: how videos are read.
       asked: the settings, with none left open but those that have no default.
       place: of the index.
-      only_before: the pattern that the index had until now.
     """
 
     def __init__(
@@ -70,10 +69,9 @@ class IndexRun:
         reading: Reading,
         asked: Options,
         place: Location,
-        only_before: str | None = None,
     ):
         self._store, self._model, self._reading, self._asked = store, model, reading, asked
-        self._place, self._only_before = place, only_before
+        self._place = place
         self._failed: list[FailedWindow] = []
         self._added = 0
 
@@ -108,7 +106,7 @@ class IndexRun:
 
     def run_prepared(self, split: "PreparedSplit") -> Report:
         """Adds what is not there yet of a split."""
-        from glscl_jax.search.prepared_split import FIELDS, NothingMatchesError
+        from glscl_jax.search.prepared_split import FIELDS
 
         store, only = self._store, self._asked.only
         self._reach_neighbours()
@@ -121,12 +119,7 @@ class IndexRun:
             print(f"{len(there):,} clips are indexed already", flush=True)
         frames = self._reading.num_frames
         read = split.windows(there, only, frames, self._workers, self._metadata)
-        try:
-            self._add_all(read, len(split) - len(there))
-        except NothingMatchesError:
-            # Which is known once all are read; it is not what the index goes on with.
-            store.change(only=self._only_before)
-            raise
+        self._add_all(read, len(split) - len(there))
         store.remove(stale)
         return self._finished(len(stale), len(there))
 

@@ -53,6 +53,7 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
         _check_qdrant(asked, options.get("qdrant"))
         cut, prepared = Cut(asked.window, asked.stride), _prepared(asked)
         if prepared:
+            prepared.check_only(asked.only)
             cut = Cut(0.0)
             asked = dataclasses.replace(asked, frame_rate=prepared.data.settings.frame_rate)
             asked = dataclasses.replace(asked, data_dir=prepared.data_dir, split=prepared.split)
@@ -64,7 +65,7 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
             held.enter_context(place.written())
         store, model, reading = _opened(asked, directory, cut, prepared)
         try:
-            run = IndexRun(store, model, reading, asked, place, about.get("only"))
+            run = IndexRun(store, model, reading, asked, place)
             return run.run_prepared(prepared) if prepared else run.run(found, told)
         except OSError as error:
             raise unwritten(directory, error) from error

@@ -108,11 +108,16 @@ def test_it_is_written_here_and_asked_there(service, folder, checkpoint, tmp_pat
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_of_a_server(scheme, folder, checkpoint, tmp_path, monkeypatch):
+def test_of_a_server(scheme, folder, checkpoint, tmp_path, monkeypatch, forks):
     monkeypatch.setattr(bucket_folder, "FRESH", -1.0)
     with bucket_servers.made(scheme, monkeypatch, tmp_path / "here") as place:
         address = f"{place.address}/deep/index"
         lived_through(address, folder, checkpoint, tmp_path, monkeypatch)
+        there = place.environment | {"TMPDIR": str(tmp_path)}
+        ask = ("glscl_jax.search", "query", f"--index={address}", "--top=2", "a dog")
+        (done,) = forks.together(ask, environments=[there])
+        assert f"fetching {address} (0.00 GiB)" in done.stderr
+        assert re.search(r"of 5 windows|5 windows", done.stdout)
         with pytest.raises(UserError, match="none: nothing is there: make it with python -m"):
             glscl_jax.search.open(f"{place.address}/none")
 
@@ -301,3 +306,12 @@ def test_a_disk_without_room(service, folder, checkpoint, monkeypatch, tmp_path)
     with pytest.raises(UserError, match=f"{ADDRESS}: .* are to be fetched, and .* set TMPDIR to a"):
         location.to_read(ADDRESS)
     assert not list(pathlib.Path(tmp_path / "other").rglob("*.bin"))
+
+
+def test_videos_are_files_of_this_machine(service, checkpoint, tmp_path):
+    told = "--videos s3://b/videos: s3:// is not supported here, only a file system is: mount it"
+    for index in (tmp_path / "index", ADDRESS):
+        with pytest.raises(UserError, match=told):
+            index_videos(index, videos="s3://b/videos", checkpoint=checkpoint)
+    assert not (tmp_path / "index").exists()
+    assert not service.files.find("bucket")
