@@ -161,6 +161,9 @@ def test_killed_at_any_moment_it_is_whole_and_goes_on(
 def test_nothing_is_fetched_or_kept_twice(service, folder, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(bucket_folder, "MERGED", 3)
     index_videos(ADDRESS, videos=folder, checkpoint=checkpoint, **HOW | {"batch_size": 1})
+    # What a batch left behind goes while the next ones come.
+    kept = {name[:12] for name in buckets.Bucket(f"{ADDRESS}/objects", "").objects()}
+    assert f"{2:012}" not in kept
     at(monkeypatch, tmp_path, "other")
     assert windows() == ALL
     first = service.count("get_file")
@@ -315,3 +318,35 @@ def test_videos_are_files_of_this_machine(service, checkpoint, tmp_path):
             index_videos(index, videos="s3://b/videos", checkpoint=checkpoint)
     assert not (tmp_path / "index").exists()
     assert not service.files.find("bucket")
+
+
+def test_what_is_missing_of_a_copy_is_fetched_again(service, folder, checkpoint):
+    index_videos(ADDRESS, videos=folder, checkpoint=checkpoint, **HOW)
+    assert windows() == ALL
+    copy = location.to_read(ADDRESS).path
+    shutil.rmtree(copy / "1" / "features")
+    (copy / "index.json").unlink()
+    assert windows() == ALL
+    assert len(Store.open(copy).snapshot().arrays["times"]) == 6
+
+
+def test_what_was_not_sent_is_forgotten(service, folder, checkpoint, tmp_path, monkeypatch):
+    usual, count = bucket_folder.BucketFolder.commit, []
+
+    def killed(self, store):
+        count.append(True)
+        if len(count) == 3:
+            raise Killed
+        usual(self, store)
+
+    monkeypatch.setattr(bucket_folder.BucketFolder, "commit", killed)
+    with pytest.raises(Killed):
+        index_videos(ADDRESS, videos=folder, checkpoint=checkpoint, **HOW)
+    write_video(folder / "c.mp4", 2, seconds=1.0)
+    at(monkeypatch, tmp_path, "other")
+    index_videos(ADDRESS, only="c*", **HOW)
+    newest = States(ADDRESS, "--index").newest()
+    at(monkeypatch, tmp_path, "here")
+    assert index_videos(ADDRESS, **HOW).windows == 1
+    assert windows() == [("c.mp4", 0.0)]
+    assert States(ADDRESS, "--index").newest() == newest
