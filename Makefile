@@ -4,8 +4,9 @@
 # make slow      what make test leaves out: whole proofs, and further cases of what it tests
 # make lint      ruff, and the types of glscl_jax/models, retrieval and training
 # make aot       the compiler for TPUs into .venv (170 MB): train --compile_for, and its tests
-# make buckets   clients and servers of buckets into .venv and .venv-moto, and the tests with them
-# make search    what search needs into .venv (300 MB), and its tests
+# make buckets   clients and servers of buckets, and what search needs, into .venv and .venv-moto,
+#                and the tests with them
+# make search    what search needs into .venv (300 MB), and its tests; .ci/run has it, too
 # make serve     the demo's test clips as a page to search, after make demo
 # make bench     the slow tests and the speed tables
 # make lock      the exact versions anew, after requirements*.txt changed (needs uv)
@@ -71,8 +72,9 @@ lint: .venv/dev
 
 aot: .venv/aot
 
-buckets: .venv/buckets
-	$(PY) -m pytest -m "slow or not slow" tests/runtime/test_bucket_servers.py
+buckets: .venv/buckets .venv/search
+	$(PY) -m pytest -m "slow or not slow" tests/runtime/test_bucket_servers.py \
+		tests/search/test_bucket_index.py
 
 search: .venv/search
 	$(PY) -m pytest tests/search

@@ -6,6 +6,7 @@ tokenizer.json   captions to ids, or a model of SentencePiece
 cleaning.py      what is done to a caption before
 card.json        what goes in, what comes out, and of which model
 query.py         how the rest is used
+text.onnx        of one text at a time, where it is asked for (`onnx_text`)
 """
 
 import dataclasses
@@ -16,12 +17,13 @@ import pathlib
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax import export
 
 import glscl_jax
-from convert import checkpoint_output, query_example
+from convert import checkpoint_output, onnx_text, query_example
 from glscl_jax.checkpoints.model_dir import parameters_sha256
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
@@ -51,16 +53,24 @@ class Program:
     parameters: dict[str, np.ndarray]
 
 
-def export_queries(path: str | os.PathLike, out: str | os.PathLike, step: int | None = None):
+def export_queries(
+    path: str | os.PathLike,
+    out: str | os.PathLike,
+    step: int | None = None,
+    *,
+    onnx: bool = False,
+):
     """Writes a folder of the files above.
 
     Args:
       path: a checkpoint directory, or its address in a bucket.
       out: the folder, which is not there yet.
       step: of a work directory; the best by validation R@1.
+      onnx: whether to write `onnx_text.FILE`, too.
 
     Raises:
-      UserError: the checkpoint cannot be read, has no tokenizer, or the folder is there already.
+      UserError: the checkpoint cannot be read, has no tokenizer, or the folder is there already; or
+        as `onnx_text.write` does.
     """
     out = pathlib.Path(out)
     checkpoint_output.check_free(out)
@@ -78,6 +88,9 @@ def export_queries(path: str | os.PathLike, out: str | os.PathLike, step: int | 
         (folder / CLEANING).write_text(inspect.getsource(cleaning), encoding="utf-8")
         (folder / EXAMPLE).write_text(query_example.source(portable), encoding="utf-8")
         write_json(folder / CARD, _card(model, made, portable))
+        if onnx:
+            worst = onnx_text.write(*_one_text(model, made), folder)
+            print(f"{onnx_text.FILE}: onnxruntime's features are the model's to {worst:.0e}")
     count = sum(array.size for array in made.parameters.values())
     told = f"{count:,} parameters, {model.num_words} words, for {', '.join(PLATFORMS)}"
     print(f"{out}: {told}; {EXAMPLE} in it shows the use")
@@ -119,6 +132,17 @@ def text_side(model: Retriever) -> TextSide:
         return found
 
     return encode
+
+
+def _one_text(model: Retriever, made: Program) -> tuple[onnx_text.OneText, list]:
+    """The text side of one text with its parameters, and texts of several lengths to try it on."""
+    encode = text_side(model)
+    parameters = jax.tree.map(jnp.asarray, made.parameters)
+    captions = ("a", "a dog runs on the beach", "a dog and " * model.num_words)
+    batch = model.tokenizer(captions, model.num_words)
+    ids, mask = (np.asarray(x, np.int32) for x in (batch.ids, batch.mask))
+    texts = [(ids[n : n + 1], mask[n : n + 1]) for n in range(len(captions))]
+    return (lambda ids, mask: encode(parameters, ids, mask)), texts
 
 
 def _read_by(encode: TextSide, flat: dict, words: int) -> list[str]:

@@ -93,14 +93,33 @@ class Bucket:
             self._client.rm_file(f"{self._root}/{_PROBE}")
 
     def get(self, name: str, path: pathlib.Path) -> None:
-        """Fetches an object to a file; raises a `UserError` if it is gone."""
+        """Fetches an object to a file; raises a `GoneError` if there is none any more."""
         try:
             with self._told():
                 self._client.get_file(f"{self._root}/{name}", str(path))
-        except _Gone as error:
-            raise UserError(
+        except GoneError as error:
+            raise GoneError(
                 f"{self._called}: {name} is gone, something else writes there: start again"
             ) from error
+
+    def read(self, name: str) -> bytes:
+        """What is in an object; raises a `GoneError` if there is none."""
+        with self._told():
+            return self._client.cat_file(f"{self._root}/{name}")
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Sends an object unless one of this name is there; returns whether it was sent.
+
+        A service that knows no such condition sends it in any case.
+        """
+        try:
+            with self._told():
+                self._client.pipe_file(f"{self._root}/{name}", content, mode="create")
+            return True
+        except UserError as error:
+            if _EXISTS.search(f"{type(error.__cause__).__name__} {error.__cause__}"):
+                return False
+            raise
 
     def put(self, path: pathlib.Path, name: str) -> None:
         """Sends a file, which appears whole or not at all.
@@ -119,7 +138,7 @@ class Bucket:
 
     def remove(self, name: str) -> None:
         """Removes an object; one that is gone is no matter."""
-        with contextlib.suppress(_Gone), self._told():
+        with contextlib.suppress(GoneError), self._told():
             self._client.rm_file(f"{self._root}/{name}")
 
     @contextlib.contextmanager
@@ -127,7 +146,7 @@ class Bucket:
         try:
             yield
         except FileNotFoundError as error:
-            raise _Gone(
+            raise GoneError(
                 f"{self._called}: there is no such bucket: make it first, or see how it is spelt"
             ) from error
         # The clients, and those below them, raise many kinds for what a service says.
@@ -144,11 +163,13 @@ class Bucket:
             ) from error
 
 
-class _Gone(UserError):
+class GoneError(UserError):
     """There is no such object, or no such bucket."""
 
 
 _FORBIDDEN = re.compile(r"credential|forbidden|denied|unauthori[sz]ed|\b40[13]\b", re.IGNORECASE)
+# What the clients raise for `create`, s3fs and gcsfs.
+_EXISTS = re.compile(r"FileExistsError|\b412\b|conditionNotMet", re.IGNORECASE)
 
 
 def _client(scheme: str, called: str):

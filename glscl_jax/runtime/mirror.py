@@ -237,7 +237,7 @@ def written(
         yield Kept(path, str(path))
         return
     bucket = Bucket(os.fspath(given), name)
-    place = _place(bucket.address, "written" if fetch else "out")
+    place = place_of(bucket.address, "written" if fetch else "out")
     kept = Mirror(Copy(bucket, place, marked))
     with contextlib.ExitStack() as claims:
 
@@ -285,7 +285,7 @@ def fetched(
         yield paths.local(given, name)
         return
     bucket = Bucket(os.fspath(given), name)
-    place = _place(bucket.address, "read")
+    place = place_of(bucket.address, "read")
     with place.with_name(f"{place.name}.lock").open("a") as file:
         # Another process of this host may be fetching the same.
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -298,7 +298,7 @@ def fetched(
         raise UserError(str(error).replace(str(place), bucket.address)) from error
 
 
-def _place(address: str, role: str) -> pathlib.Path:
+def place_of(address: str, role: str) -> pathlib.Path:
     """Where the local folder of an address lies, which has its name.
 
     What is read is apart from what is written. The folder around it exists, and is the address's

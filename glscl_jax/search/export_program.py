@@ -17,7 +17,9 @@ from glscl_jax.search.exported_features import export_features
 
 
 def _define_flags() -> None:
-    paths.define("index", None, "The directory of the index.")
+    paths.define(
+        "index", None, "The directory of the index, or its address in a bucket.", bucket=True
+    )
     paths.define("out", None, "The file, .parquet or .safetensors.")
 
 

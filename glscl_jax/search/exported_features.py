@@ -17,7 +17,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.files import unfinished
 from glscl_jax.models.glscl import model_config
 from glscl_jax.models.heads.head import Head
-from glscl_jax.search import engine
+from glscl_jax.search import engine, location
 from glscl_jax.search.feature_files import Arrays
 from glscl_jax.search.index_run import TIMES
 from glscl_jax.search.scan import windows_of
@@ -42,7 +42,7 @@ def export_features(index: str | os.PathLike, out: str | os.PathLike) -> int:
     """Writes a file; how many windows are in it.
 
     Args:
-      index: the directory.
+      index: the directory, or its address in a bucket.
       out: the file, which is not there yet; its suffix says what it is.
 
     Raises:
@@ -56,16 +56,13 @@ def export_features(index: str | os.PathLike, out: str | os.PathLike) -> int:
         raise UserError(f"--out {path}: {path.parent} is no folder: make it, or name another")
     if os.path.lexists(path):
         raise UserError(f"--out {path} is there already: name another, or remove it")
-    store = Store.open(paths.local(index, "--index"))
-    snapshot = store.snapshot()
-    if not len(snapshot.rows):
-        raise UserError(f"--index {store.directory} has no windows: index videos first")
-    try:
-        head = model_config(store.about["made_of"]["model"]).head
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{store.directory / INDEX} is damaged ({error}): index into another directory"
-        ) from error
+    place = location.to_read(index)
+    with place.named():
+        store = Store.open(place.path)
+        snapshot = store.snapshot()
+        head = _head(store)
+        if not len(snapshot.rows):
+            raise UserError(f"--index {store.directory} has no windows: index videos first")
     try:
         with unfinished(path) as part:
             writers[path.suffix](part, snapshot, head)
@@ -74,6 +71,15 @@ def export_features(index: str | os.PathLike, out: str | os.PathLike) -> int:
     names = ", ".join(f"{name} {list(x.shape[1:])}" for name, x in _first(snapshot, head).items())
     print(f"{path}: {len(snapshot.rows):,} windows; {names}")
     return len(snapshot.rows)
+
+
+def _head(store: Store) -> Head:
+    try:
+        return model_config(store.about["made_of"]["model"]).head
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{store.directory / INDEX} is damaged ({error}): index into another directory"
+        ) from error
 
 
 def _blocks(snapshot: Snapshot, head: Head) -> Iterator[tuple[np.ndarray, Arrays]]:

@@ -8,9 +8,11 @@ and an array may be larger than memory. A row counts once its number is in the t
 what a writer that was killed left behind the last one is written over.
 """
 
+import errno
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,8 @@ import numpy as np
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json
 
-_LAYOUT = "layout.json"
+LAYOUT = "layout.json"
+_BLOCK = 1 << 20
 
 Arrays = dict[str, np.ndarray]
 
@@ -28,7 +31,7 @@ class FeatureFiles:
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
-        path = folder / _LAYOUT
+        path = folder / LAYOUT
         self._layout = self._read(path) if path.exists() else {}
 
     @property
@@ -51,16 +54,46 @@ class FeatureFiles:
         if not self._layout:
             self.folder.mkdir(parents=True, exist_ok=True)
             told = {name: [dtype.name, list(shape)] for name, (dtype, shape) in layout.items()}
-            write_json(self.folder / _LAYOUT, told)
+            write_json(self.folder / LAYOUT, told)
             self._layout = layout
         if layout != self._layout:
             raise ValueError(f"rows of {layout} among those of {self._layout}")
         for name, array in arrays.items():
-            with (self.folder / f"{name}.bin").open("ab") as file:
+            with self._path(name).open("ab") as file:
                 file.truncate(first * _size(*layout[name]))
                 file.write(np.ascontiguousarray(array).view(np.uint8).data)
                 file.flush()
                 os.fsync(file.fileno())
+
+    def rows_there(self) -> int:
+        """How many rows all arrays have, counted or not; 0 before the first."""
+        sizes = self.row_bytes()
+        return min((self._path(name).stat().st_size // sizes[name] for name in sizes), default=0)
+
+    def copy_rows(self, first: int, count: int, path: pathlib.Path) -> None:
+        """Writes rows to a file, one array's after the other's; raises an OSError."""
+        with path.open("wb") as out:
+            for name, size in self.row_bytes().items():
+                with self._path(name).open("rb") as file:
+                    file.seek(first * size)
+                    _pass_on(file, out, count * size)
+
+    def paste_rows(self, first: int, count: int, path: pathlib.Path) -> None:
+        """Puts rows where they belong from a file that `copy_rows` wrote; raises an OSError."""
+        with path.open("rb") as file:
+            for name, size in self.row_bytes().items():
+                self._path(name).touch()
+                with self._path(name).open("r+b") as out:
+                    out.seek(first * size)
+                    _pass_on(file, out, count * size)
+
+    def cut(self, name: str, count: int) -> None:
+        """Cuts off what stands behind so many rows of an array."""
+        if name in self._layout:
+            os.truncate(self._path(name), count * self.row_bytes()[name])
+
+    def _path(self, name: str) -> pathlib.Path:
+        return self.folder / f"{name}.bin"
 
     def maps(self, count: int) -> Arrays:
         """The first `count` rows of each array, [count,...], mapped into memory.
@@ -68,11 +101,14 @@ class FeatureFiles:
         Raises:
           UserError: a file has fewer.
         """
+        if not self._layout and (path := self.folder / LAYOUT).exists():
+            # The first rows came after this was opened.
+            self._layout = self._read(path)
         return {name: self._map(name, count) for name in self._layout}
 
     def _map(self, name: str, count: int) -> np.ndarray:
         dtype, shape = self._layout[name]
-        path = self.folder / f"{name}.bin"
+        path = self._path(name)
         try:
             there = path.stat().st_size // _size(dtype, shape)
         except OSError as error:
@@ -96,3 +132,13 @@ class FeatureFiles:
 
 def _size(dtype, shape) -> int:
     return dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+
+
+def _pass_on(source: BinaryIO, out: BinaryIO, size: int) -> None:
+    """Copies so many bytes; raises an OSError where there are fewer."""
+    while size:
+        block = source.read(min(size, _BLOCK))
+        if not block:
+            raise OSError(errno.EIO, "it ends too soon")
+        out.write(block)
+        size -= len(block)

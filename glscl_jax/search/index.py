@@ -9,15 +9,16 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from glscl_jax import paths, ranges
+from glscl_jax import ranges
 from glscl_jax.errors import UserError
 from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.ranges import OneOf, Optional, Whole
 from glscl_jax.retriever import Retriever
 from glscl_jax.search import candidates as nearest
-from glscl_jax.search import provenance, question, visual_query
+from glscl_jax.search import location, provenance, question, visual_query
 from glscl_jax.search.hit import Answer, Hit
 from glscl_jax.search.index_run import TIMES
+from glscl_jax.search.location import Location
 from glscl_jax.search.neighbours import Neighbours
 from glscl_jax.search.scan import Scan, windows_of
 from glscl_jax.search.store import Snapshot, Store
@@ -56,23 +57,24 @@ def open(
     """Opens an index that `search index` made, with its checkpoint.
 
     Args:
-      directory: of the index.
+      directory: of the index, or its address in a bucket, of which this machine gets a copy.
       checkpoint: where its checkpoint lies now; by default where it was.
       mesh: the devices that score; by default all of this process.
 
     Raises:
       UserError: there is none, it is damaged, or the checkpoint is another.
     """
-    folder = paths.local(directory, "--index").absolute()
-    store = Store.open(folder)
-    about = store.about
-    model = provenance.load_for(
-        about["made_of"],
-        checkpoint or about["checkpoint"],
-        about.get("step") if checkpoint is None else None,
-        f"--index {folder}",
-    )
-    return Index(store, model, mesh)
+    place = location.to_read(directory)
+    with place.named():
+        store = Store.open(place.path)
+        about = store.about
+        model = provenance.load_for(
+            about["made_of"],
+            checkpoint or about["checkpoint"],
+            about.get("step") if checkpoint is None else None,
+            f"--index {place.path}",
+        )
+    return Index(store, model, mesh, place)
 
 
 class Index:
@@ -85,8 +87,9 @@ class Index:
       videos: the folder.
     """
 
-    def __init__(self, store: Store, model: Retriever, mesh=None):
+    def __init__(self, store: Store, model: Retriever, mesh=None, place: Location | None = None):
         self.model, self._store, self._mesh = model, store, mesh
+        self._place = place or location.LocalFolder(store.directory)
         self._lock = threading.Lock()
         self._now: _Now | None = None
 
@@ -270,7 +273,8 @@ class Index:
 
     def _current(self) -> _Now:
         """What is newest."""
-        with self._lock:
+        with self._lock, self._place.named():
+            self._place.refresh()
             version = self._store.version()
             if self._now is None or self._now.version != version:
                 snapshot = self._store.snapshot()

@@ -22,11 +22,13 @@ from glscl_jax.input_pipeline.preparing.failures import FAILED_FILE
 from glscl_jax.runtime import program
 from glscl_jax.search.index_options import DTYPES, Options
 from glscl_jax.search.indexer import index_videos
-from glscl_jax.search.store import NOT_SHOWN, Store
+from glscl_jax.search.store import NOT_SHOWN
 
 
 def _define_flags() -> None:
-    paths.define("index", None, "The directory of the index.")
+    paths.define(
+        "index", None, "The directory of the index, or its address in a bucket.", bucket=True
+    )
     paths.define("videos", None, "The folder of videos.")
     paths.define(
         "data_dir",
@@ -73,7 +75,7 @@ def main(_) -> None:
     report = index_videos(**options)
     told = f"{report.windows:,} windows of {report.videos:,} videos, {report.added:,} of them new"
     print(f"{options['index']}: {told}")
-    if Store.open(paths.local(options["index"], "--index")).is_prepared:
+    if report.is_prepared:
         print(NOT_SHOWN)
     if report.failed:
         print(

@@ -19,6 +19,7 @@ from glscl_jax.runtime import progress
 from glscl_jax.search import failed_windows, metadata, scan, video_folder
 from glscl_jax.search.failed_windows import FailedWindow
 from glscl_jax.search.index_options import Options
+from glscl_jax.search.location import Location
 from glscl_jax.search.neighbours import Neighbours
 from glscl_jax.search.store import Store
 from glscl_jax.search.window_reader import Reading, ReadWindow, read_all
@@ -38,6 +39,7 @@ class Report:
       unchanged: videos that were there as they are.
       windows, videos: that there are now.
       failed: what could not be read.
+      is_prepared: as of `Store`.
     """
 
     added: int
@@ -46,6 +48,7 @@ class Report:
     windows: int
     videos: int
     failed: list[FailedWindow]
+    is_prepared: bool
 
 
 class IndexRun:
@@ -56,7 +59,7 @@ class IndexRun:
       model: what encodes.
       reading: how videos are read.
       asked: the settings, with none left open but those that have no default.
-      only_before: the pattern that the index had until now.
+      place: of the index.
     """
 
     def __init__(
@@ -65,10 +68,10 @@ class IndexRun:
         model: Retriever,
         reading: Reading,
         asked: Options,
-        only_before: str | None = None,
+        place: Location,
     ):
         self._store, self._model, self._reading, self._asked = store, model, reading, asked
-        self._only_before = only_before
+        self._place = place
         self._failed: list[FailedWindow] = []
         self._added = 0
 
@@ -103,7 +106,7 @@ class IndexRun:
 
     def run_prepared(self, split: "PreparedSplit") -> Report:
         """Adds what is not there yet of a split."""
-        from glscl_jax.search.prepared_split import FIELDS, NothingMatchesError
+        from glscl_jax.search.prepared_split import FIELDS
 
         store, only = self._store, self._asked.only
         self._reach_neighbours()
@@ -116,12 +119,7 @@ class IndexRun:
             print(f"{len(there):,} clips are indexed already", flush=True)
         frames = self._reading.num_frames
         read = split.windows(there, only, frames, self._workers, self._metadata)
-        try:
-            self._add_all(read, len(split) - len(there))
-        except NothingMatchesError:
-            # Which is known once all are read; it is not what the index goes on with.
-            store.change(only=self._only_before)
-            raise
+        self._add_all(read, len(split) - len(there))
         store.remove(stale)
         return self._finished(len(stale), len(there))
 
@@ -147,9 +145,13 @@ class IndexRun:
         store.tidy()
         self._find_neighbours()
         failed_windows.write(self._failed, store.directory / FAILED_FILE)
+        self._place.commit(store)
+        self._place.send_failed()
         now = store.known()
         windows = sum(len(one.starts) for one in now.values())
-        return Report(self._added, removed, unchanged, windows, len(now), self._failed)
+        return Report(
+            self._added, removed, unchanged, windows, len(now), self._failed, store.is_prepared
+        )
 
     def _find_neighbours(self) -> None:
         """Keeps a vector of each window, where that is asked for."""
@@ -199,6 +201,7 @@ class IndexRun:
         if len(kept):
             records = [_record(batch[number]) for number in kept]
             self._store.add(records, {n: x[kept] for n, x in arrays.items()}, self._metadata)
+            self._place.commit(self._store)
         self._added += len(kept)
 
     def _sound(self, video: Features) -> np.ndarray:

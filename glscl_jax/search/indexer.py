@@ -5,7 +5,6 @@ import dataclasses
 import os
 import pathlib
 import uuid
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from glscl_jax import paths
@@ -13,8 +12,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.models.glscl import config_of
 from glscl_jax.models.heads.single_vector import has_vectors
 from glscl_jax.retriever import Retriever, load
-from glscl_jax.runtime import lock
-from glscl_jax.search import engine, metadata, provenance, video_folder
+from glscl_jax.search import engine, location, metadata, provenance, video_folder
 from glscl_jax.search.index_options import REMEMBERED, Options
 from glscl_jax.search.index_run import IndexRun, Report
 from glscl_jax.search.qdrant_vectors import QdrantVectors
@@ -25,7 +23,6 @@ from glscl_jax.search.windows import Cut
 if TYPE_CHECKING:
     from glscl_jax.search.prepared_split import PreparedSplit
 
-_LOCK = ".lock"
 _SPLIT = "test"
 _ANY = "glscl"
 
@@ -43,29 +40,32 @@ def index_videos(index: str | os.PathLike, **options) -> Report:
     asked = Options(index, **options)
     asked.check()
     engine.module("lancedb")
-    directory = paths.local(asked.index, "--index").absolute()
-    there = (directory / INDEX).is_file()
-    about = Store.open(directory).about if there else {}
-    asked.check_source(about, directory)
-    asked = asked.resumed(about)
-    _check_qdrant(asked, options.get("qdrant"))
-    cut, prepared = Cut(asked.window, asked.stride), _prepared(asked)
-    if prepared:
-        cut = Cut(0.0)
-        asked = dataclasses.replace(asked, frame_rate=prepared.data.settings.frame_rate)
-        asked = dataclasses.replace(asked, data_dir=prepared.data_dir, split=prepared.split)
-    else:
-        folder = _videos(asked, about)
-        found = video_folder.videos_of(folder, bool(asked.follow_links), asked.only)
-        told = metadata.read_for([video.name for video in found], folder, asked.metadata)
-    taken = "another process is indexing there"
-    with (
-        _nothing_left(directory),
-        lock.claimed(directory, _LOCK, f"--index {directory}", taken),
-    ):
+    place = location.of(asked.index)
+    with contextlib.ExitStack() as held:
+        if paths.is_address(asked.index):
+            # What is in it is known when it was fetched.
+            held.enter_context(place.written())
+        directory = place.path
+        there = (directory / INDEX).is_file()
+        about = Store.open(directory).about if there else {}
+        asked.check_source(about, directory)
+        asked = asked.resumed(about)
+        _check_qdrant(asked, options.get("qdrant"))
+        cut, prepared = Cut(asked.window, asked.stride), _prepared(asked)
+        if prepared:
+            prepared.check_only(asked.only)
+            cut = Cut(0.0)
+            asked = dataclasses.replace(asked, frame_rate=prepared.data.settings.frame_rate)
+            asked = dataclasses.replace(asked, data_dir=prepared.data_dir, split=prepared.split)
+        else:
+            folder = _videos(asked, about)
+            found = video_folder.videos_of(folder, bool(asked.follow_links), asked.only)
+            told = metadata.read_for([video.name for video in found], folder, asked.metadata)
+        if not paths.is_address(asked.index):
+            held.enter_context(place.written())
         store, model, reading = _opened(asked, directory, cut, prepared)
         try:
-            run = IndexRun(store, model, reading, asked, about.get("only"))
+            run = IndexRun(store, model, reading, asked, place)
             return run.run_prepared(prepared) if prepared else run.run(found, told)
         except OSError as error:
             raise unwritten(directory, error) from error
@@ -78,18 +78,6 @@ def _check_qdrant(asked: Options, given: str | None) -> None:
         _ = QdrantVectors.at(asked.qdrant, _ANY, 0).there
     elif given:
         raise UserError("--qdrant keeps the neighbours of windows: add --neighbours")
-
-
-@contextlib.contextmanager
-def _nothing_left(directory: pathlib.Path) -> Iterator[None]:
-    """Takes a folder away that the body made, if it ends without anything in it."""
-    there = directory.exists()
-    try:
-        yield
-    finally:
-        if not there:
-            with contextlib.suppress(OSError):  # it is not empty
-                directory.rmdir()
 
 
 def _prepared(asked: Options) -> "PreparedSplit | None":

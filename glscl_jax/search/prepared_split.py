@@ -32,10 +32,6 @@ FIELDS = (pa.field("file", pa.string()), pa.field("captions", pa.string()))
 _BETWEEN = " | "
 
 
-class NothingMatchesError(UserError):
-    """A pattern of ids that no clip of a split has."""
-
-
 @dataclasses.dataclass(frozen=True)
 class PreparedSplit:
     """What is indexed.
@@ -77,6 +73,15 @@ class PreparedSplit:
         """Raises a `UserError` where frames are not as a model's images are made."""
         check_settings(self.data, frame_rate=self.data.settings.frame_rate, images=images)
 
+    def check_only(self, only: str | None) -> None:
+        """Raises a `UserError` where no clip's id is of a pattern; reads until one is."""
+        if only is None:
+            return
+        if not any(
+            fnmatch.fnmatchcase(clip.clip_id, only) for clip in clips(self.data, self.split)
+        ):
+            raise UserError(f"--only {only!r} matches none of {len(self):,} clips of {self.split}")
+
     def windows(
         self,
         there: frozenset[str],
@@ -96,17 +101,13 @@ class PreparedSplit:
 
         Raises:
           UserError: a record cannot be read.
-          NothingMatchesError: no clip has such an id; after the last was read.
         """
-        matching = 0
 
         def wanted() -> Iterator[PreparedClip]:
-            nonlocal matching
             for clip in clips(self.data, self.split):
-                if only is None or fnmatch.fnmatchcase(clip.clip_id, only):
-                    matching += 1
-                    if clip.clip_id not in there:
-                        yield clip
+                matches = only is None or fnmatch.fnmatchcase(clip.clip_id, only)
+                if matches and clip.clip_id not in there:
+                    yield clip
 
         rate = self.data.settings.frame_rate
         with futures.ThreadPoolExecutor(workers) as pool:
@@ -120,10 +121,6 @@ class PreparedSplit:
                 told = {"file": clip.video, "captions": _BETWEEN.join(clip.captions)}
                 metadata.of[clip.clip_id] = told
                 yield read.result()
-        if not matching:
-            raise NothingMatchesError(
-                f"--only {only!r} matches none of {len(self):,} clips of {self.split}"
-            )
 
 
 def _read(clip: PreparedClip, num_frames: int, rate: float) -> ReadWindow:

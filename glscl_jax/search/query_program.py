@@ -31,7 +31,9 @@ from glscl_jax.search.index import Index
 
 
 def _define_flags() -> None:
-    paths.define("index", None, "The directory of the index.")
+    paths.define(
+        "index", None, "The directory of the index, or its address in a bucket.", bucket=True
+    )
     paths.define("checkpoint", None, "Where its checkpoint lies now, if it was moved.", bucket=True)
     flags.DEFINE_integer("top", 10, "How many windows.")
     flags.DEFINE_string(

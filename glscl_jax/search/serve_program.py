@@ -24,7 +24,9 @@ _LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 
 def _define_flags() -> None:
-    paths.define("index", None, "The directory of the index.")
+    paths.define(
+        "index", None, "The directory of the index, or its address in a bucket.", bucket=True
+    )
     paths.define("checkpoint", None, "Where its checkpoint lies now, if it was moved.", bucket=True)
     flags.DEFINE_string("host", "127.0.0.1", "The address of this machine to listen on.")
     flags.DEFINE_integer("port", 8765, "The port; 0 for any that is free.", 0, 65535)

@@ -242,9 +242,9 @@ class Store:
         self.__init__(self.directory, self.about)
         return True
 
-    def tidy(self) -> None:
-        """Merges small files of the table."""
-        self._table.tidy()
+    def tidy(self, *, prune: bool = False) -> None:
+        """As `WindowTable.tidy`."""
+        self._table.tidy(prune=prune)
 
     def sweep(self) -> None:
         """Removes what generations before this one left."""

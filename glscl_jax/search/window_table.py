@@ -5,8 +5,10 @@ cannot come apart whatever is added or taken out. Versions are LanceDB's: who re
 them, whole, while another process adds.
 """
 
+import datetime
 import pathlib
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -94,9 +96,21 @@ class WindowTable:
             ) from error
         return np.sort(found["row"].to_numpy())
 
-    def tidy(self) -> None:
-        """Merges the many small files that batches leave; old versions stay for who reads them."""
-        self._table.optimize()
+    def tidy(self, *, prune: bool = False) -> None:
+        """Merges the many small files that batches leave.
+
+        Args:
+          prune: whether old versions go at once; else they stay for who reads them.
+        """
+        if prune:
+            with warnings.catch_warnings():
+                # Of who else reads them: nobody does.
+                warnings.simplefilter("ignore", UserWarning)
+                self._table.optimize(
+                    cleanup_older_than=datetime.timedelta(0), delete_unverified=True
+                )
+        else:
+            self._table.optimize()
 
 
 def damaged(folder: pathlib.Path, error: Exception) -> UserError:

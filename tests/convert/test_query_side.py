@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from convert import query_example, query_side
+from convert import onnx_text, query_example, query_side
 from glscl_jax import retriever
 from glscl_jax.checkpoints.model_dir import save_params
 from glscl_jax.errors import UserError
@@ -189,4 +189,40 @@ def test_what_cannot_be_exported(tmp_path, refusal):
     (path / "tokenizer").rmdir()
     with pytest.raises(UserError, match="has no tokenizer: convert its source again"):
         query_side.export_queries(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_as_onnx_of_one_sentence_at_a_time(exported, tmp_path, name, capsys):
+    told = "--onnx needs jax2onnx and onnxruntime: pip install -r requirements-onnx.txt"
+    pytest.importorskip("jax2onnx", reason=told)
+    onnxruntime = pytest.importorskip("onnxruntime", reason=told)
+    models, folder = exported
+    query_side.export_queries(folder.parent / name, tmp_path / "out", onnx=True)
+    assert "text.onnx: onnxruntime's features are the model's to" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "text.onnx")
+    tokens = models[name].tokenizer(["a red circle"], WORDS)
+    given = {"text_ids": tokens.ids, "text_mask": tokens.mask}
+    names = [one.name for one in session.get_outputs()]
+    given = {key: np.asarray(x, np.int32) for key, x in given.items()}
+    found = dict(zip(names, session.run(None, given), strict=True))
+    expected = models[name].encode_captions(["a red circle"])
+    assert found.keys() - {"text_vector"} == vars(expected).keys()
+    for output, array in vars(expected).items():
+        np.testing.assert_allclose(found[output], array, atol=1e-5)
+
+
+def test_onnx_that_differs_is_refused(exported, tmp_path, monkeypatch):
+    pytest.importorskip("jax2onnx", reason="--onnx needs it: requirements-onnx.txt")
+    monkeypatch.setattr(onnx_text, "_difference", lambda *given: float("nan"))
+    with pytest.raises(UserError, match=r"features differ from the model's by nan, more than"):
+        query_side.export_queries(exported[1].parent / "mean", tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_onnx_without_its_packages_is_a_line(exported, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    told = "--onnx needs jax2onnx, which is not installed: pip install -r requirements-onnx.txt"
+    with pytest.raises(UserError, match=told):
+        query_side.export_queries(exported[1].parent / "mean", tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()

@@ -25,11 +25,11 @@ class Service:
         }
 
     def __getattr__(self, name: str):
-        def asked(*arguments):
+        def asked(*arguments, **options):
             self.asked.append((name, *arguments))
             if self.fails:
                 self.fails(len(self.asked))
-            return getattr(self.files, name)(*arguments)
+            return getattr(self.files, name)(*arguments, **options)
 
         return asked
 

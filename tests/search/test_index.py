@@ -374,3 +374,15 @@ def test_sentences_of_a_file(made, tmp_path, capsys, monkeypatch):
     assert {line[15:] for line in ranked[1:]} == {"a red circle", "green"}
     assert json.loads(run("green", sentences=None, json=True))["query"] == "green"
     assert "no window is left" in run("green", sentences=None, where="year = 7")
+
+
+def test_an_index_that_was_empty_is_asked_once_it_is_not(made, checkpoint, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "bad.mp4").write_bytes(b"no video")
+    index_videos(tmp_path / "index", videos=videos, checkpoint=checkpoint, **HOW)
+    index = glscl_jax.search.open(tmp_path / "index")
+    assert index.query("a red circle").hits == []
+    shutil.copy(made / "videos" / "b.mp4", videos)
+    index_videos(tmp_path / "index", **HOW)
+    assert [hit.video for hit in index.query("a red circle").hits] == ["b.mp4"] * 2

@@ -127,3 +127,10 @@ def test_what_is_of_one_kind_alone(tmp_path, shapes, weights):
         index_videos(tmp_path / "a", videos="x", data_dir=shapes / "data")
     with pytest.raises(UserError, match="--split is of a prepared data set"):
         index_videos(tmp_path / "a", videos=shapes / "videos", split="test")
+
+
+def test_a_pattern_that_matches_nothing_leaves_nothing(tmp_path, shapes, weights):
+    what = {"data_dir": shapes / "data", "checkpoint": weights}
+    with pytest.raises(UserError, match=r"--only 'nothing\*' matches none of 8 clips of test"):
+        index_videos(tmp_path / "index", only="nothing*", **what)
+    assert not (tmp_path / "index").exists()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax, nn
 
 from glscl_jax import target
@@ -45,7 +46,8 @@ class AttentionMask:
         """What is added to logits, broadcasting to [B,H,Q,M]; None for nothing."""
         seen = None if self.mask is None else self.mask[:, None, None, :] > 0
         if self.causal:
-            before = jnp.tril(jnp.ones((queries, queries), bool))
+            # A constant: of a computed one ONNX makes an operation that onnxruntime does not have.
+            before = np.tril(np.ones((queries, queries), bool))
             seen = before if seen is None else before & seen
         if self.groups > 1:
             group = jnp.arange(queries) // (queries // self.groups)
