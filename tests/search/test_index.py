@@ -104,6 +104,28 @@ def test_filters(index):
             index.query("green", where=wrong)
 
 
+def test_a_filter_whose_rows_are_numbered_anew_meanwhile_is_asked_again(copy, monkeypatch):
+    """Another process has left holes behind, and another question has seen that, in between."""
+    from glscl_jax.search import store
+
+    monkeypatch.setattr(store, "_HOLES", 2)
+    index, where = glscl_jax.search.open(copy / "index"), Store.where
+    expected = index.query("green", where="year = 1999").hits
+    videos = [copy / "videos" / "a.mp4"]
+
+    def late(self, *asked):
+        if videos:
+            videos.pop().unlink()
+            index_videos(copy / "index", videos=copy / "videos", **HOW)
+            index.query("green")
+        return where(self, *asked)
+
+    monkeypatch.setattr(Store, "where", late)
+    found = index.query("green", where="year = 1999").hits
+    assert [(hit.video, hit.start) for hit in found] == [(hit.video, hit.start) for hit in expected]
+    assert not videos
+
+
 def test_videos_and_pictures_as_queries(made, index, tmp_path):
     # A window is most like itself.
     assert index.query_row(2, top=1).query == "a.mp4 2 s"
