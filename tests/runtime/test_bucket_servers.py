@@ -17,6 +17,7 @@ from glscl_jax.checkpoints.model_dir import load_model
 from glscl_jax.errors import UserError
 from glscl_jax.runtime import bucket as buckets
 from glscl_jax.runtime import mirror, sharding
+from glscl_jax.runtime.preemption import PREEMPTED_STATUS
 from tests.bucket_servers import (
     FRESH,
     WAIT,
@@ -235,6 +236,28 @@ def test_a_killed_run_goes_on_on_another_machine(place, shapes, forks, tmp_path,
     names = set(buckets.Bucket(run, "").objects())
     assert {"results.json", "again/report.html", "metrics.jsonl", "config.json"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_to_end_has_sent_its_step_and_goes_on(place, shapes, forks, tmp_path):
+    """SIGTERM, as a preempted machine gets it."""
+    here, there = ({"TMPDIR": str(tmp_path / name)} for name in ("one", "other"))
+    for folder in (here, there):
+        pathlib.Path(folder["TMPDIR"]).mkdir()
+    place.environment |= here
+    many = "--config.num_steps=100000"
+    command = arguments(shapes / "data", f"{place.address}/run", many, "--config.log_every=1000")
+    process = run_until_saved(forks, place, *command)
+    process.send_signal(signal.SIGTERM)
+    told, status = process.stdout.read(), process.wait()
+    assert status == PREEMPTED_STATUS
+    (saved,) = re.findall(r"saved at step (\d+) of 100000", told)
+    assert max(steps_in(place)) == int(saved)
+    end = f"--config.num_steps={int(saved) + 2}"
+    (done,) = forks.together(
+        ("tests.beside_bucket", *command, end), environments=[place.environment | there]
+    )
+    assert f"from step {saved} " in done.stdout
 
 
 @pytest.mark.slow
