@@ -4,7 +4,8 @@
     python -m benchmarks.figure1 --table          the tables alone
     python -m benchmarks.figure1 --costs --out benchmarks/figure1/costs.jsonl
 
-The first two read what is kept of the runs (--results) and of the last (--measured); of what nobody
+The runs are made by benchmarks.demo_heads and benchmarks.lim_study (docs/heads.md).
+The first two read what is kept of them (--results) and of the last (--measured); of what nobody
 has run yet a line says how to, and the tables have a dash. The last times every head's scores on
 the machine that it runs on; a gallery that its memory has no room for is left out. It needs jax,
 flax, numpy and absl alone.

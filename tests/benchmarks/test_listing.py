@@ -34,7 +34,7 @@ def test_every_benchmark_is_listed(capsys):
     folders = {
         path.name for path in (REPO / "benchmarks").iterdir() if (path / "__init__.py").exists()
     }
-    singles = {"convert", "precision", "saving"}
+    singles = {"convert", "demo_heads", "precision", "saving"}
     assert modules == sorted(f"benchmarks.{name}" for name in folders | singles)
     assert "5 minutes, --table 2 minutes, on 2 cores of an Intel Xeon" in printed
     assert "  Time and memory of converting a full-size CLIP" in printed

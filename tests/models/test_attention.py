@@ -11,6 +11,7 @@ import pytest
 from jax.nn.initializers import zeros
 
 from configs import demo
+from glscl_jax import target
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.models.encoders import attention
@@ -38,11 +39,40 @@ MASK = np.array([[1] * 8, [1, 1, 1] + [0] * 5], np.int32)
 SEEN = [ALL, AttentionMask(MASK), AttentionMask(causal=True), AttentionMask(MASK, causal=True)]
 
 
-@pytest.mark.parametrize("seen", SEEN, ids=["all", "padded", "causal", "padded causal"])
-def test_fused_is_the_formula(seen):
-    key = jax.random.key(0)
-    arrays = [jax.random.normal(k, (2, 8, 2, 16)) for k in jax.random.split(key, 4)]
-    *inputs, weight = arrays
+NAMES = ["all", "padded", "causal", "padded causal"]
+
+
+@pytest.mark.parametrize("seen", SEEN, ids=NAMES)
+@pytest.mark.parametrize("attend", [attention.fused, attention.filled])
+def test_fused_and_filled_are_the_formula(attend, seen):
+    check(attend, seen, length=8)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_filled_up_is_not_seen(causal, masked):
+    seen = AttentionMask(MASK[:, :5] if masked else None, causal)
+    check(attention.filled, seen, length=5)
+    check(jax.vmap(attention.filled, (0, 0, 0, None)), AttentionMask(causal=causal), 5, lead=(3,))
+
+
+def test_filled_caps_logits_as_plain_does():
+    query, key, value, _ = arrays((2, 5, 2, 16))
+    np.testing.assert_allclose(
+        attention.filled(30 * query, key, value, ALL, cap=5.0),
+        attention.plain(30 * query, key, value, ALL, cap=5.0),
+        atol=2e-5,
+    )
+
+
+def arrays(shape):
+    return [jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0), 4)]
+
+
+def check(attend, seen, length, lead=()):
+    """Values and gradients of [*lead,2,L,2,16] against the formula's."""
+    *inputs, weight = arrays((*lead, 2, length, 2, 16))
+    formula = jax.vmap(plain, (0, 0, 0, None)) if lead else plain
 
     def outcome(attend):
         def loss(*inputs):
@@ -53,8 +83,8 @@ def test_fused_is_the_formula(seen):
 
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5),
-        outcome(attention.fused),
-        outcome(plain),
+        outcome(attend),
+        outcome(formula),
     )
 
 
@@ -100,7 +130,7 @@ def test_the_kernel_is_handed_what_products_made():
     x = jnp.ones((2, 8, 16))
 
     def activations(fused):
-        """The shapes of all arrays of [B,L,...] on the way to the gradient."""
+        """The shapes of all arrays [B,L,...] on the way to the gradient."""
         module = Attention(2, jnp.dtype("float32"), zeros, zeros, fused=fused)
         params = module.init(jax.random.key(0), x)
         whole = jax.make_jaxpr(jax.grad(lambda *given: module.apply(*given).sum(), (0, 1)))
@@ -158,3 +188,30 @@ def test_a_run_that_began_before_there_was_a_choice_goes_on(tmp_path):
     workdir.begin(config, model)
     with pytest.raises(UserError, match="another model"):
         workdir.begin(config, dataclasses.replace(model, attention="fused"))
+
+
+def test_a_gpu_s_half_precision_alone_is_filled():
+    assert not attention.is_filled(jnp.dtype("bfloat16"))
+    with target.compiling_for("gpu"):
+        assert attention.is_filled(jnp.dtype("bfloat16"))
+        assert not attention.is_filled(jnp.dtype("float32"))
+
+
+def test_towers_as_a_gpu_has_them_are_the_same_to_half_precision():
+    """Attention filled up and LayerNorm in two steps, in both towers and the temporal module."""
+    inputs, params = batch(), fresh(TINY)
+    ids, text_mask, *video = inputs.values()
+    config = dataclasses.replace(TINY, dtype="bfloat16", attention="plain")
+
+    def features():
+        apply = functools.partial(GLSCL(config).apply, {"params": params})
+        frames = apply(*video, method="encode_frames")
+        return apply(ids, text_mask, method=_tokens)[0], frames
+
+    with target.compiling_for("gpu"):
+        assert "optimization_barrier" in str(jax.make_jaxpr(features)())
+        found = jax.jit(lambda: features())()
+    expected = jax.jit(lambda: features())()
+    for x, y in zip(found, expected, strict=True):
+        x, y = (np.asarray(z, np.float32) for z in (x, y))
+        assert np.abs(x - y).max() <= 0.05 * np.abs(y).max()

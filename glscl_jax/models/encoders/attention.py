@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax import nn
+from jax import lax, nn
 
 from glscl_jax import target
 
@@ -16,7 +16,8 @@ HIDDEN = -1e9
 KINDS = ("auto", "plain", "fused")
 # cuDNN's kernel computes in these types alone.
 HALF = ("bfloat16", "float16")
-# Tokens are filled up to a multiple of it: the kernel's backward pass refuses an odd number.
+# Tokens are filled up to a multiple of it: the kernel's backward pass refuses an odd number, and
+# products in half precision want it.
 FUSED_MULTIPLE = 8
 # On an H100 a step of B/16, of 197 tokens, takes 0.58 s with it and 0.82 without; one of B/32,
 # of 50, takes 0.185 and 0.165 (docs/performance.md). Between them nothing was measured.
@@ -93,6 +94,53 @@ def plain(
         logits = logits + bias
     weights = drop(nn.softmax(logits, axis=-1).astype(query.dtype))
     return jnp.einsum("BHQM,BMHD->BQHD", weights, value)
+
+
+def is_filled(dtype: jnp.dtype) -> bool:
+    """Whether `filled` is to stand in for `plain`: on a GPU, in half precision."""
+    return target.platform() == "gpu" and dtype.name in HALF
+
+
+def filled(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    seen: AttentionMask,
+    cap: float | None = None,
+) -> jax.Array:
+    """As `plain`, without dropout, with the operands as a GPU's products want them.
+
+    Those take heads in front, and numbers of tokens that are multiples of 8. XLA fills up and
+    transposes by itself, but each operand of each product anew, some in two ways: here it is done
+    once, in one go, and the barriers hold XLA to it.
+    """
+    queries, keys = query.shape[1], key.shape[1]
+    scale = query.shape[-1] ** -0.5
+    query, key, value = map(_heads_first, (query, key, value))
+    logits = jnp.einsum("BHQD,BHMD->BHQM", query, key).astype(jnp.float32) * scale
+    if cap is not None:
+        logits = cap * jnp.tanh(logits / cap)
+    bias = seen.bias(queries)
+    if bias is None:
+        bias = jnp.zeros((1, keys))
+    # What was filled up is no key; what such queries make is cut off.
+    logits = logits + _fill(_fill(bias, -1, seen.hidden), -2, 0.0)
+    weights = nn.softmax(logits, axis=-1).astype(query.dtype)
+    mixed = lax.optimization_barrier(jnp.einsum("BHQM,BHMD->BHQD", weights, value))
+    return jnp.swapaxes(mixed, 1, 2)[:, :queries]
+
+
+def _heads_first(x: jax.Array) -> jax.Array:
+    """[B,T,H,D/H] -> [B,H,T,D/H] with T filled up."""
+    return lax.optimization_barrier(jnp.swapaxes(_fill(x, 1, 0.0), 1, 2))
+
+
+def _fill(x: jax.Array, axis: int, value: float) -> jax.Array:
+    """Up to a multiple of `FUSED_MULTIPLE`; an axis of 1 is for all."""
+    missing = -x.shape[axis] % FUSED_MULTIPLE
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, missing if x.shape[axis] > 1 else 0)
+    return jnp.pad(x, widths, constant_values=value)
 
 
 def fused(query: jax.Array, key: jax.Array, value: jax.Array, seen: AttentionMask) -> jax.Array:

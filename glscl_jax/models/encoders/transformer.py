@@ -21,6 +21,7 @@ from glscl_jax.models.encoders.offset_norm import OffsetNorm
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
 from glscl_jax.models.encoders.products import matmul, spread, sum_dtype
 from glscl_jax.models.encoders.rotary import RotaryAngles, apply_rotary
+from glscl_jax.models.encoders.split_norm import SplitNorm
 
 # The first product of a pair is split over its outputs, the second over its inputs, so that the
 # heads or the hidden units between them never leave their device (Shoeybi et al., 2019).
@@ -140,10 +141,12 @@ class Blocks:
 
 def layer_norm(
     name: str, epsilon: float = LAYER_NORM_EPS, offset: bool = False
-) -> nn.LayerNorm | OffsetNorm:
+) -> nn.LayerNorm | OffsetNorm | SplitNorm:
     """LayerNorm in float32 with PyTorch's epsilon and its two-pass variance."""
     if offset:
         return OffsetNorm(epsilon, name=name)
+    if target.platform() == "gpu":
+        return SplitNorm(epsilon, name=name)
     return nn.LayerNorm(epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
@@ -222,9 +225,10 @@ class Attention(nn.Module):
             product = matmul(y, kernel[:, part])
             return product + spread(offset[part], product)
 
-        if memory is None and self.fused:
-            # The kernel reads three arrays: what one product made would be copied into them, and
-            # back on the way of the gradient.
+        filled = not self.dropout and attention.is_filled(self.dtype)
+        if memory is None and (self.fused or filled):
+            # They are wanted one by one: of one product that made all three they would be copied,
+            # and back on the way of the gradient.
             thirds = (slice(part * width, (part + 1) * width) for part in range(3))
             query, key, value = (project(x, part) for part in thirds)
         elif memory is None:
@@ -243,6 +247,8 @@ class Attention(nn.Module):
             query = query * spread(factor, query)
         if self.fused:
             mixed = attention.fused(query, key, value, seen)
+        elif filled:
+            mixed = attention.filled(query, key, value, seen, self.cap)
         else:
             drop = nn.Dropout(self.dropout, deterministic=deterministic)
             mixed = attention.plain(query, key, value, seen, drop, self.cap)
