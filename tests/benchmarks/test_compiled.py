@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import types
 
@@ -13,7 +14,7 @@ from benchmarks.compiled import __main__ as program
 from benchmarks.compiled import counts
 from benchmarks.compiled.families import DEVICES, FAMILIES, MODELS
 from benchmarks.compiled.rows import FEW, MANY, OLD, ROWS
-from benchmarks.compiled.summary import summary
+from benchmarks.compiled.summary import line, summary
 from configs import msrvtt
 from glscl_jax.errors import UserError
 from glscl_jax.models.encoders.variants import VARIANTS
@@ -22,6 +23,7 @@ from glscl_jax.training import recipe
 from glscl_jax.training.compile_for import with_settings
 
 ROW = ROWS[0]
+ENCODERS = pathlib.Path(__file__).parents[2] / "docs" / "encoders.md"
 
 
 def report(seconds=0.2, fits=True, **changes):
@@ -123,6 +125,15 @@ def test_families_are_rows_of_their_own_and_are_told_as_kept(run, monkeypatch, c
     told = capsys.readouterr().out
     assert "| `ViT-B/16` | v5e:4x4, 256 | data 4, remat full | 2.00 + 1.00 of 15.75 |" in told
     assert "Not counted: v5p:2x2x1 ViT-B/16 128, h100x1 ViT-B/16 128." in told
+
+
+def test_the_docs_have_what_is_kept():
+    kept = counts.read()[counts.LAST]
+    (section,) = re.findall(
+        r"## What fits where\n.*?(?=\n## |\Z)", ENCODERS.read_text(encoding="utf-8"), re.DOTALL
+    )
+    table = [told for told in section.splitlines() if told.startswith("| `")]
+    assert table == [line(row, kept[row.name]) for row in FAMILIES if row.name in kept]
 
 
 def test_there_is_a_row_of_each_family_on_each_device():
