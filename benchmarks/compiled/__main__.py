@@ -3,6 +3,8 @@
     python -m benchmarks.compiled                             all rows
     python -m benchmarks.compiled --only=v5e:2x2 --only=L/14  rows whose names have one of these
     python -m benchmarks.compiled --keep                      and writes counts.json anew
+    python -m benchmarks.compiled --of=families               each family of encoders instead
+    python -m benchmarks.compiled --of=families --kept        what is kept; compiles nothing
 
 Each row is `python -m glscl_jax.train --compile_for`, as it is printed; the table has what that
 writes, beside the old counts (before the first change for a compiler) and the last ones that were
@@ -12,26 +14,34 @@ kept. A row that computes, holds or sends 2 % more than the last is an error. Co
 No device is used. Cycles and bytes are the compilers'; seconds are an estimate (`estimate.py`).
 
 Takes 2 to 4 minutes a row on 2 cores of an Intel Xeon, and as much again for each layout that does
-not fit; 3 GB of memory.
+not fit; 3 GB of memory. Families: 3 to 6 minutes of a core of an AMD EPYC, 4 to 5 GB.
 """
 
 import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 
 import jax
 from absl import flags
 
 from benchmarks.compiled import counts
 from benchmarks.compiled.counts import Counts
+from benchmarks.compiled.families import FAMILIES
 from benchmarks.compiled.rows import OLD, ROWS, Row
+from benchmarks.compiled.summary import summary
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
 from glscl_jax.profiling.topologies import check_compiler
 from glscl_jax.runtime import program
 
+TABLES = {"steps": ROWS, "families": FAMILIES}
 flags.DEFINE_multi_string("only", [], "Rows whose name has this in it; repeatable.")
+flags.DEFINE_enum(
+    "of", "steps", sorted(TABLES), "Steps that changes are held against, or encoders by family."
+)
+flags.DEFINE_bool("kept", False, "Print what counts.json has, and compile nothing.")
 flags.DEFINE_bool("keep", False, "Write what was counted to counts.json.")
 
 HEAD = (
@@ -41,8 +51,11 @@ HEAD = (
 
 
 def main(_):
-    rows = choose(flags.FLAGS.only)
+    rows = choose(TABLES[flags.FLAGS.of], flags.FLAGS.only)
     kept, found, more = counts.read(), {}, []
+    if flags.FLAGS.kept:
+        print("\n".join(summary(rows, kept[counts.LAST])))
+        return
     for row in rows:
         try:
             check_compiler(*row.package)
@@ -60,15 +73,16 @@ def main(_):
         raise UserError("; ".join(more) + ": --keep if that is meant")
 
 
-def choose(only: list[str]) -> list[Row]:
-    """The rows asked for.
+def choose(there: Iterable[Row], only: list[str]) -> list[Row]:
+    """Those of the rows that are asked for.
 
     Raises:
       UserError: there is none.
     """
-    rows = [row for row in ROWS if not only or any(part in row.name for part in only)]
+    there = list(there)
+    rows = [row for row in there if not only or any(part in row.name for part in only)]
     if not rows:
-        names = ", ".join(row.name for row in ROWS)
+        names = ", ".join(row.name for row in there)
         raise UserError(f"--only={only[0]}: there are {names}")
     return rows
 

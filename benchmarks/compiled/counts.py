@@ -23,6 +23,7 @@ class Counts:
     Attributes:
       layout: mesh, remat and micro-batches, as `train` had them or as it proposes them.
       proposed: flags that make it fit; "" where it did as it was asked.
+      asked: bytes that it would take as it was asked, where a device does not hold that.
       fits: whether a device holds it.
       arguments, temporary: bytes; where the first is unknown the second is all.
       flops: of matrix products.
@@ -44,6 +45,7 @@ class Counts:
     sent: float | None = None
     seconds: float | None = None
     proposed: str = ""
+    asked: float | None = None
 
     @property
     def gib(self) -> float:
@@ -67,6 +69,7 @@ def of_report(kept: Mapping) -> Counts:
         layout=", ".join(filter(None, layout)),
         proposed=found.get("flags", ""),
         fits=found["fits"],
+        asked=used(kept["asked"]) if "fits" in kept else None,
         arguments=found["arguments"],
         # Results that do not take the place of an argument are the metrics, some bytes.
         temporary=found["temporary"] + found["results"],
@@ -77,6 +80,14 @@ def of_report(kept: Mapping) -> Counts:
         seconds=estimate["seconds"],
         bound=found["utilisation_at_most"],
     )
+
+
+def used(found: Mapping) -> float:
+    """Bytes of one compile, which the compiler for TPUs tells of in one number if they are too
+    many."""
+    if "used" in found:
+        return found["used"]
+    return found["arguments"] + found["results"] + found["temporary"]
 
 
 def read(path: pathlib.Path = FILE) -> dict[str, dict[str, Counts]]:

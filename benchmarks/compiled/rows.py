@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 # No clip of the recipe that is named here is augmented: the step alone is counted.
-RECIPE = ("--config=configs/msrvtt.py", "--config.data.augment=False")
+RECIPE, PLAIN = "configs/msrvtt.py", "--config.data.augment=False"
 HALF = "--config.model.dtype=bfloat16"
 
 
@@ -35,10 +35,11 @@ class Row:
     Attributes:
       name: of the devices, the model and the batch.
       topology: as `--compile_for` takes it.
-      variant: of CLIP.
+      variant: of the encoder.
       clips: in a batch, over all devices.
       flags: what else `train` is given.
       aims: what its counts are to reach.
+      config: whose step it is.
     """
 
     name: str
@@ -47,12 +48,14 @@ class Row:
     clips: int
     flags: tuple[str, ...] = ()
     aims: tuple[Aim, ...] = ()
+    config: str = RECIPE
 
     @property
     def arguments(self) -> list[str]:
         """Those of `glscl_jax.train`, but for its work directory."""
         return [
-            *RECIPE,
+            f"--config={self.config}",
+            PLAIN,
             HALF,
             f"--compile_for={self.topology}",
             f"--config.model.clip.variant={self.variant}",

@@ -36,7 +36,7 @@ class Collective:
     Attributes:
       kind: a key of `SENT`.
       axes: the mesh's axes that it runs along, "data" or "data+fsdp"; "" for none.
-      group: n, devices that take part in it together.
+      group: n, devices that take part in it together: all along `axes`, or an equal part of them.
       operand_bytes: what one device puts in.
       result_bytes: what one device gets out.
       times: how often it runs in one call.
@@ -71,7 +71,7 @@ def collectives(module: Module, mesh: Mapping[str, int]) -> list[Collective]:
         that of one, and the first axis goes on through all of them.
 
     Raises:
-      ValueError: groups that no choice of axes makes.
+      ValueError: groups that are neither all along some axes nor equal parts of that.
     """
     found = between_slices(module, mesh)
     started = _started(module)
@@ -243,27 +243,23 @@ def _numbers(text: str) -> list[int]:
 
 
 def _axes(groups: list[tuple[int, ...]], mesh: Mapping[str, int], permuted: bool) -> str:
-    """The axes along which `groups` run; of a permutation, any that something moves along."""
+    """The axes along which `groups` run; of a permutation, any that something moves along.
+
+    Groups may be equal parts of all that lie along them: of fsdp 8 XLA also splits arrays in four.
+    """
     names, shape = list(mesh), tuple(mesh.values())
-    places = [np.unravel_index(group, shape) for group in groups]
+    places = [np.array(np.unravel_index(group, shape)) for group in groups]
+    # Of each group and axis, how many places it takes there.
+    spread = [[len(set(axis)) for axis in place.tolist()] for place in places]
     along = [
         name
-        for axis, name in enumerate(names)
-        if any(len(set(place[axis].tolist())) > 1 for place in places)
+        for name, counts in zip(names, zip(*spread, strict=True), strict=True)
+        if max(counts) > 1
     ]
-    if not permuted and {frozenset(group) for group in groups} != set(_lines(mesh, along)):
+    whole = all(
+        math.prod(counts) == len(group) for counts, group in zip(spread, groups, strict=True)
+    )
+    once = sorted(itertools.chain(*groups)) == list(range(math.prod(shape)))
+    if not permuted and not (whole and once and len(set(map(len, groups))) == 1):
         raise ValueError(f"groups {groups[:2]}... do not lie along {along} of the mesh {mesh}")
     return "+".join(along)
-
-
-def _lines(mesh: Mapping[str, int], along: list[str]) -> list[frozenset]:
-    """All devices split into groups that differ along the axes `along` alone."""
-    places = np.arange(math.prod(mesh.values())).reshape(tuple(mesh.values()))
-    whole = [slice(None) if name in along else range(size) for name, size in mesh.items()]
-    fixed = [choices for choices in whole if choices != slice(None)]
-    lines = []
-    for choice in itertools.product(*fixed):
-        chosen = iter(choice)
-        index = tuple(part if part == slice(None) else next(chosen) for part in whole)
-        lines.append(frozenset(np.ravel(places[index]).tolist()))
-    return lines

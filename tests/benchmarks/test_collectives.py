@@ -92,13 +92,40 @@ def test_a_module_by_hand(groups):
     assert hlo.flops(module(groups)) == 3 * 2 * 32 * 32 * 4
 
 
+@pytest.mark.parametrize(
+    ("groups", "axes", "size"),
+    [
+        # As the compiler for TPUs wrote it of SigLIP 2 on data 2 x fsdp 8.
+        ("[4,2]<=[2,2,2]T(1,0,2)", "fsdp", 2),
+        ("{{0,2},{1,3},{4,6},{5,7}}", "fsdp", 2),
+        ("{{0,1,4,5},{2,3,6,7}}", "data+fsdp", 4),
+    ],
+)
+def test_groups_of_part_of_an_axis(groups, axes, size):
+    (_, total, _) = collectives(module(groups), MESH)
+    assert (total.axes, total.group) == (axes, size)
+    assert total.sent == 3 * 2 * 140 * (size - 1) / size
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        "{{0,5},{1,4},{2,6},{3,7}}",  # across
+        "{{0,1},{4,5}}",  # some devices in none
+        "{{0,1},{2},{3},{4,5},{6},{7}}",  # some more than others
+        "{{0,1},{1,2},{4,5},{6,7}}",  # one in two
+    ],
+)
+def test_groups_that_are_no_parts_are_refused(groups):
+    with pytest.raises(ValueError, match="do not lie along"):
+        collectives(module(groups), MESH)
+
+
 def test_what_cannot_be_read_is_said():
     with pytest.raises(ValueError, match="loop does not say how often"):
         collectives(module(trips=""), MESH)
     with pytest.raises(ValueError, match="has no groups"):
         collectives(module("odd"), MESH)
-    with pytest.raises(ValueError, match="do not lie along"):
-        collectives(module("{{0,5},{1,4},{2,6},{3,7}}"), MESH)
 
 
 def test_groups_of_all_and_of_one():

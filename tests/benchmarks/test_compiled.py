@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import types
 
@@ -11,10 +12,18 @@ from absl import flags
 
 from benchmarks.compiled import __main__ as program
 from benchmarks.compiled import counts
+from benchmarks.compiled.families import DEVICES, FAMILIES, MODELS
 from benchmarks.compiled.rows import FEW, MANY, OLD, ROWS
+from benchmarks.compiled.summary import line, summary
+from configs import msrvtt
 from glscl_jax.errors import UserError
+from glscl_jax.models.encoders.variants import VARIANTS
+from glscl_jax.profiling import topologies
+from glscl_jax.training import recipe
+from glscl_jax.training.compile_for import with_settings
 
 ROW = ROWS[0]
+ENCODERS = pathlib.Path(__file__).parents[2] / "docs" / "encoders.md"
 
 
 def report(seconds=0.2, fits=True, **changes):
@@ -52,7 +61,7 @@ def run(monkeypatch, tmp_path):
             return types.SimpleNamespace(returncode=0)
 
         monkeypatch.setattr(subprocess, "run", compile_for)
-        values = types.SimpleNamespace(only=[only], keep=keep)
+        values = types.SimpleNamespace(only=[only], keep=keep, of="steps", kept=False)
         monkeypatch.setattr(flags, "FLAGS", values)
         program.main([])
         return json.loads((tmp_path / "counts.json").read_text())
@@ -88,11 +97,68 @@ def test_more_than_the_last_time_is_an_error(run, worse, told):
 
 def test_the_layout_that_fits_is_the_one_that_counts(run, capsys):
     asked = {"mesh": {"data": 4}, "remat": "full", "fits": False}
+    asked |= {"used": 17 * 2**30}
     fitting = report(microbatch=32) | {"flags": "--config.microbatch=32"}
-    run({"asked": asked, "fits": fitting})
+    run({"asked": asked, "fits": fitting}, keep=True)
     told = capsys.readouterr().out
     assert "data 4, remat full, 32 at once" in told
     assert "fits with --config.microbatch=32" in told
+    (told,) = summary([ROW], counts.read()[counts.LAST])[2:]
+    assert "32 at once (`--config.microbatch=32`)" in told
+    assert "**17.00 does not fit**; 2.00 + 1.00 of 15.75" in told
+
+
+def test_a_gpu_that_does_not_hold_it_is_known_by_its_parts():
+    # Its compiler does not mind; it is compared with the card.
+    asked = report(fits=False) | {"temporary": 2**36}
+    found = counts.of_report({"asked": asked, "fits": report() | {"flags": "--config.x=1"}})
+    assert found.asked == 2**36 + 2**31
+    assert counts.of_report({"asked": report()}).asked is None
+
+
+def test_families_are_rows_of_their_own_and_are_told_as_kept(run, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda command: pytest.fail("nothing is compiled"))
+    counts.keep({FAMILIES[0].name: counts.of_report({"asked": report()})})
+    values = types.SimpleNamespace(only=["ViT-B/16"], keep=False, of="families", kept=True)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    program.main([])
+    told = capsys.readouterr().out
+    assert "| `ViT-B/16` | v5e:4x4, 256 | data 4, remat full | 2.00 + 1.00 of 15.75 |" in told
+    assert "Not counted: v5p:2x2x1 ViT-B/16 128, h100x1 ViT-B/16 128." in told
+
+
+def test_the_docs_have_what_is_kept():
+    kept = counts.read()[counts.LAST]
+    (section,) = re.findall(
+        r"## What fits where\n.*?(?=\n## |\Z)", ENCODERS.read_text(encoding="utf-8"), re.DOTALL
+    )
+    table = [told for told in section.splitlines() if told.startswith("| `")]
+    assert table == [line(row, kept[row.name]) for row in FAMILIES if row.name in kept]
+
+
+def test_there_is_a_row_of_each_family_on_each_device():
+    assert len(FAMILIES) == len(DEVICES) * len(MODELS)
+    rows = {row.name: row for row in (*ROWS, *FAMILIES)}
+    # One name, one step: counts are kept by it.
+    assert all(rows[row.name] == row for row in (*ROWS, *FAMILIES))
+    assert all(row.variant in VARIANTS for row in FAMILIES)
+
+
+@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
+def test_a_family_row_is_what_train_takes(row):
+    """Words and micro-batches suit the model and the devices."""
+    settings = dict(argument[2:].split("=", 1) for argument in row.arguments)
+    _, _, variant = settings["config"].partition(":")
+    given = {
+        name.removeprefix("config."): int(value) if value.isdigit() else value
+        for name, value in settings.items()
+        if name.startswith("config.") and value != "False"
+    }
+    config = with_settings(msrvtt.get_config(variant or None), given)
+    recipe.check_words(config, recipe.read(config).model.clip)
+    chips = topologies.parse(row.topology).size
+    at_once = config.microbatch or config.batch_size
+    assert at_once % chips == config.batch_size % at_once == 0
 
 
 def test_without_its_compiler_a_row_is_left_out(monkeypatch, run, capsys):
@@ -125,7 +191,7 @@ def test_aims():
 
 
 def test_what_the_repository_keeps_can_be_read():
-    kept, names = counts.read(), {row.name for row in ROWS}
+    kept, names = counts.read(), {row.name for row in (*ROWS, *FAMILIES)}
     assert set(kept) == {OLD, counts.LAST}
     for state in kept.values():
         assert state.keys() <= names
