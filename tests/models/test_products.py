@@ -7,6 +7,7 @@ import pytest
 
 from glscl_jax import target
 from glscl_jax.models.encoders.products import matmul, spread, summing_gradients
+from glscl_jax.models.encoders.transformer import Blocks, Transformer
 
 # One more than bfloat16 can tell from 256.
 EXAMPLES = 257
@@ -56,3 +57,22 @@ def test_in_the_activations_own_type_nothing_is_added(dtype):
     with summing_gradients(dtype):
         traced = jax.make_jaxpr(lambda *arguments: matmul(*arguments))(x, kernel)
     assert "custom_vjp" not in str(traced)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_with_dots_no_product_of_parameters_is_computed_again(dtype):
+    """Whatever type gradients are summed in: one of its own made "dots" keep nothing."""
+    blocks, x = Blocks(32, 2, 16, 64), jnp.ones((2, 5, 32), jnp.bfloat16)
+
+    def products(remat):
+        stack = Transformer(blocks, jnp.dtype("bfloat16"), remat)
+        params = stack.init(jax.random.key(0), x)
+        with summing_gradients(dtype):
+            traced = jax.make_jaxpr(
+                jax.grad(lambda *given: stack.apply(*given).sum().astype("float32"))
+            )
+            return str(traced(params, x)).count("dot_general")
+
+    # Logits and what they weigh, which have a batch, are; of "full" three projections besides.
+    assert products("dots") == products("none") + 2
+    assert products("full") == products("none") + 5

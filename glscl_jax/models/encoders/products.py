@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from glscl_jax import target
 
+# What a product with a gradient of its own is called to those who choose what is kept.
+PRODUCT = "product"
 _CHOSEN = contextvars.ContextVar("gradient_dtype", default="")
 _ROWS: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("rows", default=None)
 
@@ -52,7 +55,7 @@ def matmul(x: jax.Array, kernel: jax.Array, flat: bool = True) -> jax.Array:
     """
     flat = flat and target.platform() != "tpu"
     if dtype := _other(x.dtype):
-        return _summed_matmul(x, kernel, flat, dtype)
+        return checkpoint_name(_summed_matmul(x, kernel, flat, dtype), PRODUCT)
     return _matmul(x, kernel.astype(x.dtype), flat)
 
 

@@ -19,7 +19,7 @@ from glscl_jax.models.encoders import attention, in_parts
 from glscl_jax.models.encoders.attention import ALL, AttentionMask
 from glscl_jax.models.encoders.offset_norm import OffsetNorm
 from glscl_jax.models.encoders.parameters import BATCH, FSDP, TENSOR, Traits, state
-from glscl_jax.models.encoders.products import matmul, spread, sum_dtype
+from glscl_jax.models.encoders.products import PRODUCT, matmul, spread, sum_dtype
 from glscl_jax.models.encoders.rotary import RotaryAngles, apply_rotary
 from glscl_jax.models.encoders.split_norm import SplitNorm
 
@@ -60,7 +60,11 @@ LAYER_NORM_EPS = 1e-5
 # What a layer keeps for the backward pass: everything, only matrix products, or only its input.
 REMAT = {
     "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # A product with a gradient of its own is none to the first of them.
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(PRODUCT),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 # "auto" on an accelerator, by what its compiler counts (docs/performance.md); elsewhere it is
