@@ -119,6 +119,7 @@ def base() -> ConfigDict:
     config.model.head.lim_dropout = 0.1
     config.model.head.share_queries = True
     config.model.head.share_decoder = True
+    config.model.head.mask_padding = False  # The reference's LIM reads padding, too.
     config.model.dtype = "float32"  # or "bfloat16"; parameters stay float32.
     # What the backward pass computes again: "none", "dots" or "full"; "auto" is by the device.
     config.model.remat = "auto"
@@ -171,22 +172,38 @@ def shrunk(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def without_losses(config: ConfigDict) -> ConfigDict:
+    """The same recipe without the losses of concepts: the contrastive one is left."""
+    config.losses.alpha = config.losses.beta = config.losses.centre = 0.0
+    return config
+
+
 def lim_alone(config: ConfigDict) -> ConfigDict:
     """The LIM scores alone and has no losses of its own: from the demo's features far ahead of GIM
     and LIM together, and of the GIM (docs/heads.md). Not the reference's."""
     config.model.head.gim_weight = 0.0
     config.model.head.lim_weight = 1.0
-    config.losses.alpha = config.losses.beta = config.losses.centre = 0.0
-    return config
+    return without_losses(config)
+
+
+def lim_masked(config: ConfigDict) -> ConfigDict:
+    """The LIM reads no padding and has no losses of its own: from the demo's features ahead of the
+    released head and of the GIM (docs/heads.md). Not the reference's."""
+    config.model.head.mask_padding = True
+    return without_losses(config)
+
+
+# What any recipe can be behind its file's name and a colon.
+VARIANTS = {"lim_alone": lim_alone, "lim_masked": lim_masked, "tiny": shrunk}
 
 
 def variant_of(config: ConfigDict, name: str | None, *others: str) -> ConfigDict:
-    """What `configs/x.py:name` means: nothing, "lim_alone" or "tiny"; the file sees to `others`."""
+    """What `configs/x.py:name` means: nothing, or one of `VARIANTS`; the file sees to `others`."""
     if not name:
         return config
-    if name == "lim_alone":
-        return lim_alone(config)
-    if name != "tiny":
-        there = ", ".join(f":{known}" for known in (*others, "lim_alone")) + " and :tiny"
-        raise ValueError(f"no variant {name!r} of this config: there is only {there}")
-    return shrunk(config)
+    if name not in VARIANTS:
+        *first, last = (f":{known}" for known in (*others, *VARIANTS))
+        raise ValueError(
+            f"no variant {name!r} of this config: there is only {', '.join(first)} and {last}"
+        )
+    return VARIANTS[name](config)

@@ -38,7 +38,7 @@ FORMATS = ("pytorch", "huggingface", "npz")
 # rest `convert.glscl` has flags.
 _SHOWN = ("queries", "lim_layers", "lim_feed_forward", "lim_dropout")
 _SHOWN += ("share_queries", "share_decoder")
-_OWN = ("gim_weight", "normalised")
+_OWN = ("gim_weight", "normalised", "mask_padding")
 _BY_FLAG = [name for name in names_of(GLSCLHead) if name not in (*_SHOWN, *_OWN)]
 
 

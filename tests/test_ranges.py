@@ -86,6 +86,7 @@ WRONG = {
     "model.head.lim_dropout": NO_SHARE,
     "model.head.share_queries": NO_SWITCH,
     "model.head.share_decoder": NO_SWITCH,
+    "model.head.mask_padding": NO_SWITCH,
     "model.head.temperature": [0.0, -3.0, NAN, INF, 1e-60],
     "model.head.lim_weight": NO_WEIGHT,
     "model.head.normalised": NO_SWITCH,

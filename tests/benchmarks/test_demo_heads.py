@@ -60,20 +60,23 @@ def test_a_line_takes_the_place_of_its_own_kind_alone(tmp_path):
     assert found == [there[0], there[2], {"name": "gim", "protocol": "end_to_end"}]
 
 
-@pytest.mark.parametrize("name", results.RUNS)
+@pytest.mark.parametrize("name", demo_heads.HEADS)
 def test_runs_are_the_demo_s_recipe_but_for_head_and_temporal_module(name, tmp_path):
     train, evaluate = Run(name, 7, tmp_path, tmp_path).commands()
-    assert train[2:4] == ["glscl_jax.train", "--config=configs/demo.py"]
+    variant = name if name in demo_heads.VARIANTS else None
+    file = f"--config=configs/demo.py{f':{variant}' if variant else ''}"
+    assert train[2:4] == ["glscl_jax.train", file]
     assert evaluate[2] == "glscl_jax.evaluate"
+    assert file in evaluate
     changed = dict(
         flag.removeprefix("--config.").split("=")
         for flag in train
         if flag.startswith("--config.") and not flag.startswith("--config.data.dir=")
     )
     assert changed.pop("seed") == "7"
-    assert changed.pop("model.head.name") == results.RUNS[name]
+    assert changed.pop("model.head.name") == demo_heads.HEADS[name]
     assert changed == ({"model.temporal": "None"} if name == "mean_pooling" else {})
-    config = demo.get_config()
+    config = demo.get_config(variant)
     for setting, value in changed.items():
         config.update_from_flattened_dict({setting: value})
     recipe.read(config)

@@ -87,7 +87,7 @@ def test_settings_that_no_tensor_shows_are_told(tmp_path, capsys):
     given = Options(tokenizer=DEMO_MERGES, head={"temperature": 2.0, "lim_weight": 0.25})
     convert_glscl(str(out), str(tmp_path / "again"), given)
     assert read(tmp_path / "again").config.head == head
-    for changes in ({"gim_weight": 0.0}, {"normalised": True}):
+    for changes in ({"gim_weight": 0.0}, {"normalised": True}, {"mask_padding": True}):
         (name,) = changes
         path = written(tmp_path / name, dataclasses.replace(SMALL.head, **changes))
         with pytest.raises(UserError, match=rf"head\.{name} is .* python -m convert\.clip"):

@@ -187,7 +187,7 @@ def test_msrvtt_has_three_splits():
 @pytest.mark.parametrize("name", NAMES)
 def test_variants_are_named(name):
     there = ":7k, :full, :videoprism_b, " if name == "msrvtt" else ""
-    there += ":lim_alone and :tiny"
+    there += ":lim_alone, :lim_masked and :tiny"
     with pytest.raises(ValueError, match=f"no variant 'small' .* there is only {there}"):
         importlib.import_module(f"configs.{name}").get_config("small")
 
@@ -201,6 +201,16 @@ def test_the_lim_may_score_alone_in_any_recipe(name):
     assert {alone.losses[part] for part in ("alpha", "beta", "centre")} == {0}
     whole.model.head, whole.losses = alone.model.head, alone.losses
     assert whole.to_dict() == alone.to_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_lim_may_pass_padding_over_in_any_recipe(name):
+    module = importlib.import_module(f"configs.{name}")
+    masked, whole = module.get_config("lim_masked"), module.get_config()
+    assert recipe.read(masked.unlock()).model.head.mask_padding
+    whole.model.head.mask_padding = True
+    whole.losses.update(alpha=0.0, beta=0.0, centre=0.0)
+    assert whole.to_dict() == masked.to_dict()
 
 
 def test_configs_are_data():

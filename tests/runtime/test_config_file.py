@@ -41,7 +41,10 @@ def test_what_is_right_passes():
         ("nowhere", "nor a recipe of that name: there are activitynet, demo"),
         (str(REPO / "configs" / "demo"), f"did you mean {DEMO}?"),
         (str(REPO / "configs"), "a folder; name a file in it, such as"),
-        (f"{DEMO}:small", "no variant 'small' of this config: there is only :lim_alone and :tiny"),
+        (
+            f"{DEMO}:small",
+            "no variant 'small' of this config: there is only :lim_alone, :lim_masked and :tiny",
+        ),
         (str(REPO / "README.md"), "not Python"),
     ],
 )

@@ -109,5 +109,5 @@ def test_the_recipe_is_videoprism_s():
     assert settings.model.temporal == "None"
     assert config.data.num_frames == settings.model.clip.time_positions
     assert config.data.num_words == settings.model.clip.context_length
-    with pytest.raises(ValueError, match=":7k, :full, :videoprism_b, :lim_alone and :tiny"):
+    with pytest.raises(ValueError, match=":7k, :full, :videoprism_b, :lim_alone, "):
         msrvtt.get_config("videoprism_x")

@@ -346,8 +346,11 @@ class DecoderLayer(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, memory, deterministic):
-        """x [B,K,D] attends to itself, then to memory [B,M,D]. Returns (x, None)."""
+    def __call__(self, x, memory, seen: AttentionMask, deterministic):
+        """x [B,K,D] attends to itself, then to what is `seen` of memory [B,M,D].
+
+        Returns (x, None).
+        """
         width = x.shape[-1]
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
 
@@ -371,7 +374,7 @@ class DecoderLayer(nn.Module):
 
         update = attention("self_attention")(x, deterministic=deterministic)
         x = add_and_norm(x, update, "norm_1")
-        update = attention("cross_attention")(x, memory, deterministic=deterministic)
+        update = attention("cross_attention")(x, memory, seen, deterministic)
         x = add_and_norm(x, update, "norm_2")
         hidden = drop(jax.nn.relu(linear(self.feed_forward, width, "linear_1")(x)))
         x = add_and_norm(x, linear(width, self.feed_forward, "linear_2")(hidden), "norm_3")

@@ -30,6 +30,7 @@ _RANGES = {
     "lim_dropout": Real(least=0, below=1),
     "share_queries": EITHER,
     "share_decoder": EITHER,
+    "mask_padding": EITHER,
 }
 
 
@@ -67,6 +68,8 @@ class GLSCLHead(Head):
       lim_layers, lim_heads, lim_feed_forward: the LIM decoder's sizes.
       lim_dropout: of the LIM decoder, the model's only dropout.
       share_queries, share_decoder: whether texts and videos share them.
+      mask_padding: whether padding is hidden from the LIM's queries. The reference's read it, so
+        that an item's concepts depend on how far it is filled up.
     """
 
     temperature: float = 3.0
@@ -80,6 +83,7 @@ class GLSCLHead(Head):
     share_decoder: bool = True
     gim_weight: float = 1.0
     normalised: bool = False
+    mask_padding: bool = False
 
     name = "glscl"
     reads_tokens = True
@@ -120,12 +124,16 @@ class GLSCLHead(Head):
     def text(self, modules, sentence, tokens, mask, deterministic) -> TextFeatures:
         """The sentence [A,D] and the concepts that the LIM reads out of tokens [A,L,D]."""
         sentence = directions(sentence) if self.normalised else sentence
-        return TextFeatures(sentence, modules["lim"].text(tokens, deterministic))
+        concepts = modules["lim"].text(tokens, self._seen(mask), deterministic)
+        return TextFeatures(sentence, concepts)
 
     def video(self, modules, frames, mask, deterministic) -> VideoFeatures:
         """The frames [B,V,D], mask [B,V], and the concepts that the LIM reads out of them."""
-        concepts = modules["lim"].video(frames, deterministic)
+        concepts = modules["lim"].video(frames, self._seen(mask), deterministic)
         return VideoFeatures(directions(frames) if self.normalised else frames, mask, concepts)
+
+    def _seen(self, mask: jax.Array) -> jax.Array | None:
+        return mask if self.mask_padding else None
 
     def prepare(self, video: VideoFeatures) -> jax.Array | None:
         """What is computed once a video, however many texts it meets: float32 [B,V,V]."""

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from glscl_jax.models.encoders.attention import AttentionMask
 from glscl_jax.models.encoders.parameters import Traits, state
 from glscl_jax.models.encoders.products import spread
 from glscl_jax.models.encoders.transformer import DecoderLayer, scan_layers
@@ -57,20 +58,24 @@ class LIM(nn.Module):
         if not self.share_decoder:
             self.video_decoder = decoder()
 
-    def text(self, tokens: jax.Array, deterministic: bool = True) -> jax.Array:
-        """Tokens [A,L,D], padding included as in the reference -> q^t float32 [A,K,D]."""
-        return self._read(self.text_queries, self.decoder, tokens, deterministic)
+    def text(self, tokens: jax.Array, mask=None, deterministic: bool = True) -> jax.Array:
+        """Tokens [A,L,D] -> q^t float32 [A,K,D].
 
-    def video(self, frames: jax.Array, deterministic: bool = True) -> jax.Array:
-        """Frame features [B,V,D], padding included as in the reference -> q^v float32 [B,K,D]."""
+        All are read, padding too, as in the reference; with mask [A,L] those where it is 1.
+        """
+        return self._read(self.text_queries, self.decoder, tokens, mask, deterministic)
+
+    def video(self, frames: jax.Array, mask=None, deterministic: bool = True) -> jax.Array:
+        """Frame features [B,V,D] -> q^v float32 [B,K,D]; mask [B,V] as for texts."""
         decoder = self.decoder if self.share_decoder else self.video_decoder
-        return self._read(self.video_queries, decoder, frames, deterministic)
+        return self._read(self.video_queries, decoder, frames, mask, deterministic)
 
-    def _read(self, queries, decoder, memory, deterministic):
+    def _read(self, queries, decoder, memory, mask, deterministic):
         shape = (memory.shape[0], self.queries, self.width)
         queries = spread(queries, jax.ShapeDtypeStruct(shape, self.dtype))
         start = jnp.broadcast_to(queries, shape)
-        concepts, _ = decoder(start, memory.astype(self.dtype), deterministic)
+        seen = AttentionMask(mask)
+        concepts, _ = decoder(start, memory.astype(self.dtype), seen, deterministic)
         concepts = concepts.astype(jnp.float32)
         return concepts / jnp.linalg.norm(concepts, axis=-1, keepdims=True)
 
