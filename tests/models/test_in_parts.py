@@ -80,6 +80,34 @@ def test_along_fsdp_a_device_is_sent_its_own_part_of_a_gradient_alone(few):
     assert not [x for x in layers if x.kind == "all-reduce" and "fsdp" in x.axes]
 
 
+@pytest.mark.parametrize(
+    ("shape", "at", "rows"),
+    [
+        ((128, 192), 0, (128, 192)),
+        ((128, 192), 1, (192, 128)),  # A part is of 48 columns, and fills tiles as rows.
+        ((8, 512), 1, (8, 512)),  # Of 128.
+        ((8, 12), 1, (8, 12)),  # Fills none.
+        ((2, 64, 96), 2, (96, 128)),
+    ],
+)
+def test_a_device_s_part_of_a_sum_goes_in_whole_tiles(shape, at, rows):
+    mesh = mesh_of(ONE | {"fsdp": 4})
+    given = np.random.default_rng(0).integers(-9, 9, (4, *shape)).astype(np.float32)
+    out = jax.sharding.PartitionSpec(*(None,) * at, "fsdp")
+    sums = jax.jit(
+        jax.shard_map(
+            lambda x: in_parts.scattered(x[0], at, "fsdp"),
+            mesh=mesh,
+            in_specs=jax.sharding.PartitionSpec("fsdp"),
+            out_specs=out,
+        )
+    )
+    np.testing.assert_array_equal(sums(given), given.sum(0))
+    told = sums.lower(given).as_text()
+    sent = "x".join(map(str, rows))
+    assert f"(tensor<{sent}xf32>)" in told[told.index("reduce_scatter") :]
+
+
 def test_a_gradient_in_micro_batches_is_the_same_in_parts(few, monkeypatch):
     model, axes = GLSCL(dataclasses.replace(SHORT, remat="full")), {"data": 2, "fsdp": 2}
     params, taken = init_params(model, 0), []

@@ -24,8 +24,10 @@ from glscl_jax.trees import path_name
 
 # Of ViT-B's tokens; fewer leave the matrix units idle, more do not fit.
 TOKENS = 2400
-# Rows of at most so many tokens: a lane tile of a TPU, which any fewer are filled up to.
-LANES = 128
+# Of a TPU in float32, sublanes and lanes: what an array's last two axes are filled up to.
+TILE = (8, 128)
+# Rows of at most so many tokens, which any fewer are filled up to.
+LANES = TILE[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,9 +187,26 @@ def _summed(x: jax.Array, at: int, shared: Shared) -> jax.Array:
     """The sum over devices; of what lies over `FSDP` a device's own part, which is all it keeps."""
     if at < 0:
         return jax.lax.psum(x, shared.axes)
-    x = jax.lax.psum_scatter(x, FSDP, scatter_dimension=at, tiled=True)
+    x = scattered(x, at, FSDP)
     others = tuple(axis for axis in shared.axes if axis != FSDP)
     return jax.lax.psum(x, others) if others else x
+
+
+def scattered(x: jax.Array, at: int, along: str) -> jax.Array:
+    """The sum over devices `along` an axis of the mesh, a device's own part of axis `at` of it.
+
+    The compiler for TPUs sums the whole, and sends twice as much, where a part is not of whole
+    tiles, as 96 of 768 columns are not. Parts whose numbers fill tiles are sent as such.
+    """
+    part = x.shape[at] // jax.lax.axis_size(along)
+    sublanes, lanes = TILE
+    own = part * x.size // x.shape[at]
+    if at < x.ndim - 1 or part % lanes == 0 or own % (sublanes * lanes):
+        return jax.lax.psum_scatter(x, along, scatter_dimension=at, tiled=True)
+    parts = jnp.moveaxis(x.reshape(*x.shape[:-1], -1, part), -2, 0)
+    rows = parts.reshape(-1, lanes)
+    rows = jax.lax.psum_scatter(rows, along, scatter_dimension=0, tiled=True)
+    return rows.reshape(parts.shape[1:])
 
 
 def _apart(function: Callable, shared: Shared, inputs: str, outputs: str, split=None) -> Callable:
