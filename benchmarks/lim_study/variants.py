@@ -204,6 +204,7 @@ LIM_VARIANTS = (
     ),
     # ---- Where the GIM has no part: whether concepts that differ help then.
     _lim("lim alone, sliced, no losses", sliced=1.0, **ALONE),
+    _lim("lim alone, masked, no losses", masked=1.0, **ALONE),
     _lim(
         "lim alone, orthogonal, positions, norm, masked, no losses",
         "orthogonal_long",
