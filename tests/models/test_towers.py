@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glscl_jax import target
 from glscl_jax.models.encoders.clip import sentence_feature
 from glscl_jax.models.encoders.rotary import apply_rotary, rotary_angles
 from glscl_jax.models.encoders.transformer import ACTIVATIONS
@@ -95,7 +96,8 @@ def test_where_the_sentence_is():
     assert found(text_pooling="last") == found(text_pooling="class") == [4, 9]
 
 
-def test_rotary_positions_are_products_with_a_rotation():
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_rotary_positions_are_products_with_a_rotation(platform):
     """Against each pair's own 2 x 2 matrix, written out."""
     side, width, first = 3, 8, 1
     angles = rotary_angles(side, width, class_token=True, length=side**2 + first + 2)
@@ -110,7 +112,8 @@ def test_rotary_positions_are_products_with_a_rotation():
             numbers = slice(2 * pair, 2 * pair + 2)
             place = patch + first
             expected[0, place, 0, numbers] = matrix @ heads[0, place, 0, numbers]
-    found = apply_rotary(jnp.asarray(heads, jnp.float32), angles)
+    with target.compiling_for(platform):
+        found = apply_rotary(jnp.asarray(heads, jnp.float32), angles)
     # The class token and what fills up are as they were.
     np.testing.assert_allclose(found, expected, atol=1e-6)
     apart = rotary_angles(side, width, class_token=False, length=side**2)
