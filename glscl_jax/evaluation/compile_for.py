@@ -32,7 +32,7 @@ from glscl_jax.profiling.compiled_report import compiled_or_not, report
 from glscl_jax.profiling.model_flops import forward_flops
 from glscl_jax.retrieval import encoding, ranking, score_blocks
 from glscl_jax.runtime import mirror, sharding
-from glscl_jax.training import recipe
+from glscl_jax.training import inherited, recipe
 
 
 def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str | None) -> int:
@@ -62,6 +62,9 @@ def run(text: str, config: ConfigDict | None, checkpoint: str | None, out: str |
             model = read_model_config(directory)
     else:
         model = _model(config)
+    config = config.copy_and_resolve_references()  # The caller's stays as it is.
+    if note := inherited.follow_words(config, model.clip):
+        print(f"note: {note}", flush=True)
     recipe.check_words(config, model.clip)
     mesh = sharding.make_mesh(topologies.devices(topology))
     sharding.check_batch_size(config.eval_batch_size, mesh, "eval_batch_size")

@@ -154,6 +154,9 @@ def open_task(
             own = Workdir(loaded.directory).config()
         else:
             own = config.copy_and_resolve_references()  # The caller's stays as it is.
+            note = inherited.follow_words(own, loaded.config.clip)
+            if note and not jax.process_index():
+                print(f"note: {note}", flush=True)
         paths.expand(own)
         recipe.check_reading(own, loaded.model.config)
         problems, part = Problems(), split or own.data.test_split

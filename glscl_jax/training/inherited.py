@@ -171,8 +171,7 @@ def resolve(config: ConfigDict, source: Source | None, chosen: Chosen) -> Config
             layers = min(config.model.temporal_layers, source.clip["text_layers"])
             config.model.temporal_layers = layers
         if _WORDS not in chosen.all:
-            longest = source.clip["context_length"]
-            fitting = CLIPConfig(**source.clip).fixed_length or min(config.data.num_words, longest)
+            fitting = CLIPConfig(**source.clip).fitting_length(config.data.num_words)
             config.data.num_words = source.num_words or fitting
         if source.tokenizer and _TOKENIZER not in chosen.commanded:
             config.data.tokenizer = source.tokenizer_name
@@ -186,7 +185,27 @@ def resolve(config: ConfigDict, source: Source | None, chosen: Chosen) -> Config
         raise UserError(f"config.model.clip: {error}") from error
     config.model.clip.update(dataclasses.asdict(clip))
     config.model.clip.variant = variant_of(clip) or ""
+    if source is None and _WORDS not in chosen.all:
+        config.data.num_words = clip.fixed_length or config.data.num_words
     return config.lock()
+
+
+def follow_words(config: ConfigDict, clip: CLIPConfig) -> str:
+    """Puts as many places of a caption as a model has into a config in which nobody chose them.
+
+    Args:
+      config: how clips are read; `data.num_words` may change.
+      clip: the model.
+
+    Returns:
+      A line on what changed, "" for nothing.
+    """
+    words = config.data.num_words
+    fitting = clip.fitting_length(words)
+    if fitting == words or _WORDS in Chosen.of(config).all:
+        return ""
+    config.data.num_words = fitting
+    return f"captions have {fitting} places as the model's text tower has, for {_WORDS} is {words}"
 
 
 def check(config: ConfigDict, source: Source, chosen: Chosen) -> None:

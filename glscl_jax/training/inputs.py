@@ -154,6 +154,12 @@ def open_tokenizer(asked: Asked) -> Tokenizer:
             f"{TOKENIZERS[tokenizer.kind]}, and the model of config.init_from takes "
             f"{TOKENIZERS[clip.tokenizer]}"
         )
+    if clip.text_pooling == "end" and tokenizer.end_id != clip.end_id:
+        raise UserError(
+            f"config.data.tokenizer {config.data.tokenizer} ends captions with id "
+            f"{tokenizer.end_id}, and the model takes a sentence from id {clip.end_id} "
+            "(config.model.clip.end_id): give the tokenizer of the model"
+        )
     recipe.check_words(config, clip)
     return tokenizer
 

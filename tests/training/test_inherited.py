@@ -16,10 +16,11 @@ from glscl_jax.files import write_json
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer, byte_symbols
 from glscl_jax.models import model_file
 from glscl_jax.models.encoders.clip_config import CLIPConfig
+from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.models.glscl import GLSCLConfig, model_settings
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.runtime import sharding
-from glscl_jax.training import inherited, recipe
+from glscl_jax.training import inherited, inputs, recipe
 from tests.builders import SMALL_CLIP, params_of
 
 # Of no published size, with a tokenizer of its own and another activation than the default.
@@ -97,6 +98,50 @@ def test_from_a_whole_model(glscl):
     told = (found.queries, found.lim_heads, found.temperature, found.lim_weight)
     assert told == (5, 4, 7.0, 0.25)
     assert inherited.resolve(config, glscl, inherited.Chosen.of(config)).data.num_words == 16
+
+
+@pytest.mark.parametrize(
+    ("clip", "words", "expected"),
+    [
+        (VARIANTS["tiny-SigLIP"], None, 16),  # Its text tower sees its padding.
+        (ODD, None, 20),
+        (CLIPConfig(), None, 32),
+        (VARIANTS["tiny-SigLIP"], 12, 12),  # Which is refused where it is used.
+    ],
+)
+def test_captions_are_as_long_as_the_model_has_them_where_nobody_says(clip, words, expected):
+    config = changed({} if words is None else {"data.num_words": words})
+    told = inherited.follow_words(config, clip)
+    assert config.data.num_words == expected
+    assert bool(told) == (words is None and expected != 32)
+    if told:
+        assert f"{expected} places" in told
+
+
+def test_a_fresh_model_that_sees_padding_has_all_places():
+    config = changed({"model.clip.variant": "SigLIP-B/16"})
+    chosen = inherited.Chosen.of(config)
+    assert inherited.resolve(config, None, chosen).data.num_words == 64
+    commanded = inherited.Chosen.of(config, ["data.num_words"])
+    assert inherited.resolve(config, None, commanded).data.num_words == 32
+
+
+def opened(**changes):
+    """The tokenizer of a fresh run of the demo's with another text tower."""
+    clip = {"text_pooling": "end", **changes}
+    config = changed({f"model.clip.{name}": x for name, x in clip.items()}, demo.get_config())
+    chosen = inherited.Chosen.of(config)
+    config = inherited.resolve(config, None, chosen)
+    return inputs.open_tokenizer(inputs.Asked(config, config, recipe.read(config), None, chosen))
+
+
+def test_a_caption_ends_where_the_model_takes_its_sentence_from():
+    end = CLIPTokenizer.from_merges(DEMO_MERGES).end_id
+    assert opened(end_id=end).end_id == end
+    with pytest.raises(UserError, match=f"ends captions with id {end}, and .* from id 2 .*end_id"):
+        opened(end_id=2)
+    with pytest.raises(UserError, match=r"end_id 5000 is none of the \d+ ids there are"):
+        opened(end_id=5000)
 
 
 def test_another_head_leaves_the_checkpoint_s_behind(glscl):

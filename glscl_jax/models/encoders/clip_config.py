@@ -184,6 +184,11 @@ class CLIPConfig:
             )
         if self.text_pooling == "end" and self.end_id is None:
             raise ValueError("text_pooling end takes the end token's id: give end_id")
+        if self.text_pooling == "end" and self.end_id >= self.vocab_size:
+            raise ValueError(
+                f"end_id {self.end_id} is none of the {self.vocab_size} ids there are (vocab_size): "
+                "no caption would have an end"
+            )
         if self.text_positions == "sinusoidal" and self.text_width % 2:
             raise ValueError(f"text_width {self.text_width} is odd: sinusoids come in pairs")
         _check_video(self)
@@ -280,6 +285,10 @@ class CLIPConfig:
     def fixed_length(self) -> int | None:
         """The places that every text must have; None where padding changes no feature."""
         return self.context_length if self.sees_padding else None
+
+    def fitting_length(self, words: int) -> int:
+        """As many places as texts must have or, of `words`, can."""
+        return self.fixed_length or min(words, self.context_length)
 
     def check_length(self, words: int) -> None:
         """Raises a `ValueError` if texts of so many places cannot be read."""
