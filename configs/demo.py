@@ -4,7 +4,9 @@
 
 renders and prepares the clips, then runs
 
-    python -m glscl_jax.train --config configs/demo.py --workdir demo/run
+    python -m glscl_jax.train --config configs/demo.py:lim_masked --workdir demo/run
+
+whose LIM reads no padding (docs/heads.md); configs/demo.py alone has the released head.
 
 README.md has the score to expect, and the time it takes.
 """
@@ -13,7 +15,7 @@ from configs import common
 
 
 def get_config(variant: str | None = None):
-    """The demo's recipe; `:tiny` runs in seconds."""
+    """The demo's recipe under the released head; `:tiny` runs in seconds."""
     config = common.base()
     config.data.dir = "demo/data"
     config.data.frame_rate = 2.0
