@@ -65,9 +65,9 @@ def apply_rotary(heads: jax.Array, angles: RotaryAngles) -> jax.Array:
 def _crossed(heads: jax.Array) -> jax.Array:
     """Of each pair (a, b) of [B,L,H,C] the pair (-b, a), exactly.
 
-    A TPU has the two in neighbouring lanes. Cut apart they make a layer a third longer, where a
+    A TPU has the two in neighbouring lanes. Cut apart they make a step a third longer, where a
     product with a matrix of 0, 1 and -1 costs next to nothing; to a GPU it is the other way round
-    (docs/performance.md).
+    (docs/encoders.md, "What fits where").
     """
     crossing = np.array([[0.0, 1.0], [-1.0, 0.0]])
     if target.platform() == "tpu":
