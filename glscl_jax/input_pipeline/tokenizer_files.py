@@ -108,6 +108,8 @@ def _class_of(directory: Path, kind: str) -> str | None:
     whose = read_object(directory / CONFIG_FILE).get("tokenizer_class")
     if not isinstance(whose, str):
         of_model = _OF_MODELS.get(str(read_object(directory / _MODEL_FILE).get("model_type")))
+        if (of_model, kind) == ("siglip", "siglip2"):
+            of_model = kind  # Both are called siglip, and only their vocabularies tell them apart.
         whose = None if clips else _CLASSES.get(of_model or "")
     if whose in (None, *_ANY):
         if clips or not rules or _has_clips_end(directory):

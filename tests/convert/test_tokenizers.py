@@ -10,6 +10,7 @@ import glscl_jax
 from configs import common
 from convert.conversion import Options, convert_clip
 from convert.export import convert_back
+from convert.readers import hugging_face
 from convert.readers.hugging_face import transformers_config, transformers_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
@@ -89,6 +90,19 @@ def test_captions_have_the_embeddings_of_the_family_s_own_library(tmp_path, fami
     text = transformers.AutoConfig.from_pretrained(tmp_path / "back").text_config
     assert text.eos_token_id == loaded.tokenizer.end_id
     assert text.pad_token_id == loaded.tokenizer.frame.pad_id
+
+
+def test_a_siglip_2_with_its_rules_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(hugging_face, "_GEMMAS", 700)
+    path = published(tmp_path / "theirs", "siglip_2")
+    expected = text_features(path, CAPTIONS)
+    (path / "tokenizer_config.json").unlink()
+    convert_clip(str(path), str(tmp_path / "ours"), Options())
+    loaded = glscl_jax.load(tmp_path / "ours")
+    assert loaded.tokenizer.kind == loaded.config.clip.tokenizer == "siglip2"
+    with pytest.warns(UserWarning, match="1 of 5 captions are cut"):
+        found = loaded.encode_captions(CAPTIONS).sentence
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
 def test_verification_sees_another_tokenizer(tmp_path, monkeypatch):

@@ -39,6 +39,19 @@ def test_files_that_do_not_say_whose_they_are(directory, pieces, tmp_path):
     assert read_tokenizer(tmp_path).kind == "xlm_v"
 
 
+def test_a_siglip_2_s_rules_alone_beside_its_config(directory, tmp_path):
+    """Its model_type is SigLIP's; whoever asks knows by the vocabulary which of the two it is."""
+    rules = directory("siglip_2") / "tokenizer.json"
+    (tmp_path / "tokenizer.json").write_bytes(rules.read_bytes())
+    (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
+    found = read_tokenizer(tmp_path, "siglip2")
+    assert (found.kind, found.frame.end) == ("siglip2", (1,))
+    expected = read_tokenizer(directory("siglip_2"))
+    np.testing.assert_array_equal(found(ODD, 9).ids, expected(ODD, 9).ids)
+    # SigLIP's own is its pieces.
+    assert "spiece.model is not there" in line(read_tokenizer, tmp_path, "siglip")
+
+
 def test_a_directory_without_its_tokenizer_s_file(directory, tmp_path):
     for family, wanted in {"siglip": "spiece.model", "xlm": "tokenizer.json"}.items():
         folder = tmp_path / family
