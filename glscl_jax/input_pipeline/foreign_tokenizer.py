@@ -25,7 +25,7 @@ from glscl_jax.input_pipeline.published_tokenizer import (
     ONE_FILE,
     PIECES_FILE,
     damaged,
-    read_object,
+    read_settings,
     written,
 )
 from glscl_jax.input_pipeline.tokenizer import Frame, Tokenizer
@@ -56,7 +56,7 @@ def read(directory: Path, name: str, whose: str, options: Mapping[str, object]) 
     Raises:
       UserError: a file is damaged or missing, or it is used in a way that is not known.
     """
-    config, kind = read_object(directory / CONFIG_FILE), _KINDS.get(whose, "json")
+    config, kind = read_settings(directory / CONFIG_FILE), _KINDS.get(whose, "json")
     if kind in _OF_PIECES and (directory / PIECES_FILE).is_file():
         return of_pieces(directory / PIECES_FILE, kind, config, options)
     if whose == _SIGLIP:
