@@ -207,13 +207,28 @@ def open_tokenizer(name: str | None, origin: Source, clip: CLIPConfig) -> Tokeni
             f"{name} has {tokenizer.vocab_size:,} ids, the model {clip.vocab_size:,}: give the "
             "model's own with --tokenizer"
         )
-    # What lies beside the weights is theirs.
-    if name != origin.tokenizer and not may_be(tokenizer.kind, clip.tokenizer):
+    # What lies beside the weights is theirs, and said where it is not their family's.
+    if name == origin.tokenizer:
+        _say_if_other(tokenizer, origin)
+    elif not may_be(tokenizer.kind, clip.tokenizer):
         raise UserError(
             f"{name} is of another vocabulary: it has {TOKENIZERS[tokenizer.kind]}, and the model "
             f"takes {TOKENIZERS[clip.tokenizer]}: give the model's own with --tokenizer"
         )
     return tokenizer
+
+
+def _say_if_other(tokenizer: Tokenizer, origin: Source) -> None:
+    """Prints whose tokenizer lies beside the weights, where their config is of another family."""
+    kind, usual = tokenizer.kind, origin.settings.get("tokenizer", tokenizer.kind)
+    # A tokenizer.json of which no more is known may be the family's, and most often is not.
+    if kind == usual or (kind != "json" and may_be(kind, usual)):
+        return
+    print(
+        f"{origin.path}: its tokenizer is {TOKENIZERS[kind]}, where models of its family take "
+        f"{TOKENIZERS[usual]}: it is taken as the model's own, as it lies beside the weights; "
+        "--tokenizer gives another"
+    )
 
 
 def _check_end(origin: Source, tokenizer: Tokenizer | None, clip: CLIPConfig) -> None:

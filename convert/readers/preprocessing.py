@@ -6,6 +6,7 @@ not among these would see other pictures than it knows.
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
 
@@ -17,6 +18,29 @@ from glscl_jax.models.encoders.images import CLIP_MEAN, CLIP_STD, INTERPOLATIONS
 
 # Of a Hugging Face directory: transformers up to 4, and from 5 on within another file.
 FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
+VIDEO_FILE = "video_preprocessor_config.json"
+# Where a kind's settings are, a file and the section of it: the first that is there, as
+# transformers has it.
+_IMAGES = ((PROCESSOR_FILE, "image_processor"), (FILE, None))
+_PLACES = {"videoprism": ((PROCESSOR_FILE, "video_processor"), (VIDEO_FILE, None), *_IMAGES[::-1])}
+# What JSON can hold, and what to call it.
+_FLAG, _NUMBER, _SIZE = (bool,), (int, float), (int, list, dict)
+_CALLED = {
+    _FLAG: "true or false",
+    _NUMBER: "a number",
+    _SIZE: "a size",
+    (int,): "a whole number",
+    (str,): "a name",
+}
+_TYPES_OF_CLASS = ("image_processor_type", "feature_extractor_type", "video_processor_type")
+_TYPES = {
+    **dict.fromkeys(_TYPES_OF_CLASS, (str,)),
+    **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_pad"), _FLAG),
+    "resample": (int,),
+    "rescale_factor": _NUMBER,
+    "size": _SIZE,
+    "crop_size": _SIZE,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,20 +50,22 @@ class _Processor:
     resize: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    normalises: bool = True
 
 
 _HALF = (0.5, 0.5, 0.5)
 _CLIP, _SIGLIP = _Processor("crop", CLIP_MEAN, CLIP_STD), _Processor("squash", _HALF, _HALF)
 # Pixels between 0 and 1, as they are.
-_USUAL = {
-    "siglip": _SIGLIP,
-    "videoprism": _Processor("squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-}
+_VIDEOPRISM = _Processor("squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), normalises=False)
+_USUAL = {"siglip": _SIGLIP, "videoprism": _VIDEOPRISM}
 _PROCESSORS = {
     f"{name}ImageProcessor{kind}": processor
     for name, processor in (("CLIP", _CLIP), ("Siglip", _SIGLIP))
     for kind in ("", "Fast", "Pil")
 } | {"CLIPFeatureExtractor": _CLIP}
+_OF_VIDEOS = dict.fromkeys(
+    ("LlavaOnevisionVideoProcessor", "VideoPrismVideoProcessor"), _VIDEOPRISM
+)
 # Pillow's numbers.
 RESAMPLE = {"bicubic": 3, "bilinear": 2}
 _NAMES = {number: name for name, number in RESAMPLE.items()}
@@ -57,14 +83,31 @@ def of_hugging_face(directory: pathlib.Path, image_size: int, kind: str = "clip"
     Raises:
       UserError: naming what cannot be done here.
     """
-    path, said = directory / FILE, {}
-    if path.is_file():
-        said = read_json(path)
-    elif (directory / PROCESSOR_FILE).is_file():
-        path = directory / PROCESSOR_FILE
-        inner = read_json(path).get("image_processor")
-        said = inner if isinstance(inner, dict) else {}
-    return _of_processor(path, said, image_size, _USUAL.get(kind, _CLIP))
+    usual = _USUAL.get(kind, _CLIP)
+    for name, section in _PLACES.get(kind, _IMAGES):
+        path = directory / name
+        said = read_json(path) if path.is_file() else None
+        if section and said is not None:
+            said = said.get(section)
+        if said is not None:
+            return _of_processor(path, _checked(path, said, section), image_size, usual)
+    return _of_processor(directory, {}, image_size, usual)
+
+
+def _checked(path: pathlib.Path, said, section: str | None) -> dict:
+    """The settings that are given; raises a `UserError` if one is of a type that it cannot be."""
+    if not isinstance(said, dict):
+        raise UserError(f"{path}: {section} is {said!r}, not a section of settings: {_MEND}")
+    # transformers writes null for what is left to the class.
+    said = {name: value for name, value in said.items() if value is not None}
+    for name in said.keys() & _TYPES.keys():
+        value, types = said[name], _TYPES[name]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise UserError(f"{path}: {name} is {value!r}, not {_CALLED[types]}: {_MEND}")
+    return said
+
+
+_MEND = "mend it, or download the file again"
 
 
 def of_open_clip(path: pathlib.Path, images: Mapping, image_size: int) -> dict:
@@ -98,29 +141,21 @@ def of_open_clip(path: pathlib.Path, images: Mapping, image_size: int) -> dict:
 
 
 def _of_processor(path: pathlib.Path, said: Mapping, image_size: int, usual: _Processor) -> dict:
-    names = ("image_processor_type", "feature_extractor_type")
-    kinds = [said[name] for name in names if name in said]
-    odd = [f"{name} {said[name]!r}" for name in names if name in said]
-    _refuse(path, [] if set(kinds) <= _PROCESSORS.keys() else odd, image_size)
-    usual = _PROCESSORS[kinds[0]] if kinds else usual
+    kinds = {name: said[name] for name in _TYPES_OF_CLASS if name in said}
+    known = _PROCESSORS | (_OF_VIDEOS if usual is _VIDEOPRISM else {})
+    _refuse(
+        path, [f"{name} {kind!r}" for name, kind in kinds.items() if kind not in known], image_size
+    )
+    usual = known[next(iter(kinds.values()))] if kinds else usual
     odd = [f"{name} false" for name in ("do_resize", "do_rescale") if said.get(name) is False]
-    odd += [f"{name} true" for name in ("do_pad",) if said.get(name)]
+    odd += ["do_pad true"] if said.get("do_pad") else []
     if (filter_ := said.get("resample", 3)) not in _NAMES:
         odd.append(f"resample {filter_!r}")
     if not np.isclose(_number(said.get("rescale_factor", 1 / 255)), 1 / 255, rtol=1e-3):
         odd.append(f"rescale_factor {said['rescale_factor']!r}")
-    resize = usual.resize
-    if (size := said.get("size")) is not None and not (resize := _resize_of(size, image_size)):
-        odd.append(f"size {size!r}")
-    crops = said.get("do_center_crop", usual.resize == "crop")
-    if crops and (crop := said.get("crop_size")) and not _is_square(crop, image_size):
-        odd.append(f"crop_size {crop!r}")
-    if resize == "crop" and not crops:
-        odd.append("do_center_crop false")
-    _refuse(path, odd, image_size)
-    mean, std = said.get("image_mean", usual.mean), said.get("image_std", usual.std)
-    if said.get("do_normalize") is False:
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    resize, odd_sizes = _resize(said, usual.resize, image_size)
+    _refuse(path, odd + odd_sizes, image_size)
+    mean, std = _statistics(path, said, usual)
     return {
         "resize": resize,
         "interpolation": _NAMES[filter_],
@@ -129,9 +164,50 @@ def _of_processor(path: pathlib.Path, said: Mapping, image_size: int, usual: _Pr
     }
 
 
+def _resize(said: Mapping, usual: str, image_size: int) -> tuple[str, list[str]]:
+    """What leads to a square of the model's size, and what of the settings does not."""
+    odd, resize = [], usual
+    if "size" in said and not (resize := _resize_of(said["size"], image_size)):
+        odd.append(f"size {said['size']!r}")
+    crops = said.get("do_center_crop", usual == "crop")
+    if crops and (crop := said.get("crop_size")) and not _is_square(crop, image_size):
+        odd.append(f"crop_size {crop!r}")
+    if resize == "crop" and not crops:
+        square = {"height": image_size, "width": image_size}
+        odd.append(
+            "do_center_crop false"
+            if "do_center_crop" in said
+            else f"size {said['size']!r}, the shorter side's alone, without do_center_crop (both "
+            f"sides' is {json.dumps(square)})"
+        )
+    return resize or usual, odd
+
+
+def _statistics(path: pathlib.Path, said: Mapping, usual: _Processor) -> tuple:
+    """Mean and deviation, of pixels between 0 and 1.
+
+    Raises:
+      UserError: a class that leaves pixels as they are is given but half of what it would take.
+    """
+    given = [name for name in ("image_mean", "image_std") if name in said]
+    if said.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if not usual.normalises and (given or "do_normalize" in said):
+        names = ("do_normalize", "image_mean", "image_std")
+        if lacks := [name for name in names if name not in said]:
+            there = [name for name in names if name in said]
+            raise UserError(
+                f"{path} has {' and '.join(there)} and not {' and '.join(lacks)}: give all three, "
+                "or do_normalize false alone, with which pixels stay between 0 and 1"
+            )
+    return said.get("image_mean", usual.mean), said.get("image_std", usual.std)
+
+
 def _resize_of(size, image_size: int) -> str | None:
     """What leads to a square of the model's size; None if the size is another."""
     if not isinstance(size, Mapping):
+        if size == [image_size, image_size]:
+            return "squash"
         return "crop" if size == image_size else None
     there = {name: value for name, value in size.items() if value is not None}
     if there == {"shortest_edge": image_size}:
@@ -141,13 +217,15 @@ def _resize_of(size, image_size: int) -> str | None:
 
 def _is_square(size, image_size: int) -> bool:
     if isinstance(size, Mapping):
-        return {value for value in size.values() if value is not None} == {image_size}
+        there = [value for value in size.values() if value is not None]
+        return bool(there) and all(value == image_size for value in there)
     return size in (image_size, [image_size, image_size])
 
 
 def _three(path: pathlib.Path, name: str, values) -> tuple[float, float, float]:
     """Numbers of red, green and blue; CLIP's own to the last digit where they are CLIP's."""
-    if np.shape(values) != (3,) or not all(np.isfinite(_number(value)) for value in values):
+    three = isinstance(values, list | tuple) and len(values) == 3
+    if not three or not all(np.isfinite(_number(value)) for value in values):
         raise UserError(f"{path}: {name} is {values!r}, not three numbers")
     for known in (CLIP_MEAN, CLIP_STD):
         if np.allclose(values, known, rtol=0, atol=1e-4):

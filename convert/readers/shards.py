@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 
 from glscl_jax.errors import UserError
 
+_AGAIN = "download the index again"
+
 
 def is_index(path: pathlib.Path) -> bool:
     """Whether the name is an index's: `model.safetensors.index.json`, or a variant's."""
@@ -41,8 +43,12 @@ def files(index: pathlib.Path) -> dict[str, pathlib.Path]:
     """The files that an index names, by the name it gives them."""
     names = sorted(set(_weight_map(index).values()))
     for name in names:
+        if name in ("", ".", "..") or "\0" in name:
+            raise UserError(f"{index}: weight_map has {name!r}, which is no file: {_AGAIN}")
         if pathlib.PurePath(name).name != name:
             raise UserError(f"{index} names a file in another directory, {name!r}")
+        if is_index(index.with_name(name)):
+            raise UserError(f"{index}: weight_map has an index in it, {name!r}: {_AGAIN}")
     return {name: index.with_name(name) for name in names}
 
 

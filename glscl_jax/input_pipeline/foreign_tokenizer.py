@@ -25,10 +25,11 @@ from glscl_jax.input_pipeline.published_tokenizer import (
     ONE_FILE,
     PIECES_FILE,
     damaged,
-    read_object,
+    read_settings,
     written,
 )
 from glscl_jax.input_pipeline.tokenizer import Frame, Tokenizer
+from glscl_jax.input_pipeline.wordless import refuse_wordless
 
 _SIGLIP, _SIGLIP_2, _GEMMA = "SiglipTokenizer", "Siglip2Tokenizer", "GemmaTokenizer"
 _VIDEOPRISM = "VideoPrismTokenizer"
@@ -55,7 +56,7 @@ def read(directory: Path, name: str, whose: str, options: Mapping[str, object]) 
     Raises:
       UserError: a file is damaged or missing, or it is used in a way that is not known.
     """
-    config, kind = read_object(directory / CONFIG_FILE), _KINDS.get(whose, "json")
+    config, kind = read_settings(directory / CONFIG_FILE), _KINDS.get(whose, "json")
     if kind in _OF_PIECES and (directory / PIECES_FILE).is_file():
         return of_pieces(directory / PIECES_FILE, kind, config, options)
     if whose == _SIGLIP:
@@ -77,7 +78,25 @@ def read(directory: Path, name: str, whose: str, options: Mapping[str, object]) 
     clean = "videoprism" if kind == "videoprism" else _cleaning(options)
     given = {**config, **_said(theirs), "tokenizer_class": _SIGLIP_2 if whose == _GEMMA else whose}
     content = backend.to_str().encode()
-    return JSONTokenizer(content, Reading(kind, frame, clean), given, str(files[0]))
+    found = JSONTokenizer(content, Reading(kind, frame, clean), given, str(files[0]))
+    _refuse_wordless(found, theirs, f"{files[0]}: read by {whose}{_said_by(config)}")
+    return found
+
+
+def _said_by(config: Mapping) -> str:
+    """Where it is said which class opens a directory, for a message."""
+    return f" (tokenizer_class in {CONFIG_FILE})" if config.get("tokenizer_class") else ""
+
+
+def _refuse_wordless(tokenizer: JSONTokenizer, theirs, name: str) -> None:
+    """Raises a `UserError` where transformers' class found no words in the files."""
+    backend = theirs.backend_tokenizer
+    added = backend.get_added_tokens_decoder()
+    special = {number for number, token in added.items() if token.special}
+    unknown = getattr(backend.model, "unk_token", None)
+    ids = {None if unknown is None else backend.token_to_id(unknown), theirs.unk_token_id}
+    vocab = backend.get_vocab(with_added_tokens=False)
+    refuse_wordless(tokenizer, vocab, special | ids - {None}, name)
 
 
 def of_pieces(
@@ -105,7 +124,7 @@ def of_pieces(
     if kind == "videoprism":
         # Neither start nor end: its text tower has a class token of its own.
         reading = Reading(kind, Frame(pad_id=max(pieces.pad_id(), 0)), "videoprism")
-        return SentencePieceTokenizer(content, reading, given, str(path))
+        return _with_words(SentencePieceTokenizer(content, reading, given, str(path)), pieces, path)
     if config.get("do_lower_case") is False:
         raise UserError(f"{path}: do_lower_case is false beside it; SigLIP's captions are lower")
     tokens = {name: written(config.get(name)) or usual for name, usual in SIGLIP_TOKENS.items()}
@@ -117,7 +136,17 @@ def of_pieces(
     left = config.get("padding_side") == "left"
     frame = Frame(end=(ids["eos_token"],), pad_id=ids["pad_token"], pad_left=left)
     reading = Reading(kind, frame, _cleaning(options))
-    return SentencePieceTokenizer(content, reading, given | tokens, str(path))
+    found = SentencePieceTokenizer(content, reading, given | tokens, str(path))
+    return _with_words(found, pieces, path)
+
+
+def _with_words(tokenizer: SentencePieceTokenizer, pieces, path: Path) -> SentencePieceTokenizer:
+    """The tokenizer; raises a `UserError` if its model has no words."""
+    numbers = range(pieces.get_piece_size())
+    special = {each for each in numbers if pieces.is_control(each) or pieces.is_unknown(each)}
+    vocab = {pieces.id_to_piece(each): each for each in numbers}
+    refuse_wordless(tokenizer, vocab, special, f"{path}: read by SentencePiece")
+    return tokenizer
 
 
 def _cleaning(options: Mapping[str, object]) -> str:

@@ -88,7 +88,7 @@ def read(directory: Path, source: str, read_merges: Callable[[Path], list]) -> P
 
 def _read(directory: Path, source: str, read_merges: Callable[[Path], list]) -> Published | None:
     one_file = directory / ONE_FILE
-    config, content = (read_object(directory / name) for name in (CONFIG_FILE, ONE_FILE))
+    config, content = read_settings(directory / CONFIG_FILE), read_object(directory / ONE_FILE)
     if (kind := config.get("tokenizer_class") or _CLASSES[0]) not in _CLASSES:
         raise UserError(f"{source}: its tokenizer is a {kind}, not CLIP's")
     model = content.get("model")
@@ -132,7 +132,7 @@ def _refuse_others(config: dict, added: dict, vocab: dict, source: str) -> None:
 def _added(directory: Path, config: dict, content: dict) -> Iterator[tuple[str, int | None]]:
     """Every token that is said to stand outside the byte pairs, and its id where that is said."""
     yield from read_object(directory / ADDED_FILE).items()
-    for place in (config, read_object(directory / SPECIAL_FILE)):
+    for place in (config, read_settings(directory / SPECIAL_FILE)):
         for token in place.get("additional_special_tokens") or ():
             yield written(token), None
     for number, token in (config.get("added_tokens_decoder") or {}).items():
@@ -161,6 +161,56 @@ def read_object(path: Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(damaged(path, "no JSON object"))
     return content
+
+
+def read_settings(path: Path) -> dict:
+    """What `tokenizer_config.json` says, or `special_tokens_map.json`; {} without the file.
+
+    Raises:
+      UserError: it is damaged, or something that is read here is of a type that it cannot be.
+    """
+    config = read_object(path)
+    # null is what is left to the class.
+    for name, value in config.items():
+        called, is_that = _TYPES.get(name, _ANYTHING)
+        if value is not None and not is_that(value):
+            raise UserError(
+                f"{path}: {name} is {_shortened(value)}, not {called}: mend it, or download the "
+                "file again"
+            )
+    return config
+
+
+def _is_token(value) -> bool:
+    return isinstance(written(value), str)
+
+
+def _are_tokens(values) -> bool:
+    return isinstance(values, list) and all(map(_is_token, values))
+
+
+def _are_numbered(values) -> bool:
+    is_map = isinstance(values, dict) and all(number.isdecimal() for number in values)
+    return is_map and all(map(_is_token, values.values()))
+
+
+_ANYTHING = ("anything", lambda _: True)
+_NAME = ("a name", lambda value: isinstance(value, str))
+_TOKEN = ("a token", _is_token)
+_FLAG = ("true or false", lambda value: isinstance(value, bool))
+# What is read here: what to call what it must be, and whether it is that.
+_TYPES: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "tokenizer_class": _NAME,
+    "additional_special_tokens": ("a list of tokens", _are_tokens),
+    "added_tokens_decoder": ("tokens by their ids", _are_numbered),
+    "padding_side": ("right or left", ("right", "left").__contains__),
+    **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), _TOKEN),
+    **dict.fromkeys(("add_bos_token", "add_eos_token", "do_lower_case"), _FLAG),
+}
+
+
+def _shortened(value) -> str:
+    return text if len(text := repr(value)) <= 80 else f"{text[:77]}..."
 
 
 def damaged(path: Path | str, reason) -> str:

@@ -21,6 +21,7 @@ from glscl_jax.input_pipeline.published_tokenizer import (
     PIECES_FILE,
     VOCABULARY_FILE,
     read_object,
+    read_settings,
 )
 from glscl_jax.input_pipeline.tokenizer import Tokenizer
 
@@ -105,9 +106,11 @@ def _class_of(directory: Path, kind: str) -> str | None:
     """Which class of transformers opens a directory; None for CLIP's, or for no tokenizer."""
     clips = all((directory / name).is_file() for name in (VOCABULARY_FILE, MERGES_FILE))
     rules = (directory / ONE_FILE).is_file()
-    whose = read_object(directory / CONFIG_FILE).get("tokenizer_class")
-    if not isinstance(whose, str):
+    whose = read_settings(directory / CONFIG_FILE).get("tokenizer_class")
+    if whose is None:
         of_model = _OF_MODELS.get(str(read_object(directory / _MODEL_FILE).get("model_type")))
+        if (of_model, kind) == ("siglip", "siglip2"):
+            of_model = kind  # Both are called siglip, and only their vocabularies tell them apart.
         whose = None if clips else _CLASSES.get(of_model or "")
     if whose in (None, *_ANY):
         if clips or not rules or _has_clips_end(directory):

@@ -113,6 +113,30 @@ def test_broken_directories(directory, tmp_path):
     assert "an index of files" in refused(tmp_path / "clip", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("", "weight_map has '', which is no file"),
+        (".", "weight_map has '.', which is no file"),
+        ("..", "weight_map has '..', which is no file"),
+        ("a\0b", "which is no file"),
+        ("a/b.safetensors", "a file in another directory, 'a/b.safetensors'"),
+        ("model.safetensors.index.json", "weight_map has an index in it"),
+        ("gone.safetensors", "names gone.safetensors, which is not beside it"),
+        (5, "cannot be read as an index"),
+    ],
+)
+def test_an_index_that_names_no_file(directory, tmp_path, name, told):
+    path = copied(directory, tmp_path / "theirs")
+    (path / "model.safetensors").rename(path / "model-00001-of-00001.safetensors")
+    index = path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"logit_scale": name}}))
+    message = refused(path, tmp_path)
+    assert told in message
+    assert index.name in message
+    assert "\n" not in message
+
+
 class Command:
     """Pickled, it is a call of os.system: what a hostile file would hold."""
 

@@ -10,13 +10,22 @@ import glscl_jax
 from configs import common
 from convert.conversion import Options, convert_clip
 from convert.export import convert_back
+from convert.readers import hugging_face
 from convert.readers.hugging_face import transformers_config, transformers_model
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from glscl_jax.models.encoders.variants import VARIANTS
 from glscl_jax.training import inherited, inputs, recipe
 from tests import trained_tokenizers
-from tests.clip_sources import read, refused, safetensors, torch, torch_glscl, transformers
+from tests.clip_sources import (
+    VOCABULARY,
+    read,
+    refused,
+    safetensors,
+    torch,
+    torch_glscl,
+    transformers,
+)
 
 CAPTIONS = [
     "a man plays the guitar",
@@ -89,6 +98,57 @@ def test_captions_have_the_embeddings_of_the_family_s_own_library(tmp_path, fami
     text = transformers.AutoConfig.from_pretrained(tmp_path / "back").text_config
     assert text.eos_token_id == loaded.tokenizer.end_id
     assert text.pad_token_id == loaded.tokenizer.frame.pad_id
+
+
+OTHERS = [
+    ("siglip", "clip", "CLIP's byte pairs"),
+    ("siglip", "bert", "a tokenizer.json by its own rules"),
+    ("siglip", "xlm", "XLM-V's tokenizer"),
+    ("siglip", "siglip_2", None),
+    ("siglip", "siglip", None),
+    ("videoprism", "xlm", "XLM-V's tokenizer"),
+    ("videoprism", "siglip", "SigLIP's pieces"),
+    ("videoprism", "videoprism", None),
+    ("xlm", "xlm", None),
+]
+
+
+@pytest.mark.parametrize(("family", "beside", "told"), OTHERS)
+def test_another_family_s_tokenizer_beside_the_weights_is_said(
+    tmp_path, family, beside, told, monkeypatch, capsys
+):
+    variants = {"videoprism": "tiny-VideoPrism"} | {name: FAMILIES[name][0] for name in FAMILIES}
+    clip = dataclasses.replace(VARIANTS[variants[family]], text_layers=1, vocab_size=700)
+    settings = transformers_config(clip)
+    path = tmp_path / "theirs"
+    transformers_model(settings)(settings).save_pretrained(path)
+    if beside == "clip":
+        VOCABULARY.save(path)
+    elif beside == "videoprism":
+        trained_tokenizers.pieces(path / "spiece.model")
+    else:
+        getattr(trained_tokenizers, beside)(path)
+    convert_clip(str(path), str(tmp_path / "ours"), Options())
+    printed = capsys.readouterr().out
+    if told is None:
+        assert "its tokenizer is" not in printed
+    else:
+        (said,) = (row for row in printed.splitlines() if "its tokenizer is" in row)
+        assert f"{path}: its tokenizer is {told}" in said
+        assert "it is taken as the model's own" in said
+
+
+def test_a_siglip_2_with_its_rules_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(hugging_face, "_GEMMAS", 700)
+    path = published(tmp_path / "theirs", "siglip_2")
+    expected = text_features(path, CAPTIONS)
+    (path / "tokenizer_config.json").unlink()
+    convert_clip(str(path), str(tmp_path / "ours"), Options())
+    loaded = glscl_jax.load(tmp_path / "ours")
+    assert loaded.tokenizer.kind == loaded.config.clip.tokenizer == "siglip2"
+    with pytest.warns(UserWarning, match="1 of 5 captions are cut"):
+        found = loaded.encode_captions(CAPTIONS).sentence
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
 def test_verification_sees_another_tokenizer(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Files of other families' tokenizers: whose they are, and what is missing or wrong in them."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer, read_tokenizer
 from tests import trained_tokenizers
 from tests.server import REPO
@@ -37,6 +39,19 @@ def test_files_that_do_not_say_whose_they_are(directory, pieces, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "metaclip_2"}')
     (tmp_path / "tokenizer.json").write_bytes(rules.read_bytes())
     assert read_tokenizer(tmp_path).kind == "xlm_v"
+
+
+def test_a_siglip_2_s_rules_alone_beside_its_config(directory, tmp_path):
+    """Its model_type is SigLIP's; whoever asks knows by the vocabulary which of the two it is."""
+    rules = directory("siglip_2") / "tokenizer.json"
+    (tmp_path / "tokenizer.json").write_bytes(rules.read_bytes())
+    (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
+    found = read_tokenizer(tmp_path, "siglip2")
+    assert (found.kind, found.frame.end) == ("siglip2", (1,))
+    expected = read_tokenizer(directory("siglip_2"))
+    np.testing.assert_array_equal(found(ODD, 9).ids, expected(ODD, 9).ids)
+    # SigLIP's own is its pieces.
+    assert "spiece.model is not there" in line(read_tokenizer, tmp_path, "siglip")
 
 
 def test_a_directory_without_its_tokenizer_s_file(directory, tmp_path):
@@ -117,6 +132,39 @@ def test_siglip_s_files_of_another_tokenizer(tmp_path):
     assert "tokens of its own beside the pieces ('<cat>')" in line(read_tokenizer, path)
 
 
+ODD_SETTINGS = [
+    ("tokenizer_class", 5, "a name"),
+    ("additional_special_tokens", 5, "a list of tokens"),
+    ("additional_special_tokens", [["<cat>"]], "a list of tokens"),
+    ("additional_special_tokens", [{"content": 5}], "a list of tokens"),
+    ("added_tokens_decoder", [1], "tokens by their ids"),
+    ("added_tokens_decoder", {"1": ["</s>"]}, "tokens by their ids"),
+    ("added_tokens_decoder", {"one": "</s>"}, "tokens by their ids"),
+    ("eos_token", ["</s>"], "a token"),
+    ("pad_token", 1, "a token"),
+    ("padding_side", "middle", "right or left"),
+    ("do_lower_case", "false", "true or false"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "called"), ODD_SETTINGS)
+@pytest.mark.parametrize("family", ["siglip", "siglip_2", "bert", "clip"])
+def test_a_setting_of_another_type_is_a_line(directory, family, name, value, called, tmp_path):
+    if family == "clip":
+        CLIPTokenizer.from_merges(DEMO_MERGES).save(tmp_path / "a")
+    else:
+        shutil.copytree(directory(family), tmp_path / "a")
+    path = tmp_path / "a" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    message = line(read_tokenizer, tmp_path / "a", family.replace("_", ""))
+    assert f"{path}: {name} is {value!r}, not {called}: mend it" in message
+
+
+def test_a_setting_that_is_null_is_left_to_the_class(tmp_path):
+    found = read_tokenizer(trained_tokenizers.siglip(tmp_path / "a", eos_token=None))
+    assert found.frame.end == (1,)
+
+
 def test_sentencepiece_is_asked_for_where_it_is_needed(directory, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     assert "takes sentencepiece, which is not installed" in line(
@@ -129,6 +177,7 @@ def test_ids_from_what_is_saved_need_no_heavy_import(directory, tmp_path):
         read_tokenizer(directory(family)).save(tmp_path / family)
     program = f"""
 import sys
+from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES, CLIPTokenizer
 from glscl_jax.input_pipeline.tokenizer_files import load_tokenizer
 assert not {{"sentencepiece", "transformers"}} & set(sys.modules)
 for family in ("siglip", "xlm"):
