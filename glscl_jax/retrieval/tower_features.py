@@ -14,8 +14,10 @@ files are good as well; a head that reads tokens says that they are missing. doc
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
+import zlib
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from glscl_jax.files import read_json
 from glscl_jax.retrieval import tower_arrays
 from glscl_jax.retrieval.array_files import Arrays
 from glscl_jax.retrieval.encoded_split import IDENTITY, KINDS, Store
+from glscl_jax.retrieval.feature_identity import CHECKPOINT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,16 @@ class TowerFeatures:
     def counts(self) -> np.ndarray:
         """How many texts each video has, int64 [N]."""
         return np.bincount(self.owner, minlength=len(self.ids))
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """CRC-32 of what a head trains on, in hexadecimal; the same in however many files."""
+        kept = (self.frames, self.frame_mask, self.sentence, self.tokens, self.text_mask)
+        crc = zlib.crc32(json.dumps(self.ids).encode())
+        for array in (x for x in (*kept, self.owner) if x is not None):
+            crc = zlib.crc32(f"{array.dtype} {array.shape}".encode(), crc)
+            crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), crc)
+        return f"{crc:08x}"
 
     def texts_of(self, videos: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """The rows of texts: of each of so many videos the one of that number."""
@@ -122,7 +135,7 @@ def read_features(directory: str | os.PathLike, split: str, *, tokens: bool) -> 
     folder = pathlib.Path(directory).absolute() / split
     identity = read_json(folder / IDENTITY)
     # Another's features nobody here can encode again.
-    again = f"remove {folder} and " if identity.get("checkpoint") else ""
+    again = f"remove {folder} and " if identity.get(CHECKPOINT) else ""
     again += "have it written again"
     store = Store(folder, again)
     if not store.complete:

@@ -8,9 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
+from glscl_jax.files import write_json
 from glscl_jax.models.glscl import GLSCL, init_params
-from glscl_jax.training import precomputed_features, steps
+from glscl_jax.retrieval import tower_features
+from glscl_jax.retrieval.encoded_split import Store
+from glscl_jax.training import precomputed_features, recipe, steps
+from glscl_jax.training.groups import check_patterns
 from glscl_jax.training.optim import OptimConfig, make_optimizer
 from tests.builders import SMALL
 from tests.recipes import config_with
@@ -155,3 +160,104 @@ def test_another_s_encoder_leaves_the_logit_s_scale_alone(tmp_path):
     assert set(params) == {"clip", "temporal", "lim"}
     assert set(params["clip"]) == {"logit_scale"}
     assert params["clip"]["logit_scale"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("frozen", "kept"),
+    [
+        (("^clip/vision/patch_embedding$",), ()),
+        (("^clip/(vision|text)/", "^temporal/"), ("^temporal/",)),
+        (("^clip/logit_scale$",), ("^clip/logit_scale$",)),
+        (("^clip/",), ("^clip/",)),
+        (("^clip/text/|logit_scale", "^clip/text"), ("^clip/text/|logit_scale",)),
+        (("^clip/logit_skale$",), ("^clip/logit_skale$",)),
+    ],
+)
+def test_what_is_there_stays_frozen_beside_another_s_encoder(tmp_path, frozen, kept):
+    written(tmp_path / "train")
+    config = config_of(optim__frozen=frozen)
+    with config.unlocked():
+        precomputed_features.freeze_encoders(config, str(tmp_path), has_source=False)
+    assert tuple(config.optim.frozen) == kept
+    settings = recipe.read(config)
+    shapes = jax.eval_shape(lambda: init_params(GLSCL(settings.model), 0))
+    if "skale" in str(frozen):
+        with pytest.raises(UserError, match=r"skale\$' matches no parameter"):
+            check_patterns(shapes, settings.optim)
+    else:
+        check_patterns(shapes, settings.optim)
+
+
+THEIRS = {"encoder": "theirs", "layer": 3}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (THEIRS, {"encoder": "theirs"}, "layer 3, now None"),
+        ({"encoder": "theirs"}, THEIRS, "layer None, now 3"),
+        (THEIRS, {**THEIRS, "layer": 12}, "layer 3, now 12"),
+        (
+            {"checkpoint": "01", "dtype": "float32"},
+            {"checkpoint": "01", "dtype": "bfloat16"},
+            "dtype 'float32', now 'bfloat16'",
+        ),
+        ({**THEIRS, "split": "train", "videos": 3}, {**THEIRS, "split": "val", "videos": 9}, ""),
+    ],
+)
+def test_splits_that_were_made_otherwise_are_refused(tmp_path, one, other, told):
+    written(tmp_path / "train", identity=one)
+    written(tmp_path / "val", identity=other)
+    config = config_of(data__validation_split="val")
+    if not told:
+        found = precomputed_features.open_features(tmp_path, config, NARROW)
+        assert found.splits == {"train": 3, "val": 3}
+        return
+    with pytest.raises(UserError) as refused:
+        precomputed_features.open_features(tmp_path, config, NARROW)
+    assert f"split 'val' was made otherwise than 'train' ({told})" in str(refused.value)
+
+
+CHANGES = {
+    "nothing": {},
+    "captions": {("text", "captions"): np.array(["a", "b", "c", "d"])},
+    "ids": {("video", "ids"): np.array(["b", "a", "c"])},
+    "frames": {("video", "frames"): np.ones((3, 2, 4), np.float16)},
+    "lengths": {("video", "lengths"): np.array([2, 2, 2])},
+    "sentence": {("text", "sentence"): np.ones((4, 4), np.float16)},
+    "tokens": {("text", "tokens"): np.ones((4, 5, 4), np.float16)},
+    "owners": {("text", "ids"): np.array(["a", "a", "c", "b"])},
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_a_run_does_not_go_on_from_other_arrays(tmp_path, changed):
+    config, settings = config_of(), recipe.read(config_of()).model
+
+    def begin():
+        kept = precomputed_features.open_features(tmp_path / "kept", config, NARROW)
+        workdir = Workdir(tmp_path / "run")
+        workdir.begin(config, settings, kept.as_begun(workdir.path).identity)
+
+    written(tmp_path / "kept" / "train")
+    begin()
+    written(tmp_path / "kept" / "train", CHANGES[changed])
+    if changed in ("nothing", "captions"):
+        begin()
+        return
+    with pytest.raises(UserError, match=r"crc32 of arrays '\w{8}', now '\w{8}'"):
+        begin()
+    # A run of before there were checksums goes on as it did.
+    write_json(tmp_path / "run" / "data.json", {"train": {"encoder": "theirs"}})
+    begin()
+
+
+def test_the_checksum_is_the_same_in_several_files(tmp_path):
+    arrays = written(tmp_path / "one")
+    store = Store.open(tmp_path / "two", identity={"encoder": "theirs"})
+    for kind, content in arrays.items():
+        for number, part in enumerate((slice(0, 1), slice(1, None))):
+            store.put(kind, number, {name: array[part] for name, array in content.items()})
+    store.finish()
+    one, two = (tower_features.read_features(tmp_path, x, tokens=True) for x in ("one", "two"))
+    assert one.checksum == two.checksum
