@@ -105,9 +105,11 @@ def write_json(path: pathlib.Path, content: dict) -> None:
 
 
 def read_json(path: pathlib.Path) -> dict:
-    """Raises a `UserError` that names a file which is no JSON object."""
+    """Raises a `UserError` that names a file which cannot be read or is no JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):

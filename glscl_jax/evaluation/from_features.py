@@ -20,9 +20,10 @@ from glscl_jax.evaluation import rank_files, run_card, single_vectors
 from glscl_jax.evaluation.options import NO_CHECKPOINT, Options
 from glscl_jax.evaluation.run_card_text import terminal, title
 from glscl_jax.evaluation.task import writable
-from glscl_jax.files import read_json
 from glscl_jax.input_pipeline.cut_captions import Cut
-from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval import feature_identity, metrics
+from glscl_jax.retrieval.encoded_split import IDENTITY
+from glscl_jax.retrieval.feature_identity import trained_on
 from glscl_jax.retrieval.split_scores import Scored
 from glscl_jax.retrieval.tower_features import TowerFeatures, read_features
 from glscl_jax.runtime import sharding
@@ -90,15 +91,20 @@ def evaluate_features(directory: str | os.PathLike, options: Options) -> dict:
 
 def _check_owner(called: str, kept: TowerFeatures, loaded: LoadedModel, sha256: str) -> None:
     """Raises a `UserError` for features of another encoder than those that the head trained on."""
-    theirs, path = precomputed_features.owner_of(kept.identity), loaded.directory / "data.json"
-    told = read_json(path) if path.exists() else {}
+    theirs, named = feature_identity.owner_of(kept.identity), trained_on(loaded.directory)
     # What a run from clips says of its data names no encoder: that one is its own.
-    named = [x for x in told.values() if isinstance(x, dict) and precomputed_features.owned(x)]
-    known = {precomputed_features.owner_of(x) for x in named} or {sha256}
+    known = {feature_identity.owner_of(x) for x in named.values()} or {sha256}
     if theirs not in known:
         raise UserError(
             f"{called}: they are of {theirs[:24]}, the head in {loaded.directory} is for those of "
             f"{min(known)[:24]}: give features of that encoder"
+        )
+    first = next(iter(named.values()), kept.identity)
+    if found := feature_identity.unlike(first, kept.identity):
+        raise UserError(
+            f"{called}: they were made otherwise than those that the head in {loaded.directory} "
+            f"trained on ({found}): give features that were made as those, and whose "
+            f"{IDENTITY} says so"
         )
 
 
@@ -117,7 +123,7 @@ def _card(
     return {
         "checkpoint": run_card.checkpoint_facts(loaded, sha256),
         "data": {
-            "dataset": f"features of {precomputed_features.owner_of(kept.identity)[:24]}",
+            "dataset": f"features of {feature_identity.owner_of(kept.identity)[:24]}",
             **run_card.split_facts(encoded, split),
             "failed": 0,
             "partial": "",

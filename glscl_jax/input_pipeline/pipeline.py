@@ -66,6 +66,11 @@ def fitting_captions(data: PreparedData, split: str, batch_size: int) -> np.ndar
 
 def fitting(counts: np.ndarray, split: str, batch_size: int) -> np.ndarray:
     """`counts`, captions of each clip of a split, if the clips can fill a batch; else raises."""
+    if not len(counts):
+        raise UserError(
+            f"split {split!r} has no clips to train on: prepare some, or name another split with "
+            "--config.data.train_split"
+        )
     if not 1 <= batch_size <= len(counts):
         raise UserError(
             f"config.batch_size {batch_size} does not fit: split {split!r} has {len(counts)} clips,"

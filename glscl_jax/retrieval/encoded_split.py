@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +23,10 @@ from glscl_jax.models.heads.features import Features, count_of
 from glscl_jax.models.heads.glscl import GLSCLHead
 from glscl_jax.models.heads.head import Head
 from glscl_jax.retrieval import metrics
+from glscl_jax.retrieval.array_files import DAMAGE, Arrays, read_arrays, write_arrays
 
 KINDS = ("video", "text")
 IDENTITY, _COMPLETE = "identity.json", "complete.json"
-
-# What one file holds: names to arrays.
-Arrays = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +56,15 @@ class EncodedSplit:
 class Store:
     """The features that a directory keeps, batch by batch."""
 
-    def __init__(self, directory: pathlib.Path):
+    def __init__(self, directory: pathlib.Path, again: str = ""):
+        """Opens nothing yet.
+
+        Args:
+          directory: where it is.
+          again: how a damaged one comes to be whole; by default it is removed and encoded again.
+        """
         self.directory = directory
+        self._again = again or f"remove {directory} to encode again"
 
     @classmethod
     def open(cls, directory: str | os.PathLike, *, identity: dict) -> "Store":
@@ -106,15 +110,27 @@ class Store:
         return (self.directory / _COMPLETE).exists()
 
     def counts(self) -> dict[str, int]:
-        """How many batches of each kind there are in all, once they are complete."""
-        return read_json(self.directory / _COMPLETE)
+        """How many batches of each kind there are in all, once they are complete.
+
+        Raises:
+          UserError: the file that says so is damaged, or says no numbers.
+        """
+        path = self.directory / _COMPLETE
+        found = read_json(path)
+        for kind in KINDS:
+            if type(found.get(kind)) is not int or found[kind] < 0:
+                raise UserError(
+                    f"{path}: {kind!r} is {found.get(kind)!r}, which is no number of files: "
+                    f"{self._again}"
+                )
+        return found
 
     def put(self, kind: str, number: int, arrays: Arrays) -> None:
         """Keeps a batch; raises a `UserError` where it cannot be written (a full disk, say)."""
         path = self._path(kind, number)
         try:
             with unfinished(path) as part, part.open("wb") as file:
-                np.savez(file, **_plain(arrays))
+                write_arrays(file, arrays)
         except OSError as error:
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): make room and start again to go on "
@@ -125,12 +141,10 @@ class Store:
         """A batch as it was put; raises a `UserError` if it is gone or damaged."""
         path = self._path(kind, number)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return _typed(dict(file))
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path} is gone or damaged ({error}): remove {self.directory} to encode again"
-            ) from error
+            return read_arrays(path)
+        except (OSError, *DAMAGE) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{path} is gone or damaged ({reason}): {self._again}") from error
 
     def finish(self) -> None:
         """Says that all is kept."""
@@ -245,26 +259,6 @@ def _check_same(kept: dict, asked: dict, directory: pathlib.Path) -> None:
 def _shown(value) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:12] + "..."
-
-
-def _plain(arrays: Arrays) -> Arrays:
-    """With NumPy's extension types (bfloat16), which a file would forget, as bits: name:type."""
-    plain = {}
-    for name, array in arrays.items():
-        array = np.ascontiguousarray(array)
-        if array.dtype.isbuiltin != 1 and array.dtype.kind != "U":
-            name = f"{name}:{array.dtype.name}"
-            array = array.view(np.dtype(f"u{array.itemsize}"))
-        plain[name] = array
-    return plain
-
-
-def _typed(arrays: Arrays) -> Arrays:
-    typed = {}
-    for key, array in arrays.items():
-        name, _, kind = key.partition(":")
-        typed[name] = array.view(jnp.dtype(kind)) if kind else array
-    return typed
 
 
 def _features(kind, arrays: Arrays):

@@ -14,15 +14,19 @@ files are good as well; a head that reads tokens says that they are missing. doc
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
+import zlib
 
-import jax.numpy as jnp
 import numpy as np
 
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json
-from glscl_jax.retrieval.encoded_split import IDENTITY, KINDS, Arrays, Store
+from glscl_jax.retrieval import tower_arrays
+from glscl_jax.retrieval.array_files import Arrays
+from glscl_jax.retrieval.encoded_split import IDENTITY, KINDS, Store
+from glscl_jax.retrieval.feature_identity import CHECKPOINT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,16 @@ class TowerFeatures:
     def counts(self) -> np.ndarray:
         """How many texts each video has, int64 [N]."""
         return np.bincount(self.owner, minlength=len(self.ids))
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """CRC-32 of what a head trains on, in hexadecimal; the same in however many files."""
+        kept = (self.frames, self.frame_mask, self.sentence, self.tokens, self.text_mask)
+        crc = zlib.crc32(json.dumps(self.ids).encode())
+        for array in (x for x in (*kept, self.owner) if x is not None):
+            crc = zlib.crc32(f"{array.dtype} {array.shape}".encode(), crc)
+            crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), crc)
+        return f"{crc:08x}"
 
     def texts_of(self, videos: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """The rows of texts: of each of so many videos the one of that number."""
@@ -118,18 +132,23 @@ def read_features(directory: str | os.PathLike, split: str, *, tokens: bool) -> 
     """
     if split not in (there := splits_of(directory)):
         raise UserError(f"--features {directory} has no split {split!r}, only {', '.join(there)}")
-    store = Store(pathlib.Path(directory).absolute() / split)
+    folder = pathlib.Path(directory).absolute() / split
+    identity = read_json(folder / IDENTITY)
+    # Another's features nobody here can encode again.
+    again = f"remove {folder} and " if identity.get(CHECKPOINT) else ""
+    again += "have it written again"
+    store = Store(folder, again)
     if not store.complete:
-        raise UserError(f"{store.directory} is not complete: have it written to its end")
+        raise UserError(f"{folder} is not complete: have it written to its end")
     found, counts = {}, store.counts()
     for kind in KINDS:
-        if not isinstance(counts.get(kind), int) or counts[kind] != store.count(kind):
+        if counts[kind] != store.count(kind):
             raise UserError(
-                f"{store.directory} should have {counts.get(kind)} {kind} files and has "
-                f"{store.count(kind)}: have it written again"
+                f"{folder} should have {counts[kind]} {kind} files and has {store.count(kind)}: "
+                f"{again}"
             )
         found[kind] = _joined(store, kind, counts[kind], tokens)
-    return _split(store, found["video"], found["text"])
+    return _split(folder, identity, found["video"], found["text"])
 
 
 def _joined(store: Store, kind: str, count: int, tokens: bool) -> Arrays:
@@ -147,89 +166,50 @@ def _joined(store: Store, kind: str, count: int, tokens: bool) -> Arrays:
                 f"{called} has no 'tokens', which this head reads: have them kept, or choose one "
                 "of whole sentences (docs/heads.md)"
             )
+        if not tower_arrays.check_arrays(called, part):
+            continue
         kept = {name: part[name] for name in part if tokens or name != "tokens"}
-        _check(called, kept)
-        if parts and (found := _unlike(parts[0], kept)):
+        kept["ids"] = kept["ids"].astype(str)
+        tower_arrays.check_values(called, kept)
+        if parts and (found := tower_arrays.unlike(parts[0], kept)):
             raise UserError(f"{called} is of other features than the first file: {found}")
         parts.append(kept)
     if not parts:
-        raise UserError(f"{store.directory} has no {kind} files")
+        raise UserError(
+            f"{store.directory} holds no {kind}: have one written, or name another split"
+        )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-_AXES = {"ids": 1, "captions": 1, "lengths": 1, "frames": 3, "tokens": 3, "sentence": 2}
-
-
-def _check(called: str, arrays: Arrays) -> None:
-    """Raises a `UserError` for an array that is of no such shape or type, or holds no numbers."""
-    rows = len(arrays["ids"])
-    for name, array in arrays.items():
-        if name not in _AXES:
-            raise UserError(f"{called} has an array {name!r}: there are {', '.join(_AXES)}")
-        if array.ndim != _AXES[name] or len(array) != rows:
-            raise UserError(
-                f"{called}: {name} {list(array.shape)} is not of {rows} rows in {_AXES[name]} axes"
-            )
-        if _AXES[name] == 1:
-            continue
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise UserError(f"{called}: {name} is {array.dtype}: give float16, bfloat16 or float32")
-        if not np.isfinite(array.astype(np.float32)).all():
-            raise UserError(f"{called}: {name} holds a value that is not finite")
-    longest = next((arrays[x].shape[1] for x in ("frames", "tokens") if x in arrays), None)
-    lengths = arrays["lengths"]
-    if (
-        lengths.dtype.kind not in "iu"
-        or (lengths < 1).any()
-        or (lengths > (longest or np.inf)).any()
-    ):
-        most = "" if longest is None else f" to {longest}"
-        raise UserError(f"{called}: lengths are not whole numbers from 1{most}")
-
-
-def _unlike(first: Arrays, other: Arrays) -> str:
-    """In what a file's arrays differ from the first one's; "" where they can stand together."""
-    if first.keys() != other.keys():
-        return f"{', '.join(sorted(other))}, not {', '.join(sorted(first))}"
-    for name in first:
-        if first[name].shape[1:] != other[name].shape[1:]:
-            return f"{name} {list(other[name].shape)}, not {list(first[name].shape)}"
-        if _AXES[name] > 1 and first[name].dtype != other[name].dtype:
-            return f"{name} {other[name].dtype}, not {first[name].dtype}"
-    return ""
-
-
-def _split(store: Store, video: Arrays, text: Arrays) -> TowerFeatures:
+def _split(folder: pathlib.Path, identity: dict, video: Arrays, text: Arrays) -> TowerFeatures:
     """Videos and texts that belong together; raises a `UserError` where they do not."""
     ids = [str(x) for x in video["ids"]]
     places = {name: place for place, name in enumerate(ids)}
     if len(places) < len(ids):
-        raise UserError(f"{store.directory}: {len(ids) - len(places)} ids stand for two videos")
+        raise UserError(f"{folder}: {len(ids) - len(places)} ids stand for two videos")
     lost = [str(x) for x in text["ids"] if str(x) not in places]
     if lost:
         raise UserError(
-            f"{store.directory}: texts of {lost[0]!r}, which is no video there ({len(lost)} such)"
+            f"{folder}: texts of {lost[0]!r}, which is no video there ({len(lost)} such)"
         )
     width, other = video["frames"].shape[-1], text["sentence"].shape[-1]
     widths = {width, other, text["tokens"].shape[-1] if "tokens" in text else other}
     if len(widths) > 1:
         raise UserError(
-            f"{store.directory}: features are {' and '.join(map(str, sorted(widths)))} wide: texts "
+            f"{folder}: features are {' and '.join(map(str, sorted(widths)))} wide: texts "
             "and videos must lie in one space"
         )
     owner = np.array([places[str(x)] for x in text["ids"]], np.int64)
     silent = np.flatnonzero(np.bincount(owner, minlength=len(ids)) == 0)
     if len(silent):
-        raise UserError(
-            f"{store.directory}: video {ids[silent[0]]!r} has no text ({len(silent)} such)"
-        )
+        raise UserError(f"{folder}: video {ids[silent[0]]!r} has no text ({len(silent)} such)")
     order = np.argsort(owner, kind="stable")
     if np.any(owner[:-1] > owner[1:]):
         text = {name: array[order] for name, array in text.items()}
     captions = text.get("captions", np.arange(len(owner)))
     tokens = text.get("tokens")
     return TowerFeatures(
-        identity=read_json(store.directory / IDENTITY),
+        identity=identity,
         ids=ids,
         frames=video["frames"],
         frame_mask=_mask(video["lengths"], video["frames"].shape[1]),

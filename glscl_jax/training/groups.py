@@ -49,6 +49,12 @@ def tensor_names(name: str, shape: tuple[int, ...]) -> list[str]:
     return [f"{name[:end]}{layer}/{name[end:]}" for layer in range(shape[0])]
 
 
+def all_tensors(params) -> list[str]:
+    """The names of all tensors in `params`, or in anything of their paths and shapes."""
+    shapes = _shapes(params)
+    return [tensor for name in shapes for tensor in tensor_names(name, shapes[name])]
+
+
 def heights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """How many steps below the top of its CLIP tower each tensor lies.
 
@@ -123,8 +129,7 @@ def check_patterns(params, config: OptimConfig) -> None:
     Raises:
       UserError: a pattern of `frozen` matches nothing, all match everything, or as `groups_of`.
     """
-    shapes = _shapes(params)
-    tensors = [tensor for name in shapes for tensor in tensor_names(name, shapes[name])]
+    tensors = all_tensors(params)
     for pattern in config.frozen:
         if not any(re.search(pattern, tensor) for tensor in tensors):
             layer = next(filter(stack_end, tensors), tensors[0])

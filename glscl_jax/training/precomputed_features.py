@@ -5,9 +5,12 @@ captions. The steps are those of a run with frozen encoders: the same pairs in t
 same loss, the same updates.
 """
 
+import copy
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,17 +19,27 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from glscl_jax.errors import Problems, UserError
+from glscl_jax.files import read_json
 from glscl_jax.input_pipeline import pair_order
-from glscl_jax.models.glscl import GLSCL, GLSCLConfig
-from glscl_jax.retrieval import encoding, tower_features
-from glscl_jax.retrieval.encoded_split import EncodedSplit
+from glscl_jax.models.glscl import GLSCL, GLSCLConfig, init_params
+from glscl_jax.retrieval import encoding, feature_identity, tower_features
+from glscl_jax.retrieval.encoded_split import IDENTITY, EncodedSplit
+from glscl_jax.retrieval.feature_identity import (
+    CHECKPOINT,
+    CHECKSUM,
+    owned,
+    owner_of,
+    trained_on,
+)
 from glscl_jax.retrieval.tower_features import TowerFeatures
 from glscl_jax.runtime import sharding
+from glscl_jax.training import recipe
+from glscl_jax.training.groups import all_tensors
 from glscl_jax.training.validation import figures
 
 # The encoders' parameters, whatever they are called below; the logit's scale is none of theirs.
 TOWERS = "^clip/(vision|text)/"
-_CHECKPOINT = "checkpoint"
+_OF_TOWERS = ("^clip/(vision|text)", "^clip/(text|vision)", "^clip/vision", "^clip/text")
 
 
 class PrecomputedFeatures:
@@ -34,20 +47,31 @@ class PrecomputedFeatures:
 
     Attributes:
       directory: as it was given.
-      identity: of each split, what the features are of.
+      identity: of each split, what the features are of, and a checksum of the arrays.
       splits: split name -> number of videos.
     """
 
     def __init__(self, directory: str, splits: dict[str, TowerFeatures]):
         self.directory = directory
         self._splits = splits
-        self.identity = {name: split.identity for name, split in splits.items()}
+        self.identity = {
+            name: {**split.identity, CHECKSUM: split.checksum} for name, split in splits.items()
+        }
         self.splits = {name: len(split.ids) for name, split in splits.items()}
 
     @property
     def partial(self) -> str:
         """How it came out short; nobody knows."""
         return ""
+
+    def as_begun(self, directory: pathlib.Path) -> "PrecomputedFeatures":
+        """The same, without checksums where the run of a directory began before it kept any."""
+        found, begun = copy.copy(self), trained_on(directory)
+        found.identity = {
+            name: {k: v for k, v in one.items() if k != CHECKSUM or k in begun.get(name, one)}
+            for name, one in self.identity.items()
+        }
+        return found
 
     def split(self, name: str) -> TowerFeatures:
         """The features of one."""
@@ -78,9 +102,9 @@ def open_features(directory: str, config: ConfigDict, model: GLSCLConfig) -> Pre
     Raises:
       UserError: naming all that is missing, damaged, or not what config and model take.
     """
-    names = [config.data.train_split, config.data.validation_split]
+    names = [config.data.train_split, *filter(None, [config.data.validation_split])]
     splits, problems = {}, Problems()
-    for name in filter(None, names):
+    for name in names:
         read = functools.partial(tower_features.read_features, tokens=model.head.reads_tokens)
         if kept := problems.attempt(read, directory, name):
             splits[name] = kept
@@ -89,6 +113,12 @@ def open_features(directory: str, config: ConfigDict, model: GLSCLConfig) -> Pre
     if len(owners := {owner_of(split.identity) for split in splits.values()}) > 1:
         told = " and ".join(sorted(owners))
         raise UserError(f"--features {directory}: its splits are of other encoders ({told})")
+    for name in names[1:]:
+        if found := feature_identity.unlike(splits[names[0]].identity, splits[name].identity):
+            raise UserError(
+                f"--features {directory}: split {name!r} was made otherwise than {names[0]!r} "
+                f"({found}): have both made alike, or say the same in each {IDENTITY}"
+            )
     return PrecomputedFeatures(directory, splits)
 
 
@@ -113,16 +143,6 @@ def check_sizes(where: str, kept: TowerFeatures, config: ConfigDict, model: GLSC
         )
 
 
-def owned(identity: Mapping) -> bool:
-    """Whether an identity says whose features it is of."""
-    return bool(identity.get(_CHECKPOINT) or identity.get("encoder"))
-
-
-def owner_of(identity: Mapping) -> str:
-    """Whose features they are: a checkpoint's SHA-256, or another encoder's name."""
-    return str(identity.get(_CHECKPOINT) or identity.get("encoder"))
-
-
 def is_foreign(directory: str) -> bool:
     """Whether features are of an encoder that this library has not.
 
@@ -130,11 +150,11 @@ def is_foreign(directory: str) -> bool:
       UserError: there are none, or they do not say whose they are.
     """
     split = tower_features.splits_of(directory)[0]
-    path = pathlib.Path(directory) / split / tower_features.IDENTITY
-    identity = tower_features.read_json(path)
+    path = pathlib.Path(directory) / split / IDENTITY
+    identity = read_json(path)
     if not owned(identity):
         raise UserError(f'{path} does not say whose features they are: give it an "encoder"')
-    return not identity.get(_CHECKPOINT)
+    return not identity.get(CHECKPOINT)
 
 
 def freeze_encoders(config: ConfigDict, directory: str, has_source: bool) -> None:
@@ -150,7 +170,8 @@ def freeze_encoders(config: ConfigDict, directory: str, has_source: bool) -> Non
             "--features: config.data.augment changes clips, and these were encoded as they are: "
             "give --config.data.augment=False"
         )
-    frozen = tuple(config.optim.frozen)
+    settings = recipe.read(config)
+    frozen = settings.optim.frozen
     if is_foreign(directory):
         if config.init_from:
             raise UserError(
@@ -159,7 +180,7 @@ def freeze_encoders(config: ConfigDict, directory: str, has_source: bool) -> Non
             )
         config.model.towers = False
         # What is not there is not frozen.
-        config.optim.frozen = tuple(x for x in frozen if not x.startswith(("^clip/", TOWERS)))
+        config.optim.frozen = _without_towers(frozen, settings.model)
         return
     if not has_source:
         raise UserError(
@@ -169,10 +190,21 @@ def freeze_encoders(config: ConfigDict, directory: str, has_source: bool) -> Non
     config.optim.frozen = (*(x for x in frozen if x != TOWERS), TOWERS)
 
 
+def _without_towers(patterns: tuple[str, ...], model: GLSCLConfig) -> tuple[str, ...]:
+    """Patterns of parameters but those that speak of the encoders alone, which are not there."""
+    if not any(x.startswith(_OF_TOWERS) for x in patterns):
+        return patterns
+    rest = GLSCL(dataclasses.replace(model, towers=False))
+    names = all_tensors(jax.eval_shape(lambda: init_params(rest, 0)))
+    return tuple(
+        x for x in patterns if not x.startswith(_OF_TOWERS) or any(re.search(x, y) for y in names)
+    )
+
+
 def check_checkpoint(kept: PrecomputedFeatures, sha256: str, directory: str) -> None:
     """Raises a `UserError` where features are of other parameters than those started from."""
     for name, identity in kept.identity.items():
-        theirs = identity.get(_CHECKPOINT)
+        theirs = identity.get(CHECKPOINT)
         if theirs != sha256:
             raise UserError(
                 f"--features {kept.directory}, {name}: they are of the checkpoint "

@@ -124,6 +124,8 @@ def open_run(asked: inputs.Asked, workdir: Workdir, options: Options) -> Run:
     config, settings = asked.config, asked.settings
     opened = processes.by_all(lambda: inputs.open_inputs(asked))
     mesh, data, tokenizer, plan = opened.mesh, opened.data, opened.tokenizer, opened.plan
+    if isinstance(data, PrecomputedFeatures):
+        data = data.as_begun(workdir.path)
     told = tokenizer.sha256 if tokenizer else ""
     processes.check_same({"data": data.identity, "tokenizer": told})
     trace.read_window(options.profile, 0, plan.num_steps)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
+from glscl_jax.input_pipeline import pipeline
 from glscl_jax.input_pipeline.annotations import BENCHMARKS
 from glscl_jax.input_pipeline.plan import Plan
 from glscl_jax.models.glscl import GLSCLConfig
@@ -159,3 +160,8 @@ def test_a_run_whose_epochs_passed_over_clips_is_refused(tmp_path):
         workdir.begin(config, model, plan=several)
     # Of one caption a clip the order is what it was.
     workdir.begin(config, model, plan=single)
+
+
+def test_a_split_of_no_clips_is_not_told_of_batches():
+    with pytest.raises(UserError, match="split 'train' has no clips to train on: prepare some"):
+        pipeline.fitting(np.zeros(0, np.int64), "train", 4)

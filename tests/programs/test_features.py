@@ -169,6 +169,9 @@ def test_another_s_features_train_a_head_too(forks, refusal, tmp_path):
     one = compare.read_run(tmp_path / "out")
     assert compare.compare(one, one)["t2v"]["R@1"].difference == 0
     path = tmp_path / "theirs" / "val" / "identity.json"
+    write_json(path, {"encoder": "theirs", "layer": 12})
+    told = refusal("glscl_jax.evaluate", *evaluated, f"--features={tmp_path / 'theirs'}")
+    assert "made otherwise than those that the head in" in told
     write_json(path, {"encoder": "others"})
     told = refusal("glscl_jax.evaluate", *evaluated, f"--features={tmp_path / 'theirs'}")
     assert "they are of others, the head in" in told

@@ -8,15 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glscl_jax.checkpoints.workdir import Workdir
 from glscl_jax.errors import UserError
 from glscl_jax.files import write_json
 from glscl_jax.models.glscl import GLSCL, init_params
 from glscl_jax.retrieval import tower_features
 from glscl_jax.retrieval.encoded_split import Store
-from glscl_jax.training import precomputed_features, steps
+from glscl_jax.training import precomputed_features, recipe, steps
+from glscl_jax.training.groups import check_patterns
 from glscl_jax.training.optim import OptimConfig, make_optimizer
 from tests.builders import SMALL
 from tests.recipes import config_with
+from tests.retrieval.other_features import written
 
 CONFIG = OptimConfig(learning_rate=1e-3, coef_lr=1.0, frozen=(precomputed_features.TOWERS,))
 # With dropout, so that it must be drawn alike.
@@ -98,96 +101,6 @@ def leaves(state, params, part):
     return jax.tree.leaves(state.params[part]), jax.tree.leaves(params[part])
 
 
-# Three videos, of which the second has two texts; texts in another order than videos.
-IDS, OWNERS = ["a", "b", "c"], ["b", "a", "c", "b"]
-
-
-def written(folder, changes=None, identity=None, **counts):
-    """A split as others may write it."""
-    rng = np.random.default_rng(0)
-    arrays = {
-        "video": {
-            "ids": np.array(IDS),
-            "frames": rng.normal(size=(3, 2, 4)).astype(np.float16),
-            "lengths": np.array([2, 1, 2]),
-        },
-        "text": {
-            "ids": np.array(OWNERS),
-            "sentence": rng.normal(size=(4, 4)).astype(np.float16),
-            "tokens": rng.normal(size=(4, 5, 4)).astype(np.float16),
-            "lengths": np.array([5, 2, 3, 4]),
-        },
-    }
-    for (kind, name), value in (changes or {}).items():
-        if value is None:
-            del arrays[kind][name]
-        else:
-            arrays[kind][name] = value
-    store = Store.open(folder, identity=identity or {"encoder": "theirs"})
-    for kind, content in arrays.items():
-        store.put(kind, 0, content)
-    store.finish()
-    if counts:
-        write_json(folder / "complete.json", {"video": 1, "text": 1, **counts})
-    return arrays
-
-
-def test_texts_are_found_by_their_videos(tmp_path):
-    arrays = written(tmp_path / "train")
-    found = tower_features.read_features(tmp_path, "train", tokens=True)
-    assert found.ids == IDS
-    assert found.counts.tolist() == [1, 2, 1]
-    assert found.owner.tolist() == [0, 1, 1, 2]
-    rows = found.texts_of(np.array([1, 0, 1, 2]), np.array([0, 0, 1, 0]))
-    given = arrays["text"]["sentence"]
-    np.testing.assert_array_equal(found.text_batch(rows)["sentence"], given[[0, 1, 3, 2]])
-    tokens = arrays["text"]["tokens"][[0, 1, 3, 2]]
-    np.testing.assert_array_equal(found.text_batch(rows)["tokens"], tokens)
-    assert found.text_mask.sum(axis=1).tolist() == [2, 5, 4, 3]
-    assert found.frame_mask.tolist() == [[1, 1], [1, 0], [1, 1]]
-    assert tower_features.read_features(tmp_path, "train", tokens=False).tokens is None
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({("text", "tokens"): None}, "has no 'tokens', which this head reads"),
-        ({("video", "lengths"): None}, "video-00000.npz has no 'lengths', only frames, ids"),
-        ({("video", "lengths"): np.array([2, 3, 1])}, "lengths are not whole numbers from 1 to 2"),
-        (
-            {("text", "ids"): np.array(["b", "a", "d", "b"])},
-            "texts of 'd', which is no video there",
-        ),
-        ({("text", "ids"): np.array(["b", "a", "a", "b"])}, "video 'c' has no text"),
-        ({("video", "ids"): np.array(["a", "b", "b"])}, "1 ids stand for two videos"),
-        ({("text", "sentence"): np.zeros((3, 4), np.float32)}, "is not of 4 rows in 2 axes"),
-        ({("text", "sentence"): np.zeros((4, 5), np.float32)}, "features are 4 and 5 wide"),
-        ({("video", "frames"): np.zeros((3, 2, 4), np.int32)}, "frames is int32"),
-        ({("video", "frames"): np.full((3, 2, 4), np.nan)}, "a value that is not finite"),
-        ({("text", "sentense"): np.zeros((4, 4))}, "has an array 'sentense'"),
-    ],
-)
-def test_features_that_are_none_are_refused_in_a_line(tmp_path, changes, told):
-    written(tmp_path / "train", changes)
-    with pytest.raises(UserError) as refused:
-        tower_features.read_features(tmp_path, "train", tokens=True)
-    assert told in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-def test_other_counts_splits_and_folders_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"holds no features \(no SPLIT/identity.json\)"):
-        tower_features.read_features(tmp_path, "train", tokens=True)
-    written(tmp_path / "train", text=2)
-    with pytest.raises(UserError, match="should have 2 text files and has 1"):
-        tower_features.read_features(tmp_path, "train", tokens=True)
-    with pytest.raises(UserError, match="no split 'val', only train"):
-        tower_features.read_features(tmp_path, "val", tokens=True)
-    (tmp_path / "train" / "complete.json").unlink()
-    with pytest.raises(UserError, match="is not complete"):
-        tower_features.read_features(tmp_path, "train", tokens=True)
-
-
 def config_of(**changes):
     sizes = {"data__num_frames": 2, "data__num_words": 5, "data__validation_split": ""}
     return config_with("wti", **{**sizes, **changes})
@@ -247,3 +160,104 @@ def test_another_s_encoder_leaves_the_logit_s_scale_alone(tmp_path):
     assert set(params) == {"clip", "temporal", "lim"}
     assert set(params["clip"]) == {"logit_scale"}
     assert params["clip"]["logit_scale"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("frozen", "kept"),
+    [
+        (("^clip/vision/patch_embedding$",), ()),
+        (("^clip/(vision|text)/", "^temporal/"), ("^temporal/",)),
+        (("^clip/logit_scale$",), ("^clip/logit_scale$",)),
+        (("^clip/",), ("^clip/",)),
+        (("^clip/text/|logit_scale", "^clip/text"), ("^clip/text/|logit_scale",)),
+        (("^clip/logit_skale$",), ("^clip/logit_skale$",)),
+    ],
+)
+def test_what_is_there_stays_frozen_beside_another_s_encoder(tmp_path, frozen, kept):
+    written(tmp_path / "train")
+    config = config_of(optim__frozen=frozen)
+    with config.unlocked():
+        precomputed_features.freeze_encoders(config, str(tmp_path), has_source=False)
+    assert tuple(config.optim.frozen) == kept
+    settings = recipe.read(config)
+    shapes = jax.eval_shape(lambda: init_params(GLSCL(settings.model), 0))
+    if "skale" in str(frozen):
+        with pytest.raises(UserError, match=r"skale\$' matches no parameter"):
+            check_patterns(shapes, settings.optim)
+    else:
+        check_patterns(shapes, settings.optim)
+
+
+THEIRS = {"encoder": "theirs", "layer": 3}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (THEIRS, {"encoder": "theirs"}, "layer 3, now None"),
+        ({"encoder": "theirs"}, THEIRS, "layer None, now 3"),
+        (THEIRS, {**THEIRS, "layer": 12}, "layer 3, now 12"),
+        (
+            {"checkpoint": "01", "dtype": "float32"},
+            {"checkpoint": "01", "dtype": "bfloat16"},
+            "dtype 'float32', now 'bfloat16'",
+        ),
+        ({**THEIRS, "split": "train", "videos": 3}, {**THEIRS, "split": "val", "videos": 9}, ""),
+    ],
+)
+def test_splits_that_were_made_otherwise_are_refused(tmp_path, one, other, told):
+    written(tmp_path / "train", identity=one)
+    written(tmp_path / "val", identity=other)
+    config = config_of(data__validation_split="val")
+    if not told:
+        found = precomputed_features.open_features(tmp_path, config, NARROW)
+        assert found.splits == {"train": 3, "val": 3}
+        return
+    with pytest.raises(UserError) as refused:
+        precomputed_features.open_features(tmp_path, config, NARROW)
+    assert f"split 'val' was made otherwise than 'train' ({told})" in str(refused.value)
+
+
+CHANGES = {
+    "nothing": {},
+    "captions": {("text", "captions"): np.array(["a", "b", "c", "d"])},
+    "ids": {("video", "ids"): np.array(["b", "a", "c"])},
+    "frames": {("video", "frames"): np.ones((3, 2, 4), np.float16)},
+    "lengths": {("video", "lengths"): np.array([2, 2, 2])},
+    "sentence": {("text", "sentence"): np.ones((4, 4), np.float16)},
+    "tokens": {("text", "tokens"): np.ones((4, 5, 4), np.float16)},
+    "owners": {("text", "ids"): np.array(["a", "a", "c", "b"])},
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_a_run_does_not_go_on_from_other_arrays(tmp_path, changed):
+    config, settings = config_of(), recipe.read(config_of()).model
+
+    def begin():
+        kept = precomputed_features.open_features(tmp_path / "kept", config, NARROW)
+        workdir = Workdir(tmp_path / "run")
+        workdir.begin(config, settings, kept.as_begun(workdir.path).identity)
+
+    written(tmp_path / "kept" / "train")
+    begin()
+    written(tmp_path / "kept" / "train", CHANGES[changed])
+    if changed in ("nothing", "captions"):
+        begin()
+        return
+    with pytest.raises(UserError, match=r"crc32 of arrays '\w{8}', now '\w{8}'"):
+        begin()
+    # A run of before there were checksums goes on as it did.
+    write_json(tmp_path / "run" / "data.json", {"train": {"encoder": "theirs"}})
+    begin()
+
+
+def test_the_checksum_is_the_same_in_several_files(tmp_path):
+    arrays = written(tmp_path / "one")
+    store = Store.open(tmp_path / "two", identity={"encoder": "theirs"})
+    for kind, content in arrays.items():
+        for number, part in enumerate((slice(0, 1), slice(1, None))):
+            store.put(kind, number, {name: array[part] for name, array in content.items()})
+    store.finish()
+    one, two = (tower_features.read_features(tmp_path, x, tokens=True) for x in ("one", "two"))
+    assert one.checksum == two.checksum
