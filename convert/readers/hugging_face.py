@@ -123,12 +123,12 @@ def read_config(directory: pathlib.Path) -> Said:
     images = preprocessing.of_hugging_face(directory, config.vision_config.image_size, kind)
     if kind == "videoprism":
         _check_videoprism(path, config)
-        return Said({**_settings(kind, config), **_of_videoprism(config), **images})
+        return Said({**_settings(kind, config), **_of_videoprism(config), **images}, kind=kind)
     end = config.text_config.eos_token_id
     if type(end) is not int:
         raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
     says_end = kind == "clip" and end != HIGHEST_ID
-    return Said({**_settings(kind, config), **images}, end if says_end else None)
+    return Said({**_settings(kind, config), **images}, end if says_end else None, kind=kind)
 
 
 def _settings(kind: str, config) -> dict[str, object]:
