@@ -19,7 +19,19 @@ _TABLES = {
     "siglip": (SIGLIP,),
     "videoprism": (HUGGING_FACE_VIDEOPRISM,),
 }
-_TWO_MODELS = "they are of two models: put the config there that these weights were saved with"
+_TWO_MODELS = (
+    "they are of two models: put the config there that these weights were saved with, and all of "
+    "its tensors"
+)
+# Settings that a tensor, by its Flax path, shows by being there.
+_ARRAYS = {
+    "patch_bias": ("clip/vision/patch_bias",),
+    "class_token": ("clip/vision/class_embedding",),
+    "pre_norm": ("clip/vision/ln_pre/scale",),
+    "vision_projection": ("clip/vision/projection", "clip/vision/projection/kernel"),
+    "text_projection": ("clip/text/projection", "clip/text/projection/kernel"),
+    "logit_bias": ("clip/logit_bias",),
+}
 # Poolings that arrays show, whatever the config says.
 _SHOWN_POOLING = ("probe", "query")
 
@@ -59,7 +71,7 @@ def settled(shown: CLIPConfig, origin: Source, table: Table, activation: str | N
                 "--activation=gelu_tanh (SigLIP's)"
             )
         return dataclasses.replace(families.with_hidden(shown, path), activation=activation)
-    _check_settings(shown, origin)
+    _check_settings(shown, origin, table)
     config = dataclasses.replace(shown, **origin.settings)
     try:
         config.check()
@@ -68,7 +80,7 @@ def settled(shown: CLIPConfig, origin: Source, table: Table, activation: str | N
     return config
 
 
-def _check_settings(shown: CLIPConfig, origin: Source) -> None:
+def _check_settings(shown: CLIPConfig, origin: Source, table: Table) -> None:
     for name, value in origin.settings.items():
         found = getattr(shown, name)
         if name == "vision_pooling":
@@ -76,10 +88,21 @@ def _check_settings(shown: CLIPConfig, origin: Source) -> None:
         else:
             is_shown = name not in HIDDEN
         if is_shown and found != value:
+            tensors = [row.torch for row in table.rows if row.flax in _ARRAYS.get(name, ())]
+            where = [origin.keys[name]] if name in origin.keys else tensors
             raise UserError(
-                f"{_config(origin)}: by its config {name} is {value!r}, by its tensors {found!r}: "
-                f"{_TWO_MODELS}"
+                f"{_config(origin)}: by its config {name} is {_plain(shown, name, value)}, by its "
+                f"tensors {_plain(shown, name, found)}"
+                + (f" ({', '.join(where)})" if where else "")
+                + f": {_TWO_MODELS}"
             )
+
+
+def _plain(shown: CLIPConfig, name: str, value) -> str:
+    """A value as a message has it: hidden units as a number, where they are the usual."""
+    if value is None and name in ("vision_mlp_width", "text_mlp_width"):
+        value = 4 * getattr(shown, name.replace("_mlp", ""))
+    return repr(value)
 
 
 def _config(origin: Source) -> str:

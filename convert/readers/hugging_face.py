@@ -7,7 +7,7 @@ import numpy as np
 
 from convert.naming.sizes import CONTEXT_LENGTH
 from convert.naming.videoprism_names import POSITIONS
-from convert.readers import preprocessing
+from convert.readers import hugging_face_sizes, preprocessing
 from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json
@@ -99,8 +99,8 @@ def read_config(directory: pathlib.Path) -> Said:
     path = directory / CONFIG
     settings = read_json(path)
     kind = settings.get("model_type")
-    if kind not in _CLASSES:
-        name = _NAMES.get(kind, f"of the kind {kind!r}")
+    if not isinstance(kind, str) or kind not in _CLASSES:
+        name = _NAMES.get(str(kind), f"of the kind {kind!r}")
         raise UserError(f"{directory} is {name} (model_type in {CONFIG}); {_READ}")
     _check_code(path, settings, *_CLASSES[kind][:1])
     # A second to import. Absent settings have defaults, and old files two places for the same.
@@ -112,23 +112,24 @@ def read_config(directory: pathlib.Path) -> Said:
         # A validator's name is a line of its own, before what it found.
         said = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(f"{path}: no valid {_CLASSES[kind][1]} ({said})") from error
-    for name, tower in (("text", config.text_config), ("vision", config.vision_config)):
-        _check_tower(f"{path}: {name}_config", tower)
-    if np.ndim(size := config.vision_config.image_size) and len(set(size)) > 1:
-        raise UserError(f"{path}: vision_config.image_size {list(size)} is not square")
+    for name in ("text_config", "vision_config"):
+        _check_tower(f"{path}: {name}", getattr(config, name))
     if config.text_config.layer_norm_eps != config.vision_config.layer_norm_eps:
         raise UserError(f"{path}: its towers have different layer_norm_eps; here they have one")
     if kind == "siglip" and not config.vision_config.vision_use_head:
         raise UserError(f"{path}: vision_config.vision_use_head is false: it has no probe to pool")
-    images = preprocessing.of_hugging_face(directory, config.vision_config.image_size, kind)
     if kind == "videoprism":
         _check_videoprism(path, config)
-        return Said({**_settings(kind, config), **_of_videoprism(config), **images}, kind=kind)
+    sizes = hugging_face_sizes.read(kind, config, path)
+    images = preprocessing.of_hugging_face(directory, sizes.image_size, kind)
+    said = {**_settings(kind, config), **images} | sizes.settings
+    if kind == "videoprism":
+        return Said(said | _of_videoprism(config), kind=kind, keys=sizes.keys)
     end = config.text_config.eos_token_id
     if type(end) is not int:
         raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
     says_end = kind == "clip" and end != HIGHEST_ID
-    return Said({**_settings(kind, config), **images}, end if says_end else None, kind=kind)
+    return Said(said, end if says_end else None, kind=kind, keys=sizes.keys)
 
 
 def _settings(kind: str, config) -> dict[str, object]:
@@ -148,19 +149,42 @@ def _settings(kind: str, config) -> dict[str, object]:
 
 
 # How each kind is built, which its code says and not its config.
-_CLIP = {"vision_pooling": "class", "causal": True, "text_pooling": "highest"}
+_CLIP = {
+    "patch_bias": False,
+    "class_token": True,
+    "pre_norm": True,
+    "vision_pooling": "class",
+    "vision_projection": "matrix",
+    "causal": True,
+    "text_pooling": "highest",
+    "text_projection": "matrix",
+    "logit_bias": False,
+}
 _BUILDS = {
     "clip": _CLIP | {"tokenizer": "clip"},
     # MetaCLIP 2 looks for the end token's id itself.
     "metaclip_2": _CLIP | {"text_pooling": "end", "tokenizer": "xlm_v"},
     "siglip": {
+        "patch_bias": True,
+        "class_token": False,
+        "pre_norm": False,
         "vision_pooling": "probe",
+        "probe_mlp_width": None,
+        "vision_projection": "none",
         "causal": False,
         "text_pooling": "last",
+        "text_projection": "biased",
+        "logit_bias": True,
         "tokenizer": "siglip",
     },
     "videoprism": {
+        "patch_bias": True,
+        "class_token": False,
+        "pre_norm": False,
         "vision_pooling": "query",
+        "vision_projection": "none",
+        "text_projection": "none",
+        "logit_bias": False,
         "causal": True,
         "text_pooling": "class",
         "norm_offset": True,
@@ -179,10 +203,17 @@ def _check_videoprism(path: pathlib.Path, config) -> None:
     vision, text = config.vision_config, config.text_config
     if vision.attn_logit_softcapping != text.attn_logit_softcapping:
         raise UserError(f"{path}: its towers have different attn_logit_softcapping; here one")
-    if list(vision.tubelet_size) != [1, vision.tubelet_size[-1], vision.tubelet_size[-1]]:
+    for name, tower in (("text", text), ("vision", vision)):
+        if tower.qkv_bias is not True:
+            raise UserError(
+                f"{path}: {name}_config.qkv_bias is {tower.qkv_bias!r}; here VideoPrism's queries, "
+                "keys and values have one, as its authors' have"
+            )
+    tubelet = vision.tubelet_size
+    is_list = isinstance(tubelet, list | tuple) and len(tubelet) == 3
+    if not is_list or list(tubelet) != [1, tubelet[2], tubelet[2]]:
         raise UserError(
-            f"{path}: vision_config.tubelet_size {list(vision.tubelet_size)} is no square patch of "
-            "one frame"
+            f"{path}: vision_config.tubelet_size {tubelet!r} is no square patch of one frame"
         )
     if text.max_position_embeddings != CONTEXT_LENGTH:
         raise UserError(
@@ -196,6 +227,8 @@ def _check_code(path: pathlib.Path, settings: dict, model: str) -> None:
     if settings.get("auto_map"):
         raise UserError(f"{path}: the model has code of its own (auto_map); only {model} is read")
     names = settings.get("architectures") or [model]
+    if not isinstance(names, list):
+        raise UserError(f"{path}: architectures is {names!r}, not a list: mend the file")
     if model not in names:
         raise UserError(f"{path} is of a {' or '.join(map(str, names))}; only {model} is read")
     if settings.get("quantization_config"):
@@ -203,6 +236,7 @@ def _check_code(path: pathlib.Path, settings: dict, model: str) -> None:
 
 
 def _check_tower(where: str, tower) -> None:
+    hugging_face_sizes.check_tower(where, tower)
     if tower.hidden_act not in _ACTIVATIONS:
         known = " or ".join(_ACTIVATIONS)
         raise UserError(f"{where}.hidden_act is {tower.hidden_act!r}, not {known}")
