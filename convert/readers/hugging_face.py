@@ -5,9 +5,8 @@ import re
 
 import numpy as np
 
-from convert.naming.sizes import CONTEXT_LENGTH
 from convert.naming.videoprism_names import POSITIONS
-from convert.readers import hugging_face_sizes, preprocessing
+from convert.readers import hugging_face_builds, hugging_face_sizes, preprocessing
 from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json
@@ -119,12 +118,13 @@ def read_config(directory: pathlib.Path) -> Said:
     if kind == "siglip" and not config.vision_config.vision_use_head:
         raise UserError(f"{path}: vision_config.vision_use_head is false: it has no probe to pool")
     if kind == "videoprism":
-        _check_videoprism(path, config)
+        hugging_face_builds.check_videoprism(path, config)
     sizes = hugging_face_sizes.read(kind, config, path)
     images = preprocessing.of_hugging_face(directory, sizes.image_size, kind)
     said = {**_settings(kind, config), **images} | sizes.settings
     if kind == "videoprism":
-        return Said(said | _of_videoprism(config), kind=kind, keys=sizes.keys)
+        said["attention_cap"] = float(config.vision_config.attn_logit_softcapping)
+        return Said(said, kind=kind, keys=sizes.keys)
     end = config.text_config.eos_token_id
     if type(end) is not int:
         raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
@@ -142,84 +142,13 @@ def _settings(kind: str, config) -> dict[str, object]:
         "layer_norm_epsilon": vision.layer_norm_eps,
         "vision_head_width": vision.hidden_size // vision.num_attention_heads,
         "text_head_width": text.hidden_size // text.num_attention_heads,
-        **_BUILDS[kind],
+        **hugging_face_builds.BUILDS[kind],
         "end_id": text.eos_token_id if kind == "metaclip_2" else None,
         **({"tokenizer": "siglip2"} if kind == "siglip" and text.vocab_size == _GEMMAS else {}),
     }
 
 
-# How each kind is built, which its code says and not its config.
-_CLIP = {
-    "patch_bias": False,
-    "class_token": True,
-    "pre_norm": True,
-    "vision_pooling": "class",
-    "vision_projection": "matrix",
-    "causal": True,
-    "text_pooling": "highest",
-    "text_projection": "matrix",
-    "logit_bias": False,
-}
-_BUILDS = {
-    "clip": _CLIP | {"tokenizer": "clip"},
-    # MetaCLIP 2 looks for the end token's id itself.
-    "metaclip_2": _CLIP | {"text_pooling": "end", "tokenizer": "xlm_v"},
-    "siglip": {
-        "patch_bias": True,
-        "class_token": False,
-        "pre_norm": False,
-        "vision_pooling": "probe",
-        "probe_mlp_width": None,
-        "vision_projection": "none",
-        "causal": False,
-        "text_pooling": "last",
-        "text_projection": "biased",
-        "logit_bias": True,
-        "tokenizer": "siglip",
-    },
-    "videoprism": {
-        "patch_bias": True,
-        "class_token": False,
-        "pre_norm": False,
-        "vision_pooling": "query",
-        "vision_projection": "none",
-        "text_projection": "none",
-        "logit_bias": False,
-        "causal": True,
-        "text_pooling": "class",
-        "norm_offset": True,
-        "tokenizer": "videoprism",
-    },
-}
 _READ = "CLIPModel, MetaClip2Model, SiglipModel and VideoPrismClipModel are read"
-
-
-def _of_videoprism(config) -> dict[str, object]:
-    return {"attention_cap": float(config.vision_config.attn_logit_softcapping)}
-
-
-def _check_videoprism(path: pathlib.Path, config) -> None:
-    """Raises a `UserError` for what transformers' VideoPrism can be and the model here cannot."""
-    vision, text = config.vision_config, config.text_config
-    if vision.attn_logit_softcapping != text.attn_logit_softcapping:
-        raise UserError(f"{path}: its towers have different attn_logit_softcapping; here one")
-    for name, tower in (("text", text), ("vision", vision)):
-        if tower.qkv_bias is not True:
-            raise UserError(
-                f"{path}: {name}_config.qkv_bias is {tower.qkv_bias!r}; here VideoPrism's queries, "
-                "keys and values have one, as its authors' have"
-            )
-    tubelet = vision.tubelet_size
-    is_list = isinstance(tubelet, list | tuple) and len(tubelet) == 3
-    if not is_list or list(tubelet) != [1, tubelet[2], tubelet[2]]:
-        raise UserError(
-            f"{path}: vision_config.tubelet_size {tubelet!r} is no square patch of one frame"
-        )
-    if text.max_position_embeddings != CONTEXT_LENGTH:
-        raise UserError(
-            f"{path}: text_config.max_position_embeddings is {text.max_position_embeddings}; "
-            f"VideoPrism's texts have {CONTEXT_LENGTH} places"
-        )
 
 
 def _check_code(path: pathlib.Path, settings: dict, model: str) -> None:
