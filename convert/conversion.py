@@ -11,10 +11,10 @@ import ml_dtypes
 import numpy as np
 
 import glscl_jax
-from convert import checkpoint_output
+from convert import agreement, checkpoint_output
 from convert.naming import families, positions, rules
 from convert.naming.name_map import Table
-from convert.naming.sizes import HIDDEN, clip_of
+from convert.naming.sizes import clip_of
 from convert.readers.foreign import refuse_foreign
 from convert.readers.source import Source, open_source, sha256
 from convert.verification import against_source
@@ -70,40 +70,8 @@ def convert_clip(path: str, out: str, options: Options = Options()) -> None:
             f"{path} is a {table.title} checkpoint: convert it with python -m convert.glscl"
         )
     shown = rules.infer_config(origin.tensors, table, str(path))
-    config = _settled(shown, origin, options.activation)
+    config = agreement.settled(shown, origin, table, options.activation)
     _convert(origin, table, config, pathlib.Path(out), options)
-
-
-def _settled(shown: CLIPConfig, origin: Source, activation: str | None) -> CLIPConfig:
-    """The settings that tensors show, with what else the source says, or is taken for.
-
-    Raises:
-      UserError: the activation is not known, the source contradicts its tensors, or its sizes are
-        those of no model that is known.
-    """
-    path, said = str(origin.path), dict(origin.settings)
-    if origin.activation not in (None, activation or origin.activation):
-        raise UserError(f"{path} has the activation {origin.activation}, not {activation}")
-    if origin.activation is None:
-        if activation is None:
-            raise UserError(
-                f"{path} does not say its activation: give --activation=quick_gelu (OpenAI's own, "
-                "and open_clip's models of that name), --activation=gelu (open_clip's others) or "
-                "--activation=gelu_tanh (SigLIP's)"
-            )
-        return dataclasses.replace(families.with_hidden(shown, path), activation=activation)
-    for name, value in said.items():
-        if name not in HIDDEN and getattr(shown, name) != value:
-            raise UserError(
-                f"{path}: by its config {name} is {value!r}, by its tensors "
-                f"{getattr(shown, name)!r}: they are of two models"
-            )
-    config = dataclasses.replace(shown, **said)
-    try:
-        config.check()
-    except ValueError as error:
-        raise UserError(f"{path}: settings that no model here has: {error}") from error
-    return config
 
 
 def convert_glscl(path: str, out: str, options: Options = Options()) -> None:
@@ -134,7 +102,9 @@ def _begin(path: str, out: str, options: Options) -> tuple[Source, Table]:
         against_source.import_torch()
     origin = open_source(path, options.entry)
     refuse_foreign(origin.tensors, path)
-    return origin, rules.detect(origin.tensors, path)
+    table = rules.detect(origin.tensors, path)
+    agreement.check_kind(origin, table)
+    return origin, table
 
 
 def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: Options) -> None:
@@ -145,10 +115,11 @@ def _convert(origin: Source, table: Table, config, out: pathlib.Path, options: O
     converted = rules.from_torch_names(
         origin.tensors, table, config, str(origin.path), _shown("converting", "tensors")
     )
-    nonfinite = [origin.names[name] for name in converted.nonfinite]
-    _check_finite(nonfinite, origin, options.allow_nonfinite)
+    nonfinite = _check_finite(converted.nonfinite, origin, options.allow_nonfinite)
     config = _resized(converted.params, config, options.image_size)
     params = jax.tree.map(lambda x: x.astype(DTYPES[options.dtype], copy=False), converted.params)
+    if options.dtype != "float32":
+        nonfinite = _check_finite(rules.nonfinite(params, table), origin, options.allow_nonfinite)
     if table.fresh:
         print(f"{origin.path.name} has no {', '.join(table.fresh)}: as a fresh model begins with")
     if assumed := against_source.assumptions(origin, table, clip_of(config)):
@@ -254,12 +225,15 @@ def _check_end(origin: Source, tokenizer: Tokenizer | None, clip: CLIPConfig) ->
         )
 
 
-def _check_finite(names: list[str], origin: Source, allowed: bool) -> None:
-    if names and not allowed:
+def _check_finite(names: tuple[str, ...], origin: Source, allowed: bool) -> list[str]:
+    """What these are called in the file; a `UserError` if there are any and none is allowed."""
+    called = [origin.names.get(name, name) for name in names]
+    if called and not allowed:
         raise UserError(
-            f"{origin.path} has NaN or infinite weights in {', '.join(names)}: "
-            "--allow_nonfinite converts them as they are"
+            f"{origin.path} has NaN or infinite weights, or weights beyond the type that is "
+            f"written, in {', '.join(called)}: --allow_nonfinite converts them as they are"
         )
+    return called
 
 
 def _resized(params: dict, config, size: int | None):

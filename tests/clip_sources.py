@@ -141,3 +141,10 @@ def refused(path, tmp_path, **options) -> str:
         convert_clip(str(path), str(out), Options(**options))
     assert not out.parent.exists() or not list(out.parent.iterdir())
     return str(caught.value)
+
+
+def one_line(message: str) -> str:
+    """A message, once it is found to be short, and of one line."""
+    assert "\n" not in message
+    assert len(message) < 800
+    return message

@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from convert.naming import long_clip, sharing, sizes, wrapping
-from convert.naming.name_map import Table, check_names
+from convert.naming.name_map import Place, Table, check_names
 from convert.naming.published_names import FORMATS, GLSCL
 from glscl_jax.errors import UserError
 from glscl_jax.models.encoders.clip_config import CLIPConfig
@@ -29,7 +29,7 @@ class Converted:
       config: the sizes.
       table: the names the state dict had.
       ignored: its tensors that are not used, by name.
-      nonfinite: those that are used and hold a NaN or an infinity.
+      nonfinite: those that are used and hold a NaN or an infinity once they are float32.
     """
 
     params: dict
@@ -111,13 +111,19 @@ def from_torch_names(
 
     Raises:
       NameMismatch: naming all tensors that are missing, unexpected or misshaped.
-      UserError: if format or sizes cannot be told, or a tensor is not of a floating type.
+      UserError: if format or sizes cannot be told, the format lacks a part of the model, or a
+        tensor is not of a floating type.
     """
     tensors = long_clip.merge(wrapping.unwrap(tensors, source), source)
     table = table or detect(tensors, source)
     config = config or infer_config(tensors, table, source)
     shapes = sizes.parameter_shapes(config, table.parts)
     places = table.places(shapes)
+    if nameless := _nameless(table, shapes, places.values()):
+        raise UserError(
+            f"{source} is taken for a model with {', '.join(nameless)}, and {table.title} has no "
+            "name for that: its tensors are of two models"
+        )
     found = {name: np.shape(tensor) for name, tensor in tensors.items()}
     expected = {
         name: place.view(np.broadcast_to(0, shapes[place.path])).shape
@@ -135,8 +141,11 @@ def from_torch_names(
                 f"{source}: {name} is of type {values.dtype}, which is not converted (quantized "
                 "weights, for one): save it in float16 or wider"
             )
-        place.view(arrays[place.path])[...] = values
-        if not np.isfinite(values).all():
+        written = place.view(arrays[place.path])
+        # Float64 that float32 has no place for becomes infinite, and is named with the others.
+        with np.errstate(over="ignore"):
+            written[...] = values
+        if not np.isfinite(written).all():
             nonfinite.append(name)
     params = traverse_util.unflatten_dict(arrays, sep="/")
     return Converted(params, config, table, ignored, tuple(nonfinite))
@@ -164,7 +173,23 @@ def to_torch_names(params: Mapping, table: Table = GLSCL) -> dict[str, np.ndarra
     check_names("the parameters", shapes, sizes.parameter_shapes(config, table.parts))
     arrays = {path: np.asarray(array) for path, array in arrays.items()}
     places = table.places(shapes)
-    named = {place.path for place in places.values()} | table.fresh.keys()
-    if nameless := sorted(shapes.keys() - named):
+    if nameless := _nameless(table, shapes, places.values()):
         raise UserError(f"{table.title} has no name for {', '.join(nameless)}")
     return {name: place.view(arrays[place.path]).copy() for name, place in places.items()}
+
+
+def _nameless(table: Table, shapes: Mapping, places: Iterable[Place]) -> list[str]:
+    """Flax paths that neither a name of the table nor its fresh values fill."""
+    return sorted(shapes.keys() - {place.path for place in places} - table.fresh.keys())
+
+
+def nonfinite(params: Mapping, table: Table) -> tuple[str, ...]:
+    """The table's names of what holds a NaN or an infinity."""
+    arrays = traverse_util.flatten_dict(params, sep="/")
+    places = table.places({path: np.shape(array) for path, array in arrays.items()})
+    odd = {path for path, array in arrays.items() if not np.isfinite(array).all()}
+    return tuple(
+        name
+        for name, place in places.items()
+        if place.path in odd and not np.isfinite(place.view(arrays[place.path])).all()
+    )

@@ -5,9 +5,8 @@ import re
 
 import numpy as np
 
-from convert.naming.sizes import CONTEXT_LENGTH
 from convert.naming.videoprism_names import POSITIONS
-from convert.readers import preprocessing
+from convert.readers import hugging_face_builds, hugging_face_sizes, preprocessing
 from convert.readers.said import Said
 from glscl_jax.errors import UserError
 from glscl_jax.files import read_json, write_json
@@ -99,8 +98,8 @@ def read_config(directory: pathlib.Path) -> Said:
     path = directory / CONFIG
     settings = read_json(path)
     kind = settings.get("model_type")
-    if kind not in _CLASSES:
-        name = _NAMES.get(kind, f"of the kind {kind!r}")
+    if not isinstance(kind, str) or kind not in _CLASSES:
+        name = _NAMES.get(str(kind), f"of the kind {kind!r}")
         raise UserError(f"{directory} is {name} (model_type in {CONFIG}); {_READ}")
     _check_code(path, settings, *_CLASSES[kind][:1])
     # A second to import. Absent settings have defaults, and old files two places for the same.
@@ -112,23 +111,25 @@ def read_config(directory: pathlib.Path) -> Said:
         # A validator's name is a line of its own, before what it found.
         said = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(f"{path}: no valid {_CLASSES[kind][1]} ({said})") from error
-    for name, tower in (("text", config.text_config), ("vision", config.vision_config)):
-        _check_tower(f"{path}: {name}_config", tower)
-    if np.ndim(size := config.vision_config.image_size) and len(set(size)) > 1:
-        raise UserError(f"{path}: vision_config.image_size {list(size)} is not square")
+    for name in ("text_config", "vision_config"):
+        _check_tower(f"{path}: {name}", getattr(config, name))
     if config.text_config.layer_norm_eps != config.vision_config.layer_norm_eps:
         raise UserError(f"{path}: its towers have different layer_norm_eps; here they have one")
     if kind == "siglip" and not config.vision_config.vision_use_head:
         raise UserError(f"{path}: vision_config.vision_use_head is false: it has no probe to pool")
-    images = preprocessing.of_hugging_face(directory, config.vision_config.image_size, kind)
     if kind == "videoprism":
-        _check_videoprism(path, config)
-        return Said({**_settings(kind, config), **_of_videoprism(config), **images})
+        hugging_face_builds.check_videoprism(path, config)
+    sizes = hugging_face_sizes.read(kind, config, path)
+    images = preprocessing.of_hugging_face(directory, sizes.image_size, kind)
+    said = {**_settings(kind, config), **images} | sizes.settings
+    if kind == "videoprism":
+        said["attention_cap"] = float(config.vision_config.attn_logit_softcapping)
+        return Said(said, kind=kind, keys=sizes.keys)
     end = config.text_config.eos_token_id
     if type(end) is not int:
         raise UserError(f"{path}: text_config.eos_token_id is {end!r}, not one token")
     says_end = kind == "clip" and end != HIGHEST_ID
-    return Said({**_settings(kind, config), **images}, end if says_end else None)
+    return Said(said, end if says_end else None, kind=kind, keys=sizes.keys)
 
 
 def _settings(kind: str, config) -> dict[str, object]:
@@ -141,54 +142,13 @@ def _settings(kind: str, config) -> dict[str, object]:
         "layer_norm_epsilon": vision.layer_norm_eps,
         "vision_head_width": vision.hidden_size // vision.num_attention_heads,
         "text_head_width": text.hidden_size // text.num_attention_heads,
-        **_BUILDS[kind],
+        **hugging_face_builds.BUILDS[kind],
         "end_id": text.eos_token_id if kind == "metaclip_2" else None,
         **({"tokenizer": "siglip2"} if kind == "siglip" and text.vocab_size == _GEMMAS else {}),
     }
 
 
-# How each kind is built, which its code says and not its config.
-_CLIP = {"vision_pooling": "class", "causal": True, "text_pooling": "highest"}
-_BUILDS = {
-    "clip": _CLIP | {"tokenizer": "clip"},
-    # MetaCLIP 2 looks for the end token's id itself.
-    "metaclip_2": _CLIP | {"text_pooling": "end", "tokenizer": "xlm_v"},
-    "siglip": {
-        "vision_pooling": "probe",
-        "causal": False,
-        "text_pooling": "last",
-        "tokenizer": "siglip",
-    },
-    "videoprism": {
-        "vision_pooling": "query",
-        "causal": True,
-        "text_pooling": "class",
-        "norm_offset": True,
-        "tokenizer": "videoprism",
-    },
-}
 _READ = "CLIPModel, MetaClip2Model, SiglipModel and VideoPrismClipModel are read"
-
-
-def _of_videoprism(config) -> dict[str, object]:
-    return {"attention_cap": float(config.vision_config.attn_logit_softcapping)}
-
-
-def _check_videoprism(path: pathlib.Path, config) -> None:
-    """Raises a `UserError` for what transformers' VideoPrism can be and the model here cannot."""
-    vision, text = config.vision_config, config.text_config
-    if vision.attn_logit_softcapping != text.attn_logit_softcapping:
-        raise UserError(f"{path}: its towers have different attn_logit_softcapping; here one")
-    if list(vision.tubelet_size) != [1, vision.tubelet_size[-1], vision.tubelet_size[-1]]:
-        raise UserError(
-            f"{path}: vision_config.tubelet_size {list(vision.tubelet_size)} is no square patch of "
-            "one frame"
-        )
-    if text.max_position_embeddings != CONTEXT_LENGTH:
-        raise UserError(
-            f"{path}: text_config.max_position_embeddings is {text.max_position_embeddings}; "
-            f"VideoPrism's texts have {CONTEXT_LENGTH} places"
-        )
 
 
 def _check_code(path: pathlib.Path, settings: dict, model: str) -> None:
@@ -196,6 +156,8 @@ def _check_code(path: pathlib.Path, settings: dict, model: str) -> None:
     if settings.get("auto_map"):
         raise UserError(f"{path}: the model has code of its own (auto_map); only {model} is read")
     names = settings.get("architectures") or [model]
+    if not isinstance(names, list):
+        raise UserError(f"{path}: architectures is {names!r}, not a list: mend the file")
     if model not in names:
         raise UserError(f"{path} is of a {' or '.join(map(str, names))}; only {model} is read")
     if settings.get("quantization_config"):
@@ -203,6 +165,7 @@ def _check_code(path: pathlib.Path, settings: dict, model: str) -> None:
 
 
 def _check_tower(where: str, tower) -> None:
+    hugging_face_sizes.check_tower(where, tower)
     if tower.hidden_act not in _ACTIVATIONS:
         known = " or ".join(_ACTIVATIONS)
         raise UserError(f"{where}.hidden_act is {tower.hidden_act!r}, not {known}")

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from convert.readers import preprocessing
+from convert.readers import open_clip_sizes, preprocessing
 from convert.readers.hugging_face import has_tokenizer
 from convert.readers.said import Said
 from glscl_jax.errors import UserError
@@ -66,18 +66,19 @@ def read_config(directory: pathlib.Path) -> Said:
     """
     path = directory / CONFIG
     content = read_json(path)
+    open_clip_sizes.check_sections(content, ("model_cfg", "preprocess_cfg"), str(path))
     model, images = _section(content, "model_cfg"), _section(content, "preprocess_cfg")
-    settings = tower_settings(model, str(path))
+    settings = tower_settings(model, str(path)) | open_clip_sizes.read(model)
     text = _section(model, "text_cfg")
     _check_tokenizer(path, text)
-    size = _section(model, "vision_cfg").get("image_size", 224)
-    size = size[0] if isinstance(size, list) else size
-    images = preprocessing.of_open_clip(path, images, size)
+    images = preprocessing.of_open_clip(path, images, open_clip_sizes.image_size(model))
+    keys = open_clip_sizes.KEYS
     if not (name := text.get("hf_tokenizer_name")):
-        return Said({**settings, **images, "tokenizer": "clip"})
+        return Said({**settings, **images, "tokenizer": "clip"}, keys=keys)
     kind = next((kind for part, kind in _KINDS.items() if part in name.lower()), "json")
     options = {"clean": "whitespace", **(text.get("tokenizer_kwargs") or {})}
-    return Said({**settings, **images, "tokenizer": kind}, tokenizer_options=options)
+    said = {**settings, **images, "tokenizer": kind}
+    return Said(said, tokenizer_options=options, keys=keys)
 
 
 def model_settings(directory: pathlib.Path) -> dict:
@@ -95,8 +96,10 @@ def tower_settings(model: dict, source: str) -> dict[str, object]:
     Raises:
       UserError: naming the family, if none is here, or the settings that no tower here has.
     """
+    open_clip_sizes.check_sections(model, ("vision_cfg", "text_cfg"), source)
     vision, text = _section(model, "vision_cfg"), _section(model, "text_cfg")
     refuse_by_name(model, source)
+    open_clip_sizes.check(model, source)
     if isinstance(size := vision.get("image_size"), list) and len(set(size)) > 1:
         raise UserError(f"{source}: vision_cfg.image_size {size} is not square")
     odd = _unknown("vision_cfg.", vision, _VISION) + _unknown("text_cfg.", text, _TEXT)
@@ -128,7 +131,7 @@ def refuse_by_name(model: dict, source: str) -> None:
         name
         and not kind
         and not any(
-            pattern.fullmatch(name) for pattern in (_TIMM_SIGLIP, _TIMM_PERCEPTION, _TIMM_CLIP)
+            pattern.fullmatch(str(name)) for pattern in (_TIMM_SIGLIP, _TIMM_PERCEPTION, _TIMM_CLIP)
         )
     ):
         kind = f"a CLIP with another vision tower, timm's {name}"
@@ -152,7 +155,10 @@ def _vision_settings(vision: dict, model: dict, odd: list[str]) -> dict[str, obj
         "layer_norm_epsilon": 1e-5,
         "vision_head_width": head,
         "vision_mlp_width": _mlp_width(width, vision),
+        "patch_bias": False,
+        "class_token": True,
         "pre_norm": not vision.get("no_ln_pre"),
+        "vision_projection": "matrix",
         "vision_pooling": "mean" if pool == "avg" else "class",
         "rotary": False,
     }
@@ -176,6 +182,8 @@ def _timm_settings(vision: dict, odd: list[str]) -> dict[str, object]:
         "vision_head_width": _HEADS.get(found["size"], 64),
         "rotary": found.re is _TIMM_PERCEPTION,
         "vision_pooling": "class" if found.re is _TIMM_CLIP else "probe",
+        "patch_bias": found.re is _TIMM_SIGLIP,
+        "pre_norm": found.re is not _TIMM_SIGLIP,
     }
     if found.re is _TIMM_PERCEPTION:
         settings["probe_heads"] = 8  # Whatever the width.

@@ -41,6 +41,8 @@ class Source:
       end_id: the token whose place has the sentence; None if it is the highest of a caption.
       tokenizer: the directory, if the tokenizer's files are in it.
       tokenizer_options: how open_clip uses it, as `read_tokenizer` takes them.
+      kind: the `model_type` of a Hugging Face directory; None of anything else.
+      keys: where a directory's config says a setting, for messages.
     """
 
     path: pathlib.Path
@@ -52,6 +54,8 @@ class Source:
     end_id: int | None = None
     tokenizer: pathlib.Path | None = None
     tokenizer_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    kind: str | None = None
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def activation(self) -> str | None:
@@ -119,6 +123,8 @@ def _open_directory(path: pathlib.Path, entry: str | None) -> Source:
                 end_id=said.end_id,
                 tokenizer=path if has_tokenizer else None,
                 tokenizer_options=said.tokenizer_options,
+                kind=said.kind,
+                keys=said.keys,
             )
     raise UserError(
         f"{path}: neither a Hugging Face directory ({hugging_face.CONFIG} and one of "

@@ -1,5 +1,8 @@
 """A conversion held against its source: in whose code, and what that leaves open."""
 
+import contextlib
+from collections.abc import Iterator
+
 import jax
 import numpy as np
 
@@ -79,11 +82,14 @@ def run(
     if texts:
         print(f"{len(captions.CAPTIONS)} captions have the same ids in {texts}")
     inputs = verify.make_inputs(clip, tokenizer)
-    twin, expected = _of_source(origin, converted, config, inputs)
+    with _in_its_own_code(origin):
+        twin, expected = _of_source(origin, converted, config, inputs)
     library = twin.title if twin else "torch.nn modules"
     print(f"{origin.path.name} in {library} against the conversion:", flush=True)
-    compared = verify.compare_stages(expected, verify.stages(converted.params, config, inputs))
-    bent = _gradients(twin, converted, config, inputs)
+    ours = verify.stages(converted.params, config, inputs)
+    with _in_its_own_code(origin):
+        compared = verify.compare_stages(expected, ours)
+        bent = _gradients(twin, converted, config, inputs)
     print(verify.table(compared + bent), flush=True)
     verify.check(compared + bent, str(origin.path))
     figures = {
@@ -99,6 +105,21 @@ def run(
         figures["as stored"] = {x.stage: x.difference for x in stored}
         print(f"as stored, rounded: {stored[-1].difference:.1e} at {stored[-1].stage!r}")
     return figures
+
+
+@contextlib.contextmanager
+def _in_its_own_code(origin: Source) -> Iterator[None]:
+    """Of a source whose model cannot be made of it, or is another than the conversion, one line."""
+    try:
+        yield
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason if len(reason) <= 200 else f"{reason[:196]} ..."
+        raise UserError(
+            f"{origin.path}: its own code makes no model of it that could be compared, or another "
+            f"than the conversion ({reason}): config and tensors are of two models; nothing was "
+            "written"
+        ) from error
 
 
 def _gradients(twin, converted: rules.Converted, config, inputs: verify.Inputs) -> list:

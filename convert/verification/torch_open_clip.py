@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from convert.readers import open_clip
+from convert.readers import open_clip, open_clip_sizes
 from convert.readers.source import Source
 from convert.verification import torch_stand_in
 from glscl_jax.errors import UserError
@@ -86,30 +86,11 @@ def _fitting(library, config: CLIPConfig, tensors=None) -> Iterator[tuple[str, d
             said = open_clip.tower_settings(settings, name)
         except UserError:
             continue
-        if said.items() <= wanted.items() and _sizes(settings).items() <= wanted.items():
+        sizes = open_clip_sizes.read(settings)
+        if said.items() <= wanted.items() and sizes.items() <= wanted.items():
             is_timm = "timm_model_name" in settings["vision_cfg"]
             if not is_timm or tensors is None or _has_shapes(library, settings, tensors):
                 yield name, settings
-
-
-def _sizes(settings: dict) -> dict[str, int]:
-    """As far as a config says them: of a timm tower, it does not."""
-    vision, text = settings["vision_cfg"], settings["text_cfg"]
-    sizes = {
-        "image_size": vision.get("image_size", 224),
-        "text_width": text.get("width", 512),
-        "text_layers": text.get("layers", 12),
-        "embed_dim": settings["embed_dim"],
-        "context_length": text.get("context_length", 77),
-        "vocab_size": text.get("vocab_size", 49_408),
-    }
-    if "timm_model_name" in vision:
-        return sizes
-    return sizes | {
-        "patch_size": vision.get("patch_size", 16),
-        "vision_width": vision.get("width", 768),
-        "vision_layers": vision.get("layers", 12),
-    }
 
 
 def _has_shapes(library, settings: dict, tensors) -> bool:

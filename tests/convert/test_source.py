@@ -261,7 +261,7 @@ def test_the_token_that_a_sentence_is_taken_from(directory, tmp_path, end, given
         (
             "vision",
             {"mlp_ratio": 4.3},
-            "vision_mlp_width is 275, by its tensors None",
+            "vision_mlp_width is 275, by its tensors 256",
         ),
         ("vision", {"pos_embed_type": "sin_cos_2d"}, "vision_cfg.pos_embed_type 'sin_cos_2d'"),
         ("vision", {"norm_kwargs": {"eps": 1e-6}}, "vision_cfg.norm_kwargs {'eps': 1e-06}"),
