@@ -225,6 +225,7 @@ def main(_) -> int | None:
     for name in others:
         options.check_beside(name)
     if asked := values["compile_for"]:
+        program.refuse_beside("compile_for", launch_flags.NAMES)
         return compile_for.run(asked, options.config, options.checkpoint, options.out)
     with launch.join(launch_flags.given()):
         if directory := values["encodings"]:

@@ -124,7 +124,7 @@ class Workdir:
         data = self._read("data.json") if self.last_config() else None
         if data is None or _of_features(data) == bool(given):
             return
-        trains = f"--workdir {self.path}: by its data.json the run in it trains from"
+        trains = f"--workdir {self.called}: by its data.json the run in it trains from"
         if given:
             raise UserError(f"{trains} clips: leave --features {given} out, or {self._way_out}")
         raise UserError(
@@ -134,7 +134,7 @@ class Workdir:
 
     @property
     def _way_out(self) -> str:
-        return f"give the run a --workdir of its own, or remove {self.path}"
+        return f"give the run a --workdir of its own, or remove {self.called}"
 
     def _check_same(self, new: dict, tokenizer: Tokenizer | None) -> None:
         way_out = self._way_out
