@@ -1,12 +1,19 @@
-"""Two runs, or two groups of runs, on the same queries: what differs, and by more than noise?"""
+"""Two runs, or two groups of runs, on the same queries: what differs, and by more than noise?
+
+    python -m glscl_jax.compare results/one results/other
+
+It is `python -m glscl_jax.evaluate compare`, whose --help says what is taken and printed.
+"""
 
 import dataclasses
 import itertools
 import os
 import pathlib
+from types import NoneType
 
 import numpy as np
 
+from glscl_jax.checkpoints.model_dir import CHECKPOINTS, CONFIG
 from glscl_jax.errors import UserError
 from glscl_jax.evaluation import rank_files, run_card
 from glscl_jax.evaluation.rank_files import QueryRanks
@@ -15,10 +22,30 @@ from glscl_jax.figures import DIRECTIONS, more_is_better
 from glscl_jax.files import read_json
 from glscl_jax.retrieval import bootstrap
 from glscl_jax.retrieval.bootstrap import Difference
+from glscl_jax.runtime import program
 
+POSITIONAL = ("RUN_A", "RUN_B")
 CONFIDENCE = 0.95
 # A split's hashes: with them equal, queries and galleries are the same.
 _SAME = ("dataset", "split", "clip_ids_sha256", "captions_sha256")
+# What is read of a card, by key, and the types it may be of.
+_OF_CARD = {
+    "checkpoint.directory": (str,),
+    "checkpoint.step": (int, NoneType),
+    "rerank.method": (str,),
+    **{f"data.{key}": (str,) for key in _SAME},
+    "data.texts": (int,),
+    "data.videos": (int,),
+}
+# Cards of earlier versions, and of some checkpoints, have these not.
+_IN_SOME = {
+    "checkpoint.parameters_sha256": (str,),
+    "checkpoint.origin": (dict,),
+    "settings": (dict,),
+    "single_vector": (dict, NoneType),
+}
+# By these a folder is known as a run, or as its results.
+_OF_RUNS = (rank_files.RANKS, CONFIG, CHECKPOINTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +65,16 @@ class Run:
     @property
     def label(self) -> str:
         """Checkpoint, step, and what else than the head's own score ranked."""
-        checkpoint, method = self.card["checkpoint"], self.card["rerank"]["method"]
+        checkpoint = self.card["checkpoint"]
         step = "converted" if checkpoint["step"] is None else f"step {checkpoint['step']}"
-        changed = "" if method == "none" else f", {LABELS[method]}"
-        changed += ", by single vectors" if self.card.get("single_vector") else ""
-        return f"{self.directory}: {checkpoint['directory']} ({step}){changed}"
+        return f"{self.directory}: {checkpoint['directory']} ({step}){self.changed}"
+
+    @property
+    def changed(self) -> str:
+        """What else than the head's own score ranked, after a comma; "" for nothing."""
+        method = self.card["rerank"]["method"]
+        post = "" if method == "none" else f", {LABELS[method]}"
+        return post + (", by single vectors" if self.card.get("single_vector") else "")
 
 
 def read_run(directory: str | os.PathLike) -> Run:
@@ -54,12 +86,25 @@ def read_run(directory: str | os.PathLike) -> Run:
             f"{path} is not there: give a directory that glscl_jax.evaluate wrote results into"
         )
     card = read_json(path)
-    try:
-        run = Run(directory, card, rank_files.read_ranks(directory))
-        _ = run.label, [card["data"][key] for key in _SAME]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is of another version ({error}): evaluate again") from error
-    return run
+    _check_card(path, card)
+    return Run(directory, card, rank_files.read_ranks(directory))
+
+
+def _check_card(path: pathlib.Path, card: dict) -> None:
+    """Raises a `UserError` that names what a card lacks, or has otherwise than it is written."""
+    for key, kinds in (_OF_CARD | _IN_SOME).items():
+        place, _, name = key.rpartition(".")
+        part = card.get(place) if place else card
+        value = part.get(name) if isinstance(part, dict) else None
+        absent = not isinstance(part, dict) or name not in part
+        known = key != "rerank.method" or value in LABELS
+        if absent and key in _IN_SOME:
+            continue
+        if absent or type(value) not in kinds or not known:
+            told = "is not there" if absent else f"is {value!r:.40}"
+            raise UserError(
+                f"{path} is damaged, or of another version ({key} {told}): evaluate again"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +125,8 @@ class Group:
         if len(self.runs) == 1:
             return self.runs[0].label
         names = ", ".join(run.directory.name for run in self.runs)
-        return f"{self.directory}: mean of {len(self.runs)} runs ({names})"
+        changed = self.runs[0].changed
+        return f"{self.directory}: mean of {len(self.runs)} runs ({names}){changed}"
 
     def ranks(self, direction: str) -> list[np.ndarray]:
         """Of each run, float64 [queries]."""
@@ -91,22 +137,60 @@ def read_group(directory: str | os.PathLike) -> Group:
     """Reads a directory of results, or a folder of such directories.
 
     Raises:
-      UserError: there is none, one is damaged, or two are of the same parameters.
+      UserError: there is none, one is damaged or missing, or they are no runs that differ by
+        their seed alone: two are of the same parameters, or of other settings.
     """
     directory = pathlib.Path(directory)
     inner = sorted(path.parent for path in directory.glob(f"*/{run_card.RESULTS}"))
     if (directory / run_card.RESULTS).exists() or not inner:
         return Group(directory, (read_run(directory),))
-    runs = tuple(map(read_run, inner))
-    known = {}
-    for run in runs:
-        sha256 = run.card["checkpoint"].get("parameters_sha256", run.directory)
-        if (other := known.setdefault(sha256, run)) is not run:
+    for name in _OF_RUNS:
+        if lost := sorted({path.parent for path in directory.glob(f"*/{name}")} - {*inner}):
             raise UserError(
-                f"{other.directory} and {run.directory} are of the same parameters: a group is of "
-                "runs that differ by their seed; remove one"
+                f"{lost[0]} has {name}, but no {run_card.RESULTS}: evaluate it, or take it out of "
+                f"{directory}, of which all runs count"
             )
+    runs = tuple(map(read_run, inner))
+    for one, other in itertools.combinations(runs, 2):
+        _check_same_recipe(one, other)
     return Group(directory, runs)
+
+
+def _check_same_recipe(one: Run, other: Run) -> None:
+    """Raises a `UserError` for two runs that are no two of one group."""
+    both, told = (one, other), f"{one.directory} and {other.directory}"
+    known = [run.card["checkpoint"].get("parameters_sha256", run.directory) for run in both]
+    rule = "a group is of runs that differ by their seed"
+    if known[0] == known[1]:
+        raise UserError(f"{told} are of the same parameters: {rule}; remove one")
+    first, second = map(_recipe, both)
+    for key in {**first, **second}:
+        if (x := first.get(key)) != (y := second.get(key)):
+            raise UserError(
+                f"{told} have another {key} ({x!r:.40} and {y!r:.40}): {rule}; put them into "
+                "folders of their own"
+            )
+    # By validation one seed's best step is not another's; of one seed they are steps of one run.
+    seeds, steps = zip(*map(_seed_and_step, both), strict=True)
+    if seeds[0] == seeds[1] and steps[0] != steps[1]:
+        raise UserError(
+            f"{told} are of one seed and have another checkpoint.step ({steps[0]} and {steps[1]}): "
+            f"{rule}; remove one"
+        )
+
+
+def _recipe(run: Run) -> dict:
+    """What the runs of a group have in common, by the keys of their cards."""
+    parts = {name: run.card.get(name, {}) for name in ("settings", "rerank")}
+    found = {f"{name}.{key}": x for name, part in parts.items() for key, x in part.items()}
+    # How many are encoded at once changes no figure.
+    found.pop("settings.batch_size", None)
+    return found | {"single_vector": bool(run.card.get("single_vector"))}
+
+
+def _seed_and_step(run: Run) -> tuple[object, int | None]:
+    checkpoint = run.card["checkpoint"]
+    return checkpoint.get("origin", {}).get("seed"), checkpoint["step"]
 
 
 def compare(a: Run | Group, b: Run | Group) -> dict[str, dict[str, Difference]]:
@@ -186,3 +270,21 @@ def table(a: Run | Group, b: Run | Group, found: dict[str, dict[str, Difference]
 
 def _better(figure: str, difference: float) -> str:
     return "B is better" if (difference > 0) == more_is_better(figure) else "A is better"
+
+
+def main(argv) -> None:
+    """Says by which figures two results differ by more than noise.
+
+        python -m glscl_jax.evaluate compare results/one results/other
+
+    RUN_A and RUN_B are two directories that evaluations on the same split wrote (--out), or each a
+    folder of several such directories, of runs that differ by their seed. Printed are the figures
+    of both, of several runs their means, B's less A's, and the difference's 95 % interval by a
+    paired bootstrap of the queries, and of the seeds. There are no flags.
+    """
+    a, b = map(read_group, argv[1:])
+    print(table(a, b, compare(a, b)))
+
+
+if __name__ == "__main__":
+    program.run(main, POSITIONAL)

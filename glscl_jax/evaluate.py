@@ -225,6 +225,7 @@ def main(_) -> int | None:
     for name in others:
         options.check_beside(name)
     if asked := values["compile_for"]:
+        program.refuse_beside("compile_for", launch_flags.NAMES)
         return compile_for.run(asked, options.config, options.checkpoint, options.out)
     with launch.join(launch_flags.given()):
         if directory := values["encodings"]:
@@ -260,21 +261,7 @@ def given_flags() -> dict[str, str]:
     return found
 
 
-def compare_results(argv) -> None:
-    """Says by which figures two results differ by more than noise.
-
-        python -m glscl_jax.evaluate compare results/one results/other
-
-    RUN_A and RUN_B are two directories that evaluations on the same split wrote (--out), or each a
-    folder of several such directories, of runs that differ by their seed. Printed are the figures
-    of both, of several runs their means, B's less A's, and the difference's 95 % interval by a
-    paired bootstrap of the queries, and of the seeds. There are no flags.
-    """
-    a, b = map(compare.read_group, argv[1:])
-    print(compare.table(a, b, compare.compare(a, b)))
-
-
-COMMANDS = {"compare": program.Command(compare_results, ("RUN_A", "RUN_B"))}
+COMMANDS = {"compare": program.Command(compare.main, compare.POSITIONAL)}
 
 
 def cli() -> None:

@@ -83,7 +83,7 @@ def main(_) -> int:
     config, workdir = values["config"].value, values["workdir"].value
     commanded = get_override_values(values["config"])
     if asked := values["compile_for"].value:
-        program.refuse_beside("compile_for", ("features", "profile"))
+        program.refuse_beside("compile_for", ("features", "profile", *launch_flags.NAMES))
         return compile_for.run(asked, config, inherited.Chosen.of(config, commanded), workdir)
     with launch.join(peers):
         return train(

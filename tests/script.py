@@ -6,6 +6,7 @@ from glscl_jax.errors import UserError
 from glscl_jax.runtime import program
 
 FLAG = flags.DEFINE_string("two_words", None, "Says what is printed.")
+flags.DEFINE_boolean("unread", False, "Says nothing.")
 
 
 def main(argv):
@@ -22,4 +23,8 @@ def other(argv):
 
 
 if __name__ == "__main__":
-    program.run(main, ("WHAT",), {"other": program.Command(other, ("ONE", "TWO"))})
+    commands = {
+        "other": program.Command(other, ("ONE", "TWO"), flags=("two_words",)),
+        "bare": program.Command(other),
+    }
+    program.run(main, ("WHAT",), commands)

@@ -114,8 +114,30 @@ class Workdir:
         """A context in which no other run may use the directory; see `lock.claimed`."""
         return lock.claimed(self.path, LOCK_FILE, f"--workdir {self.path}", "another run is in it")
 
+    def check_features(self, given: str) -> None:
+        """Raises a `UserError` where a run from features is to go on from clips, or a run from
+        clips from features.
+
+        Args:
+          given: the directory that --features names; "" for none.
+        """
+        data = self._read("data.json") if self.last_config() else None
+        if data is None or _of_features(data) == bool(given):
+            return
+        trains = f"--workdir {self.called}: by its data.json the run in it trains from"
+        if given:
+            raise UserError(f"{trains} clips: leave --features {given} out, or {self._way_out}")
+        raise UserError(
+            f"{trains} features: name the directory that holds them (--features), or "
+            f"{self._way_out}"
+        )
+
+    @property
+    def _way_out(self) -> str:
+        return f"give the run a --workdir of its own, or remove {self.called}"
+
     def _check_same(self, new: dict, tokenizer: Tokenizer | None) -> None:
-        way_out = f"give the run a --workdir of its own, or remove {self.path}"
+        way_out = self._way_out
         # Through `model_config`: a run may have begun before a setting was there.
         model = (self.path / MODEL).exists() and model_settings(read_model_config(self.path))
         # What is computed twice changes no result: a run may go on with another `remat`.
@@ -145,9 +167,10 @@ class Workdir:
                     f"and does not say what data it had: go on with that once, or {way_out}"
                 )
         elif found := differences(data, new["data.json"] or {}):
+            flag = "--features" if _of_features(data) else "--config.data.dir"
             raise UserError(
                 f"the run in {self.path} was trained on other data ({found}): name the directory "
-                f"that holds its data (--config.data.dir), or {way_out}"
+                f"that holds its data ({flag}), or {way_out}"
             )
         known = tokenizer and self.tokenizer.is_dir()
         if known and load_tokenizer(self.tokenizer).sha256 != tokenizer.sha256:
@@ -206,6 +229,11 @@ class Workdir:
 def as_json(config: ConfigDict) -> dict:
     """A config as config.json has it."""
     return json.loads(config.to_json_best_effort())
+
+
+def _of_features(data: dict) -> bool:
+    """Whether a data.json is of features: they have an identity a split, and no settings."""
+    return bool(data) and all(isinstance(split, dict) for split in data.values())
 
 
 def _fixed(config: dict) -> dict:

@@ -22,6 +22,11 @@ _USED_BESIDE = {
         "report",
     ),
 }
+# What a way of post-processing reads, and nothing else.
+_OF_RERANK = {
+    "qbnorm": ("qb_split", "qb_k", "qb_beta", "qb_theta", "qb_theta_v2t"),
+    "dual_softmax": ("dsl_temperature",),
+}
 # Where things lie is each host's own affair.
 _OWN = ("checkpoint", "config", "out")
 
@@ -92,9 +97,8 @@ class Options:
     def check_beside(self, flag: str) -> None:
         """Raises a `UserError` for a setting that says nothing beside a flag of `_USED_BESIDE`."""
         for field in dataclasses.fields(self):
-            unused = field.name not in _USED_BESIDE[flag]
-            if unused and getattr(self, field.name) != field.default:
-                raise UserError(f"--{field.name} says nothing beside --{flag}: leave it out")
+            if field.name not in _USED_BESIDE[flag]:
+                self._refuse(field.name, f"beside --{flag}")
 
     def check_top_k(self, split: str, videos: int) -> None:
         """Raises a `UserError` where a split has fewer videos than best items are asked for."""
@@ -112,3 +116,14 @@ class Options:
             raise UserError(f"--dsl_temperature {self.dsl_temperature:g}: take one above 0")
         if self.examples < 1:
             raise UserError(f"--examples {self.examples}: take 1 or more, or --noreport")
+        for method, names in _OF_RERANK.items():
+            for name in names if method != self.rerank else ():
+                self._refuse(name, f"without --rerank={method}")
+        if not self.report:
+            self._refuse("examples", "beside --noreport")
+
+    def _refuse(self, name: str, where: str) -> None:
+        """Raises a `UserError` for a setting that is another than the default."""
+        (default,) = (x.default for x in dataclasses.fields(self) if x.name == name)
+        if getattr(self, name) != default:
+            raise UserError(f"--{name} says nothing {where}: leave it out")

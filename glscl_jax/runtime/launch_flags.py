@@ -6,6 +6,8 @@ from absl import flags
 
 from glscl_jax.runtime.launch import Peers
 
+NAMES = tuple(field.name for field in dataclasses.fields(Peers))
+
 
 def define() -> None:
     """Defines the flags."""
@@ -37,6 +39,4 @@ def define() -> None:
 
 def given() -> Peers:
     """What they say, once they are parsed."""
-    return Peers(
-        **{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Peers)}
-    )
+    return Peers(**{name: flags.FLAGS[name].value for name in NAMES})

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging as standard_logging
 import re
 import sys
@@ -18,6 +19,9 @@ USER_ERROR_STATUS = 2
 # As shells have it for Ctrl-C.
 INTERRUPTED_STATUS = 130
 
+# absl's own two, which it defines in no module.
+_OF_PARSING = ("flagfile", "undefok")
+
 Main = Callable[[Sequence[str]], int | None]
 
 
@@ -28,10 +32,26 @@ class Command:
     Attributes:
       main: as of `run`; its docstring is what --help prints.
       positional: what the arguments after it are called.
+      flags: those of the program's that it reads; all others are refused.
     """
 
     main: Main
     positional: Sequence[str] = ()
+    flags: Sequence[str] = ()
+
+    def refuse_unread(self, name: str, given: Iterable[str]) -> None:
+        """Raises a `UserError` for a flag that it does not read; absl's are every program's.
+
+        Args:
+          name: what it is called.
+          given: the flags' names, as absl has them or negated.
+        """
+        for flag in given:
+            names = {flag, flag.removeprefix("no")}
+            modules = map(flags.FLAGS.find_module_defining_flag, names)
+            of_absl = any(module and module.startswith("absl.") for module in modules)
+            if not of_absl and not names & {*self.flags, *_OF_PARSING}:
+                raise UserError(f"{name} does not read --{flag}: leave it out ({name} --help)")
 
 
 def underscore(arguments: Sequence[str]) -> list[str]:
@@ -64,6 +84,12 @@ def _parse_flags(argv: Sequence[str], before: Callable[[], None]) -> list[str]:
         return flags.FLAGS(spelt_out)
     except flags.Error as error:
         raise UserError(f"{_in_one_line(error)} (--help lists the flags)") from error
+
+
+def _flag_names(arguments: Sequence[str]) -> list[str]:
+    """Of flags that are not parsed yet."""
+    before = itertools.takewhile(lambda argument: argument != "--", arguments)
+    return [found[1] for x in before if (found := re.match(r"--?([A-Za-z][^=]*)", x))]
 
 
 def _in_one_line(error: flags.Error) -> str:
@@ -112,15 +138,24 @@ def run(
         print(help_text)
         sys.exit(0)
 
+    def chosen(argv) -> Command | None:
+        return (commands or {}).get(argv[1]) if len(argv) > 1 else None
+
     def parse_or_exit(argv):
         try:
+            # Before values are looked at that nobody would read.
+            if command := chosen(argv):
+                command.refuse_unread(argv[1], _flag_names(argv[2:]))
             return _parse_flags(argv, before_flags)
         except UserError as error:
             _exit_with(error)
 
     def guarded(argv):
         try:
-            if command := (commands or {}).get(argv[1] if len(argv) > 1 else ""):
+            if command := chosen(argv):
+                # Those before its name, and of a --flagfile.
+                present = [name for name in flags.FLAGS if flags.FLAGS[name].present]
+                command.refuse_unread(argv[1], present)
                 return command.main([argv[1], *_positional(argv[2:], command.positional)])
             return main([argv[0], *_positional(argv[1:], positional)])
         except UserError as error:

@@ -40,7 +40,9 @@ def _of_program(main: Callable, with_libraries: bool) -> str:
     known = sorted(flags.FLAGS.flags_by_module_dict().keys() - {own})
     ours = [name for name in known if name.startswith(packages)]
     libraries = [name for name in known if name not in ours] if with_libraries else []
-    parts = [inspect.getdoc(module), f"Flags:\n{_flags_of(own)}"]
+    parts = [inspect.getdoc(module)]
+    if flags.FLAGS.get_key_flags_for_module(own):
+        parts.append(f"Flags:\n{_flags_of(own)}")
     shown = set(map(id, flags.FLAGS.get_key_flags_for_module(own)))
     for name in ours + libraries:
         if not {id(flag) for flag in flags.FLAGS.get_key_flags_for_module(name)} <= shown:

@@ -101,6 +101,8 @@ def check_asked(config: ConfigDict, workdir: Workdir, options: Options) -> input
     chosen = inherited.Chosen.of(config, options.commanded)
     paths.expand(config)
     launch.check_agreement(config, places=PLACES)
+    # First: of a run that reads something else all that follows would have another way out.
+    processes.by_all(lambda: workdir.check_features(options.features))
     source = processes.by_all(lambda: inputs.origin(config, workdir, chosen))
     processes.check_same({"a run to go on with": bool(source and source.resumes)})
     resolved = inherited.resolve(config, source, chosen)

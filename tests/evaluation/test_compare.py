@@ -1,5 +1,7 @@
 """Two runs side by side: by the paired bootstrap, and only on the same queries."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -177,3 +179,101 @@ def test_groups_that_are_none_are_refused(tmp_path):
         compare.compare(group_of_two, group_of_two.runs[0])
     with pytest.raises(ValueError, match="a recipe without runs"):
         bootstrap.paired_means([], [np.ones(3)])
+
+
+def edit(folder, **changes):
+    """Changes a card by its keys; None takes one out."""
+    path = folder / run_card.RESULTS
+    card = compare.read_json(path)
+    for key, value in changes.items():
+        *outer, name = key.split("__")
+        part = functools.reduce(dict.get, outer, card)
+        if value is None:
+            del part[name]
+        else:
+            part[name] = value
+    write_json(path, card)
+
+
+WTI = {"head": "wti", "frames": 3, "batch_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("settings.head", {"settings": {**WTI, "head": "gim"}}),
+        ("settings.mask_padding", {"settings": {**WTI, "mask_padding": True}}),
+        ("settings.frames", {"settings": {"head": "wti", "batch_size": 8}}),
+        ("rerank.method", {"rerank__method": "dual_softmax"}),
+        ("rerank.temperature", {"rerank__temperature": 30.0}),
+        ("single_vector", {"single_vector": {"t2v": {}}}),
+        ("checkpoint.step", {"checkpoint__step": 2}),
+    ],
+)
+def test_a_group_is_of_one_recipe(tmp_path, key, change):
+    group(tmp_path, [0.4] * 2, 0)
+    seeds = [tmp_path / f"seed {number}" for number in range(2)]
+    for folder in seeds:
+        edit(folder, settings=WTI)
+    compare.read_group(tmp_path)
+    edit(seeds[1], **change)
+    with pytest.raises(UserError, match=rf"seed 0 and .*seed 1 .*another {key} \(") as refused:
+        compare.read_group(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_seeds_have_best_steps_of_their_own(tmp_path):
+    group(tmp_path, [0.4] * 2, 0)
+    for number in range(2):
+        seed = {"checkpoint__origin": {"seed": number}, "checkpoint__step": 4 + number}
+        edit(tmp_path / f"seed {number}", **seed, settings={**WTI, "batch_size": 8 + number})
+    assert len(compare.read_group(tmp_path).runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"rerank__method": "dual_softmax"}, DUAL_SOFTMAX),
+        ({"single_vector": {"t2v": {}}}, "by single vectors"),
+    ],
+)
+def test_a_group_s_label_says_what_else_ranked(tmp_path, change, told):
+    group(tmp_path, [0.4] * 2, 0)
+    for number in range(2):
+        edit(tmp_path / f"seed {number}", **change)
+    found = compare.read_group(tmp_path)
+    assert found.label.endswith(f"mean of 2 runs (seed 0, seed 1), {told}")
+    assert told in compare.table(found, found, compare.compare(found, found))
+
+
+@pytest.mark.parametrize("name", [rank_files.RANKS, "config.json", "checkpoints"])
+def test_a_run_without_results_is_not_left_out(tmp_path, name):
+    group(tmp_path, [0.4] * 2, 0)
+    (tmp_path / "notes").mkdir()
+    compare.read_group(tmp_path)
+    (tmp_path / "seed 2" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"seed 2 has {name}, but no results\.json: evaluate it"):
+        compare.read_group(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.texts", None),
+        ("data.videos", "many"),
+        ("data.split", ["test"]),
+        ("data", []),
+        ("checkpoint.parameters_sha256", ["0123"]),
+        ("checkpoint.step", "last"),
+        ("checkpoint.origin", "a run"),
+        ("checkpoint", "run"),
+        ("rerank.method", "magic"),
+        ("rerank", None),
+        ("settings", "wti"),
+    ],
+)
+def test_a_damaged_card_is_named(tmp_path, key, value):
+    run(tmp_path / "a", 0.4)
+    edit(tmp_path / "a", **{key.replace(".", "__"): value})
+    with pytest.raises(UserError, match=rf"a/results\.json .*\({key}.* is .*evaluate again"):
+        compare.read_run(tmp_path / "a")

@@ -147,6 +147,8 @@ def test_another_s_features_train_a_head_too(forks, refusal, tmp_path):
     longer = (*own, pooled, "--config.num_steps=7")
     done = forks("glscl_jax.train", *arguments(tmp_path / "run", *longer))
     assert "from step 5 to 7" in done.stdout
+    told = refusal("glscl_jax.train", *arguments(tmp_path / "run", *longer[1:]))
+    assert "name the directory that holds them (--features)" in told
     told = refusal("glscl_jax.train", *arguments(tmp_path / "other", *own))
     assert "has no 'tokens', which this head reads" in told
     told = refusal("glscl_jax.evaluate", f"--checkpoint={tmp_path / 'run'}")

@@ -46,6 +46,34 @@ def test_a_first_argument_can_run_something_else(run):
     assert "WHAT is missing" in one_line_error(run())
 
 
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        (["bare", "--unread"], "--unread"),
+        (["bare", "--no-unread"], "--nounread"),
+        (["bare", "--two-words", "x"], "--two_words"),
+        (["bare", "--nonsense=1"], "--nonsense"),
+        (["--two-words=x", "bare"], "--two_words"),
+        (["other", "1", "2", "--two-words=x", "--unread"], "--unread"),
+        # Before its value is looked at, which is none for it.
+        (["bare", "--unread=perhaps"], "--unread"),
+    ],
+)
+def test_a_flag_that_a_command_does_not_read_is_refused(run, given, flag):
+    name = next(word for word in given if word in ("bare", "other"))
+    assert f"{name} does not read {flag}: leave it out" in one_line_error(run(*given))
+
+
+def test_a_command_takes_the_flags_that_every_program_has(run, tmp_path):
+    flagfile = tmp_path / "flags"
+    flagfile.write_text("--verbosity=-1\n")
+    given = ("-v=1", "--verbosity", "-1", "--nologtostderr", f"--flagfile={flagfile}")
+    done = run("other", "1", "2", *given)
+    assert (done.returncode, done.stdout) == (0, "other ['other', '1', '2'] None\n")
+    flagfile.write_text("--unread\n")
+    assert "other does not read --unread" in one_line_error(run("other", "1", "2", *given))
+
+
 def test_ctrl_c_is_a_line(run):
     stopped = run("other", "stop", "now")
     assert (stopped.returncode, stopped.stderr) == (130, "stopped by Ctrl-C\n")
@@ -91,6 +119,28 @@ def test_compare_has_help_of_its_own(forks):
     said = forks("glscl_jax.evaluate", "compare", "--help").stdout
     assert "    python -m glscl_jax.evaluate compare results/one results/other" in said
     assert "--checkpoint" not in said
+
+
+@pytest.mark.parametrize(
+    "flags", [["--split=nope", "--checkpoint=/nowhere"], ["--config.data.dir=x"], ["--noreport"]]
+)
+def test_compare_takes_no_flags(forks, tmp_path, flags):
+    told = one_line_error(forks("glscl_jax.evaluate", "compare", "a", "b", *flags, check=False))
+    name = flags[0].partition("=")[0]
+    assert told.startswith(f"error: compare does not read {name}: leave it out")
+
+
+def test_compare_is_a_program_by_itself(forks):
+    told = [
+        one_line_error(forks(*name, "a", "b", "--verbosity=0", check=False))
+        for name in (["glscl_jax.compare"], ["glscl_jax.evaluate", "compare"])
+    ]
+    assert told[0] == told[1]
+    assert "a/results.json is not there" in told[0]
+    assert "'split'" in one_line_error(forks("glscl_jax.compare", "--split=x", check=False))
+    said = forks("glscl_jax.compare", "--help").stdout
+    assert "    python -m glscl_jax.compare results/one results/other" in said
+    assert "Flags" not in said
 
 
 LOUD = """

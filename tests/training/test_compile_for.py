@@ -119,6 +119,7 @@ def test_a_step_that_no_layout_holds_is_told_in_a_line():
             "config.data.num_words 16 is not 64, which all texts of this model have",
         ),
         (["--compile_for=v5e:2x2", "--features=x"], "--features says nothing beside --compile_for"),
+        (["--compile_for=v5e:2x2", "--peer_timeout=9"], "--peer_timeout says nothing beside"),
         (["--compile_for=h100x8"], "jax-cuda13-plugin, the compiler for that device"),
     ],
 )
