@@ -21,6 +21,7 @@ from convert.verification import torch_open_clip, torch_stages, torch_stand_in, 
 from glscl_jax.errors import UserError
 from glscl_jax.input_pipeline.clip_tokenizer import DEMO_MERGES
 from glscl_jax.models.encoders.clip import CLIP, sentence_feature
+from glscl_jax.models.encoders.clip_config import CLIPConfig
 from glscl_jax.models.encoders.variants import VARIANTS
 from tests.clip_sources import read, refused, safetensors, save, torch, torch_glscl
 
@@ -317,7 +318,10 @@ def test_directories_of_open_clip(library, tmp_path, variant):
     tensors = {name: x.numpy() for name, x in twin.state_dict().items()}
     safetensors.save_file(tensors, path / "open_clip_model.safetensors")
     (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
-    assert convert(path, tmp_path / "ours") == clip
+    # Of pictures and tokenizer the file says nothing: they are CLIP's.
+    names = ("tokenizer", "resize", "interpolation", "image_mean", "image_std")
+    unsaid = {name: getattr(CLIPConfig(), name) for name in names}
+    assert convert(path, tmp_path / "ours") == dataclasses.replace(clip, **unsaid)
     assert assert_verified(tmp_path / "ours").startswith("open_clip ")
     table = OPEN_CLIP_TIMM if is_timm else OPENAI
     same_tensors(tensors, rules.to_torch_names(read(tmp_path / "ours").params, table))
@@ -370,7 +374,8 @@ def test_where_the_numbers_are_from(library, variant):
     twin = torch_stages.of_open_clip(twin, "", tensors, clip, table)
     found = numbers(torch_stages.stages(twin, verify.make_inputs(clip)))
     with np.load(NUMBERS) as stored:
-        np.testing.assert_allclose(found, stored[variant], rtol=0, atol=1e-6)
+        # Of numbers up to 6, on whatever processor.
+        np.testing.assert_allclose(found, stored[variant], rtol=0, atol=2e-5)
 
 
 def test_every_tag_of_open_clip_converts_or_says_why_not(library):
