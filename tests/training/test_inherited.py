@@ -140,7 +140,7 @@ def test_a_caption_ends_where_the_model_takes_its_sentence_from():
     assert opened(end_id=end).end_id == end
     with pytest.raises(UserError, match=f"ends captions with id {end}, and .* from id 2 .*end_id"):
         opened(end_id=2)
-    with pytest.raises(UserError, match=r"end_id 5000 is none of the \d+ ids there are"):
+    with pytest.raises(UserError, match=r"end_id 5000 is none of the \d+ ids of vocab_size"):
         opened(end_id=5000)
 
 

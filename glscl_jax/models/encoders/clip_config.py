@@ -186,7 +186,7 @@ class CLIPConfig:
             raise ValueError("text_pooling end takes the end token's id: give end_id")
         if self.text_pooling == "end" and self.end_id >= self.vocab_size:
             raise ValueError(
-                f"end_id {self.end_id} is none of the {self.vocab_size} ids there are (vocab_size): "
+                f"end_id {self.end_id} is none of the {self.vocab_size} ids of vocab_size: "
                 "no caption would have an end"
             )
         if self.text_positions == "sinusoidal" and self.text_width % 2:
