@@ -182,13 +182,14 @@ class CLIPConfig:
                 f"vision_head_width {self.vision_head_width} is no multiple of 4: rotary positions "
                 "turn pairs of numbers, half of them by x and half by y"
             )
-        if self.text_pooling == "end" and self.end_id is None:
-            raise ValueError("text_pooling end takes the end token's id: give end_id")
-        if self.text_pooling == "end" and self.end_id >= self.vocab_size:
-            raise ValueError(
-                f"end_id {self.end_id} is none of the {self.vocab_size} ids of vocab_size: "
-                "no caption would have an end"
-            )
+        if self.text_pooling == "end":
+            if self.end_id is None:
+                raise ValueError("text_pooling end takes the end token's id: give end_id")
+            if self.end_id >= self.vocab_size:
+                raise ValueError(
+                    f"end_id {self.end_id} is none of the {self.vocab_size} ids of vocab_size: "
+                    "no caption would have an end"
+                )
         if self.text_positions == "sinusoidal" and self.text_width % 2:
             raise ValueError(f"text_width {self.text_width} is odd: sinusoids come in pairs")
         _check_video(self)
