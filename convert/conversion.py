@@ -230,8 +230,8 @@ def _check_finite(names: tuple[str, ...], origin: Source, allowed: bool) -> list
     called = [origin.names.get(name, name) for name in names]
     if called and not allowed:
         raise UserError(
-            f"{origin.path} has NaN or infinite weights, or weights beyond the type that is "
-            f"written, in {', '.join(called)}: --allow_nonfinite converts them as they are"
+            f"{origin.path} has NaN or infinite weights in {', '.join(called)}, or such as are "
+            "beyond the type that is written: --allow_nonfinite converts them as they are"
         )
     return called
 
