@@ -51,9 +51,9 @@ demo: .venv/search-alone
 	$(PY) -m glscl_jax.input_pipeline.rendered --out demo/videos
 	$(PY) -m glscl_jax.input_pipeline.prepare --dataset folder --source demo/videos \
 		--data_dir demo/data --frame_rate 2 --image_size 32
-	$(KEEP_MEMORY) $(PY) -m glscl_jax.train --config configs/demo.py:lim_masked \
+	$(KEEP_MEMORY) $(PY) -m glscl_jax.train --config configs/demo.py \
 		--workdir demo/run $(DEMO_FLAGS)
-	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py:lim_masked
+	$(PY) -m glscl_jax.evaluate --checkpoint demo/run --config configs/demo.py
 	$(INDEX_CLIPS)
 	$(PY) -m glscl_jax.search query --index demo/index --top=3 \
 		"a red square goes right, and later a green cross moves up"

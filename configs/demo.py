@@ -4,9 +4,7 @@
 
 renders and prepares the clips, then runs
 
-    python -m glscl_jax.train --config configs/demo.py:lim_masked --workdir demo/run
-
-whose LIM reads no padding (docs/heads.md); configs/demo.py alone has the released head.
+    python -m glscl_jax.train --config configs/demo.py --workdir demo/run
 
 README.md has the score to expect, and the time it takes.
 """
@@ -15,7 +13,7 @@ from configs import common
 
 
 def get_config(variant: str | None = None):
-    """The demo's recipe under the released head; `:tiny` runs in seconds."""
+    """The demo's recipe; `:tiny` runs in seconds."""
     config = common.base()
     config.data.dir = "demo/data"
     config.data.frame_rate = 2.0
