@@ -10,6 +10,7 @@ from convert.naming.sizes import parameter_shapes
 from convert.naming.videoprism_names import NPZ
 from convert.readers import videoprism
 from glscl_jax.models.encoders.variants import VARIANTS
+from tests import trained_tokenizers
 
 CLIP = VARIANTS["tiny-VideoPrism"]
 
@@ -31,7 +32,8 @@ def file(tmp_path_factory):
 @pytest.mark.slow
 def test_from_a_file_to_a_search(file, shapes, forks, tmp_path):
     weights, data, run = tmp_path / "weights", tmp_path / "data", tmp_path / "run"
-    forks("convert.clip", file, weights)
+    tokenizer = trained_tokenizers.videoprism(tmp_path / "any.model")
+    forks("convert.clip", file, weights, f"--tokenizer={tokenizer}")
     forks(
         "glscl_jax.input_pipeline.prepare",
         "--dataset=folder",
@@ -46,7 +48,6 @@ def test_from_a_file_to_a_search(file, shapes, forks, tmp_path):
         f"--workdir={run}",
         f"--config.data.dir={data}",
         f"--config.init_from={weights}",
-        "--config.data.tokenizer=demo",
         "--config.model.temporal=None",
         "--config.data.num_frames=3",
         "--config.num_steps=12",
@@ -64,8 +65,6 @@ def test_from_a_file_to_a_search(file, shapes, forks, tmp_path):
     said = forks(
         "glscl_jax.evaluate",
         f"--checkpoint={run}",
-        "--config=configs/demo.py:tiny",
-        f"--config.data.dir={data}",
         f"--out={tmp_path / 'results'}",
         "--noreport",
     )
