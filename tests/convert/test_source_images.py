@@ -80,6 +80,23 @@ REFUSED = [
     {"image_mean": [0.5, 0.5]},
     {"image_std": [0.5, None, 0.5]},
 ]
+OF_ANOTHER_TYPE = [
+    {"resample": [3]},
+    {"resample": "bicubic"},
+    {"resample": True},
+    {"image_processor_type": ["CLIPImageProcessor"]},
+    {"feature_extractor_type": 5},
+    {"do_resize": "false"},
+    {"do_normalize": 0},
+    {"do_center_crop": [True]},
+    {"rescale_factor": "1/255"},
+    {"size": "16"},
+    {"crop_size": 16.5},
+    {"crop_size": {"height": [16], "width": 16}},
+    {"size": {"height": [16], "width": 16}},
+    {"image_mean": [[0.5], [0.5, 0.5], 0.5]},
+    {"image_std": "abc"},
+]
 
 
 def written(folder, said, name=preprocessing.FILE):
@@ -95,7 +112,7 @@ def test_another_way_is_read(tmp_path, name, changes, told):
     assert found == CLIP_S | told
 
 
-@pytest.mark.parametrize("changes", REFUSED)
+@pytest.mark.parametrize("changes", REFUSED + OF_ANOTHER_TYPE)
 @pytest.mark.parametrize("name", [preprocessing.FILE, preprocessing.PROCESSOR_FILE])
 def test_what_cannot_be_done_is_refused_by_name(tmp_path, name, changes):
     with pytest.raises(UserError) as caught:
@@ -218,36 +235,6 @@ def test_a_videoprism_is_converted_by_its_video_processor(tmp_path):
 
 
 # ---- Types, and sizes of one number --------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"resample": [3]},
-        {"resample": "bicubic"},
-        {"resample": True},
-        {"image_processor_type": ["CLIPImageProcessor"]},
-        {"feature_extractor_type": 5},
-        {"do_resize": "false"},
-        {"do_normalize": 0},
-        {"do_center_crop": [True]},
-        {"rescale_factor": "1/255"},
-        {"size": "16"},
-        {"crop_size": 16.5},
-        {"crop_size": {"height": [16], "width": 16}},
-        {"size": {"height": [16], "width": 16}},
-        {"image_mean": [[0.5], [0.5, 0.5], 0.5]},
-        {"image_std": "abc"},
-    ],
-)
-@pytest.mark.parametrize("name", [preprocessing.FILE, preprocessing.PROCESSOR_FILE])
-def test_a_setting_of_another_type_is_a_line(tmp_path, name, changes):
-    with pytest.raises(UserError) as caught:
-        preprocessing.of_hugging_face(written(tmp_path, NEW | changes, name), 16)
-    (changed,) = changes
-    assert changed in str(caught.value)
-    assert name in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("section", [[], "CLIPImageProcessor", 5])
